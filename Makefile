@@ -1,0 +1,53 @@
+# Each target makes its own environment: only Python 3.11, make and a package registry are needed.
+PYTHON ?= python3
+PHOTOS ?= ../shared/data/photos/images
+VENV := .venv
+PY := $(VENV)/bin/python
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export KERAS_BACKEND ?= tensorflow
+
+.PHONY: demo test lint env lock parity sizes memory preprocessing tables clean
+
+demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
+	$(PY) demo/run.py
+
+test: env  ## every test under TensorFlow, then those marked `backends` under JAX and PyTorch; no network
+	KERAS_BACKEND=tensorflow $(PY) -m pytest
+	KERAS_BACKEND=jax $(PY) -m pytest tests -m backends
+	KERAS_BACKEND=torch $(PY) -m pytest tests -m backends
+
+lint: env
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+env: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "swins needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
+	$(VENV)/bin/uv pip install --quiet --python $(PY) --requirement requirements.txt
+	$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock: env  ## pin what requirements.in asks for
+	$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate \
+		requirements.in --output-file requirements.txt
+
+parity: env  ## every architecture against timm on perturbed weights -> in1k_eval/parity.csv (about 25 minutes)
+	$(PY) in1k_eval/parity.py
+
+sizes: env  ## open sizes against torchvision, fixed ones against timm -> in1k_eval/sizes.csv (about 5 minutes)
+	$(PY) in1k_eval/sizes.py
+
+memory: env  ## peak memory of query_chunk and remat -> in1k_eval/memory.csv (about 5 minutes)
+	$(PY) in1k_eval/memory.py
+
+preprocessing: env  ## our preprocessing against timm's on PHOTOS -> in1k_eval/preprocessing.csv
+	$(PY) in1k_eval/preprocessing.py $(PHOTOS)
+
+tables: env  ## write the generated tables of README.md
+	$(PY) in1k_eval/tables.py
+
+clean:
+	rm -rf artefacts build dist *.egg-info .pytest_cache .ruff_cache
