@@ -1,0 +1,253 @@
+"""What a model is made of: a Variant's numbers, checked, and the plan that resolves them for each stage."""
+
+import math
+import operator
+from dataclasses import dataclass, field, fields, replace
+
+from swins.errors import SwinsError, unknown_name
+from swins.windows import PAD_ORDERS
+
+ANY = (None, None)  # the image_size of a model that takes every size
+EXTRA_NORMS = ("last", "stages", "none")
+
+
+def integers(name, value, count):
+    """An integer, repeated, or `count` integers -> a tuple of them. Raises SwinsError for anything else."""
+    try:
+        sides = (value,) * count if hasattr(value, "__index__") else tuple(value)
+        found = tuple(operator.index(side) for side in sides)
+    except TypeError as error:
+        raise SwinsError(f"{name} must be an integer or {count} integers; got {value!r}") from error
+    if len(found) != count:
+        raise SwinsError(f"{name} must have one value or {count}; got {len(found)}: {value!r}")
+    return found
+
+
+def natural(name, value):
+    """An integer of at least 0."""
+    (number,) = integers(name, value, 1)
+    if number < 0:
+        raise SwinsError(f"{name} must be at least 0; got {number}")
+    return number
+
+
+def pair(value):
+    """Pixels or a pair of them -> (vertical, horizontal); ANY stays."""
+    return ANY if isinstance(value, list | tuple) and tuple(value) == ANY else integers("image_size", value, 2)
+
+
+def tuples(value):
+    """Lists, as JSON has them, as tuples."""
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def per_stage(name, value, stages):
+    """An integer, one per stage or one (vertical, horizontal) pair per stage -> a pair per stage."""
+    entries = tuple(value) if isinstance(value, list | tuple) else (value,) * stages
+    if len(entries) != stages:
+        raise SwinsError(f"{name} must have one value or {stages}; got {len(entries)}: {value!r}")
+    return tuple(integers(name, entry, 2) for entry in entries)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The numbers that define a model.
+
+    image_size is in pixels, an integer or (height, width), or (None, None) for a model that takes any size;
+    patch_size in pixels; window_size in tokens, one integer, one per stage or one (height, width) pair per stage;
+    embed_dim the channels of stage 0, doubled by each later stage; pad_order what maps that windows do not tile
+    undergo: "roll_then_pad" (timm) or "pad_then_roll" (torchvision, open-mmlab, Hugging Face).
+    """
+
+    embed_dim: int = 96
+    depths: tuple = (2, 2, 6, 2)
+    num_heads: tuple = (3, 6, 12, 24)
+    window_size: int | tuple = 7
+    image_size: int | tuple = 224
+    patch_size: int = 4
+    in_chans: int = 3
+    num_classes: int = 1000
+    mlp_ratio: float = 4.0
+    pad_order: str = "roll_then_pad"
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.1
+
+    def __post_init__(self):
+        stages = len(self.depths)
+        for name in ("depths", "num_heads"):
+            object.__setattr__(self, name, integers(name, getattr(self, name), stages))
+        object.__setattr__(self, "image_size", pair(self.image_size))
+        object.__setattr__(self, "window_size", tuples(self.window_size))
+        if self.pad_order not in PAD_ORDERS:
+            raise unknown_name("pad_order", self.pad_order, PAD_ORDERS)
+        channels = tuple(self.embed_dim * 2**s for s in range(stages))
+        sizes = (*self.depths, *self.num_heads, *sum(self.windows, ()), self.patch_size, self.embed_dim, self.in_chans)
+        if not stages or min(sizes) < 1:
+            raise SwinsError(
+                f"depths, heads, windows, patch_size, embed_dim and in_chans must be at least 1; got {self}"
+            )
+        checks = {
+            f"num_heads must divide the stages' channels; got {self.num_heads} and {channels}": any(
+                c % heads for c, heads in zip(channels, self.num_heads, strict=True)
+            ),
+            f"image_size must hold at least one patch; got {self.image_size} pixels and patches of {self.patch_size}; "
+            f"choose {self.patch_size} or more": self.image_size != ANY and min(self.image_size) < self.patch_size,
+            f"num_classes must be at least 0 (0: pooled features); got {self.num_classes}": self.num_classes < 0,
+            f"drop rates must be in [0, 1); got {self.drop_path_rate} and {self.drop_rate}": not (
+                0 <= self.drop_path_rate < 1 and 0 <= self.drop_rate < 1
+            ),
+        }
+        if any(checks.values()):
+            raise SwinsError("; ".join(text for text, wrong in checks.items() if wrong))
+
+    @property
+    def windows(self):
+        """(vertical, horizontal) tokens of each stage's window."""
+        return per_stage("window_size", self.window_size, len(self.depths))
+
+    def check_images(self, name, shape):
+        """Raise SwinsError if images of this shape (B, height, width, channels) cannot go through a model."""
+        size, wanted, patch = tuple(shape[1:3]), self.image_size, self.patch_size
+        if len(shape) != 4 or size == ANY:
+            return  # Keras says what it expects
+        if wanted == ANY and any(side is not None and side < patch for side in size):
+            raise SwinsError(f"{name}: images must hold at least one patch; got {size} pixels; use {patch} or more")
+        if wanted != ANY and any(side not in (None, fixed) for side, fixed in zip(size, wanted, strict=True)):
+            raise SwinsError(
+                f"{name} takes images of the {wanted} pixels it was built for; got {size}; resize them, or the model: "
+                f"swins.resize(model, image_size={size}), or image_size=(None, None) for any size"
+            )
+
+
+@dataclass(frozen=True)
+class VariantV2(Variant):
+    """V2's numbers: V1's, and the windows in tokens that the weights were first trained with, per stage (0: these)."""
+
+    window_size: int | tuple = 8
+    image_size: int | tuple = 256
+    pretrained_windows: int | tuple = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "pretrained_windows", tuples(self.pretrained_windows))
+        if min(sum(self.pretrained, ())) < 0:
+            raise SwinsError(f"pretrained_windows must be at least 0 (0: the model's own); got {self.pretrained}")
+
+    @property
+    def pretrained(self):
+        """(vertical, horizontal) tokens of each stage's window in pretraining."""
+        return per_stage("pretrained_windows", self.pretrained_windows, len(self.depths))
+
+
+@dataclass(frozen=True)
+class VariantV2CR(Variant):
+    """V2-CR's numbers: V1's, with windows of 0 for the patch grid over 8, per axis, as timm sizes them, and
+    meta_dim, hidden units of the position network;
+    extra_norm, where a norm follows a block: the end of the "last" stage, of all "stages", or "none";
+    extra_norm_period, blocks of a stage from one such norm to the next besides (0: none);
+    deformable, the stages whose blocks are deformable.
+    """
+
+    window_size: int | tuple = 0
+    drop_path_rate: float = 0.0
+    meta_dim: int = 384
+    extra_norm: str = "last"
+    extra_norm_period: int = 0
+    deformable: tuple = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "deformable", tuple(self.deformable))
+        super().__post_init__()
+        if self.extra_norm not in EXTRA_NORMS:
+            raise unknown_name("extra_norm", self.extra_norm, EXTRA_NORMS)
+        if not set(self.deformable) <= set(range(len(self.depths))):
+            raise SwinsError(f"deformable must list stages from 0 to {len(self.depths) - 1}; got {self.deformable}")
+
+    @property
+    def windows(self):
+        """(vertical, horizontal) tokens of each stage's window."""
+        if self.window_size != 0:
+            return super().windows
+        if self.image_size == ANY:
+            raise SwinsError("window_size must be given where image_size is open: 7 is that of 224 pixels, 12 of 384")
+        return (tuple(max(1, side // self.patch_size // 8) for side in self.image_size),) * len(self.depths)
+
+    def norm_follows(self, stage, block):
+        """Whether a norm follows this block."""
+        ends = {"last": (len(self.depths) - 1,), "stages": range(len(self.depths)), "none": ()}[self.extra_norm]
+        periodic = self.extra_norm_period and (block + 1) % self.extra_norm_period == 0
+        return bool(periodic) or (block == self.depths[stage] - 1 and stage in ends)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage, resolved: grid, window and shift are (vertical, horizontal) tokens; one drop-path rate per block."""
+
+    index: int
+    dim: int
+    num_heads: int
+    grid: tuple
+    window_size: tuple
+    shift_size: tuple
+    drop_path: tuple = field(repr=False)
+
+    @property
+    def shifts(self):
+        """Shift of each block: plain blocks and shifted blocks alternate."""
+        return tuple(self.shift_size if b % 2 else (0, 0) for b in range(len(self.drop_path)))
+
+
+def plan_stages(variant):
+    """Resolve a Variant into one StagePlan per stage, by timm's construction rule.
+
+    A window larger than the map is clipped, per axis; an axis that one window covers is not shifted; drop-path
+    grows linearly over all blocks; merging halves a grid, rounding up. With pad_then_roll, as in torchvision, maps are
+    padded up to their windows instead; so are those of an open size, whose grid is ANY and whose shift is the largest.
+    """
+    total = sum(variant.depths)
+    rates = [variant.drop_path_rate * i / max(total - 1, 1) for i in range(total)]
+    grid = tuple(side and side // variant.patch_size for side in variant.image_size)
+    clips = variant.pad_order == "roll_then_pad" and grid != ANY
+    plans = []
+    for s, (depth, heads, window) in enumerate(zip(variant.depths, variant.num_heads, variant.windows, strict=True)):
+        if s:
+            grid = tuple(side and math.ceil(side / 2) for side in grid)
+        axes = tuple(zip(grid, window, strict=True))
+        plans.append(
+            StagePlan(
+                index=s,
+                dim=variant.embed_dim * 2**s,
+                num_heads=heads,
+                grid=grid,
+                window_size=tuple(min(side, m) if clips else m for side, m in axes),
+                shift_size=tuple(0 if side and side <= m else m // 2 for side, m in axes),
+                drop_path=tuple(rates.pop(0) for _ in range(depth)),
+            )
+        )
+    return tuple(plans)
+
+
+def with_overrides(variant, overrides):
+    """The variant with some fields replaced; None leaves a field as it is.
+
+    A variant that is opened to any size keeps the windows that it has at its own size. Raises SwinsError for names that
+    are no fields.
+    """
+    known = [f.name for f in fields(variant)]
+    for name in overrides:
+        if name not in known:
+            raise unknown_name("model option", name, known)
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    if variant.image_size != ANY and pair(changes.get("image_size", 0)) == ANY and "window_size" not in changes:
+        own = replace(variant, **{**changes, "image_size": variant.image_size})
+        changes["window_size"] = tuple(plan.window_size for plan in plan_stages(own))
+    return replace(variant, **changes)
+
+
+def remembering(variant, trained):
+    """A V2 Variant whose stages with a new window record `trained`'s as that of pretraining, unless one is recorded."""
+    windows = tuple(
+        old.window_size if recorded == (0, 0) and old.window_size != new.window_size else recorded
+        for recorded, old, new in zip(trained.pretrained, plan_stages(trained), plan_stages(variant), strict=True)
+    )
+    return variant if windows == trained.pretrained else replace(variant, pretrained_windows=windows)

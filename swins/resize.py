@@ -1,0 +1,53 @@
+"""Trained models for other images and windows."""
+
+from dataclasses import asdict
+
+from keras import ops
+
+from swins import tables
+from swins.errors import SwinsError
+from swins.models import SwinTransformer
+from swins.plans import VariantV2, remembering, with_overrides
+
+
+def resize(model, image_size=None, window_size=None, *, interpolation="timm", name=None):
+    """A Swin for other images or windows that carries over a trained one's weights; the given model stays as it is.
+
+    V1's bias tables are interpolated in blocks whose window, as clipped by the map, changes. V2 computes its bias: the
+    new model records as `pretrained_windows` the scale of offsets that the weights know. The head, all other weights,
+    the dtype and frozen layers are kept; with the same sizes the new model is a copy.
+
+    Args:
+        model: a SwinTransformer, or of a class derived from it.
+        image_size: pixels, as the class takes it; None keeps the model's.
+        window_size: tokens of a window side, as the class takes it; None keeps the model's. (timm's `set_input_size`
+            scales windows with the image then: for 448 pixels after 7 for 224, pass 14.)
+        interpolation: of V1's tables: "timm", or "microsoft", which is the authors' when fine-tuning.
+        name: of the new model; None keeps the model's.
+
+    Returns:
+        A model of the same class, not compiled.
+
+    Raises:
+        SwinsError: not a Swin, sizes that cannot work, or an unknown interpolation.
+
+    Example:
+    >>> model = SwinTransformer(image_size=56, embed_dim=24, depths=(1, 1), num_heads=(1, 2), num_classes=5)
+    >>> resize(model, image_size=96, window_size=12).input.shape
+    (None, 96, 96, 3)
+    """
+    if not isinstance(model, SwinTransformer):
+        raise SwinsError(f"only a Swin of this package is resized; got {model!r}; of a pyramid, resize the Swin itself")
+    tables.named(interpolation)
+    variant = with_overrides(model.variant, {"image_size": image_size, "window_size": window_size})
+    if isinstance(variant, VariantV2):
+        variant = remembering(variant, model.variant)
+    resized = type(model)(**{**model.get_config(), **asdict(variant), "name": name or model.name})
+    weights = {weight.path: weight for weight in model.weights}
+    for weight in resized.weights:
+        value = ops.convert_to_numpy(weights[weight.path])
+        if weight.path.endswith("relative_position_bias_table"):
+            old, new = (m.get_layer(weight.path.partition("/")[0]).window_size for m in (model, resized))
+            value = tables.resize_table(value, old, new, interpolation)
+        weight.assign(value)
+    return resized

@@ -1,0 +1,87 @@
+"""Published weights: which tags a variant has, how their images are prepared, and names looked up.
+
+Tags and their order are timm's (1.0.31); the test suite compares them.
+"""
+
+import fnmatch
+from dataclasses import dataclass, replace
+
+from swins.errors import unknown_name
+from swins.model_configs import VARIANTS
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published set of weights: classes, image statistics on a 0..1 scale, training data and licence."""
+
+    num_classes: int = 1000
+    mean: tuple = IMAGENET_MEAN
+    std: tuple = IMAGENET_STD
+    dataset: str = "imagenet"
+    license: str = "mit"
+
+
+TAGS = {
+    "ms_in1k": Weights(),
+    "ms_in22k": Weights(num_classes=21841),
+    "ms_in22k_ft_in1k": Weights(),
+    "sw_in1k": Weights(license="apache-2.0"),
+    "fashion_mnist": Weights(10, (0.2860,), (0.3530,), "fashion-mnist", "apache-2.0"),
+}
+
+V1_TAGS = ("ms_in1k", "ms_in22k_ft_in1k", "ms_in22k")
+FT_FIRST = ("ms_in22k_ft_in1k", "ms_in1k", "ms_in22k")
+PRETRAINED = {  # the first tag is the one an untagged name means, in timm's order
+    **dict.fromkeys(VARIANTS, ()),  # nothing published, but for these
+    "swin_tiny_patch4_window7_224": V1_TAGS,
+    "swin_small_patch4_window7_224": FT_FIRST,
+    "swin_base_patch4_window7_224": FT_FIRST,
+    "swin_base_patch4_window12_384": FT_FIRST,
+    "swin_large_patch4_window7_224": ("ms_in22k_ft_in1k", "ms_in22k"),
+    "swin_large_patch4_window12_384": ("ms_in22k_ft_in1k", "ms_in22k"),
+    "swin_s3_tiny_224": ("ms_in1k",),
+    "swin_s3_small_224": ("ms_in1k",),
+    "swin_s3_base_224": ("ms_in1k",),
+    "swinv2_tiny_window8_256": ("ms_in1k",),
+    "swinv2_tiny_window16_256": ("ms_in1k",),
+    "swinv2_small_window8_256": ("ms_in1k",),
+    "swinv2_small_window16_256": ("ms_in1k",),
+    "swinv2_base_window8_256": ("ms_in1k",),
+    "swinv2_base_window16_256": ("ms_in1k",),
+    "swinv2_base_window12_192": ("ms_in22k",),
+    "swinv2_base_window12to16_192to256": ("ms_in22k_ft_in1k",),
+    "swinv2_base_window12to24_192to384": ("ms_in22k_ft_in1k",),
+    "swinv2_large_window12_192": ("ms_in22k",),
+    "swinv2_large_window12to16_192to256": ("ms_in22k_ft_in1k",),
+    "swinv2_large_window12to24_192to384": ("ms_in22k_ft_in1k",),
+    "swinv2_cr_tiny_ns_224": ("sw_in1k",),
+    "swinv2_cr_small_224": ("sw_in1k",),
+    "swinv2_cr_small_ns_224": ("sw_in1k",),
+    "swin_mini_patch2_window4_28": ("fashion_mnist",),
+}
+
+
+def list_variants(pattern="*", pretrained=False):
+    """Names that match a shell pattern; with `pretrained`, one name per published set of weights ("name.tag")."""
+    names = [f"{name}.{tag}" for name, tags in PRETRAINED.items() for tag in tags] if pretrained else list(VARIANTS)
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def find(name):
+    """Split and look up "architecture" or "architecture.tag" -> (architecture, tag, Variant, Weights).
+
+    An untagged name means its first tag; the tag is None where nothing is published. Raises SwinsError with the
+    closest names.
+    """
+    architecture, _, tag = name.partition(".")
+    if architecture not in VARIANTS or name.endswith("."):
+        raise unknown_name("variant", name, list_variants())
+    tags = PRETRAINED[architecture]
+    if tag and tag not in tags:
+        raise unknown_name("variant", name, list_variants(f"{architecture}.*", pretrained=True) or [architecture])
+    tag = tag or next(iter(tags), None)
+    weights = TAGS.get(tag, Weights())
+    return architecture, tag, replace(VARIANTS[architecture], num_classes=weights.num_classes), weights

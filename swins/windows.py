@@ -1,0 +1,120 @@
+"""Window geometry as pure functions: cut, restore, shift, pad, and who may attend to whom.
+
+Letters: B batch, (H, W) tokens of a feature map, C channels, (M, M') window sides, N = M * M' tokens of a window,
+K windows of one image. A `size`, `window` or `shift` is a pair (vertical, horizontal) in tokens.
+
+`ops.rearrange` is told every axis: what it infers is no number where JAX traces.
+"""
+
+import numpy as np
+from keras import ops
+
+MASKED = -100.0  # added to the logits of forbidden pairs: the references' value, and safe in float16
+
+
+def sides(x):
+    """(H, W) of a map (B, H, W, C): integers, or scalar tensors in a TensorFlow graph that takes any size."""
+    return ops.shape(x)[1:3]
+
+
+def is_zero(number):
+    """Whether a number of tokens is known, and 0."""
+    return isinstance(number, int) and number == 0
+
+
+def partition(x, window):
+    """Cut a feature map into non-overlapping windows, row by row: (B, H, W, C) -> (B*K, N, C)."""
+    (m, n), (h, w) = window, sides(x)
+    return ops.rearrange(x, "b (h m) (w n) c -> (b h w) (m n) c", m=m, n=n, h=h // m, w=w // n)
+
+
+def reverse(windows, window, size):
+    """Put windows back into the map they were cut from: (B*K, N, C) -> (B, H, W, C)."""
+    (m, n), (h, w) = window, (side // m for side, m in zip(size, window, strict=True))
+    b = ops.shape(windows)[0] // (h * w)
+    return ops.rearrange(windows, "(b h w) (m n) c -> b (h m) (w n) c", b=b, m=m, n=n, h=h, w=w)
+
+
+def roll(x, shift):
+    """Move a map up and left by `shift`, around the edges; negative values move it back. Keeps (B, H, W, C).
+
+    Slices and concatenations, not `ops.roll`: LiteRT and TF.js have no roll, JAX none by a shift that depends on sizes.
+    """
+    vertical, horizontal = shift
+    x = x if is_zero(vertical) else ops.concatenate([x[:, vertical:], x[:, :vertical]], axis=1)
+    return x if is_zero(horizontal) else ops.concatenate([x[:, :, horizontal:], x[:, :, :horizontal]], axis=2)
+
+
+def pad(x, multiple):
+    """Append zero rows and columns until the sides are multiples of `multiple`: (B, H, W, C) -> (B, H', W', C)."""
+    down, right = (-side % m for side, m in zip(sides(x), multiple, strict=True))
+    if is_zero(down) and is_zero(right):
+        return x
+    return ops.pad(x, ((0, 0), (0, down), (0, right), (0, 0)))
+
+
+def crop(x, size):
+    """Undo `pad`: keep the first rows and columns, (B, H', W', C) -> (B, *size, C)."""
+    return x[:, : size[0], : size[1], :]
+
+
+def roll_then_pad(x, window, shift):
+    """timm's order: zeros lie beside the rolled map -> the padded map, and a function that takes one back."""
+    return pad(roll(x, shift), window), lambda y: roll(crop(y, sides(x)), [-s for s in shift])
+
+
+def pad_then_roll(x, window, shift):
+    """torchvision's, open-mmlab's and Hugging Face's order: zeros move around the edges too -> as `roll_then_pad`."""
+    return roll(pad(x, window), shift), lambda y: crop(roll(y, [-s for s in shift]), sides(x))
+
+
+PAD_ORDERS = {order.__name__: order for order in (roll_then_pad, pad_then_roll)}
+
+
+def shift_for(size, window, shift):
+    """The shift of a map of this size: none along an axis that one window covers."""
+    return tuple(
+        (s if side > m else 0) if isinstance(side, int) else ops.where(side > m, s, 0)
+        for side, m, s in zip(size, window, shift, strict=True)
+    )
+
+
+def neighbours(x):
+    """Stack 2x2 neighbours on the channel axis, odd sides padded: (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 4C).
+
+    The order is (row, column) = (0,0), (1,0), (0,1), (1,1): the column offset is the slow axis.
+    """
+    x = pad(x, (2, 2))
+    h, w = sides(x)
+    return ops.rearrange(x, "b (h p) (w q) c -> b h w (q p c)", p=2, q=2, h=h // 2, w=w // 2)
+
+
+def region_ids(size, window, shift):
+    """Number of the image region that each token of a rolled map comes from, window by window -> (K, N) integers.
+
+    Along an axis the rolled map has three regions: all but the last window, the part of the last window that was
+    already there, and the part that came around the edge (Swin, arXiv:2103.14030, figure 4).
+    """
+    rows, columns = (
+        ops.cast(ops.arange(side) >= side - m, "int32") + ops.cast(ops.arange(side) >= side - s, "int32")
+        for side, m, s in zip(size, window, shift, strict=True)
+    )
+    ids = 3 * rows[:, None] + columns[None, :]
+    return partition(ids[None, :, :, None], window)[:, :, 0]
+
+
+def shift_mask(size, window, shift):
+    """Additive mask that keeps regions of a rolled map apart -> (K, N, N), 0 or MASKED."""
+    ids = region_ids(size, window, shift)
+    return ops.where(ids[:, :, None] == ids[:, None, :], 0.0, MASKED)
+
+
+def relative_index(window):
+    """Row of the bias table for each pair of tokens -> (N, N) numpy integers.
+
+    The table holds all offsets (dh, dw), dh slow: index = (dh + M - 1) * (2M' - 1) + (dw + M' - 1).
+    """
+    m, n = window
+    h, w = (axis.ravel() for axis in np.mgrid[:m, :n])
+    dh, dw = h[:, None] - h[None, :], w[:, None] - w[None, :]
+    return (dh + m - 1) * (2 * n - 1) + dw + n - 1
