@@ -1,0 +1,1 @@
+"""From PyTorch checkpoints to Keras models and back, with proof."""

@@ -1,0 +1,249 @@
+"""What other programs call the tensors of a Swin, one table of rules a dialect, and what today's timm calls them.
+
+A dialect is a row of DIALECTS: a key that only its files have, renames in the order they apply, and steps where tensors
+change too. Rules and steps that find nothing do nothing, so a row serves every version of its program.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from swins.errors import SwinsError
+
+# Left out by name; whatever else a model does not use is an error.
+BUFFERS = (  # computed from sizes
+    *("attn_mask", "relative_position_index", "relative_coords_table", "k_bias"),
+    *("attention_mask", "relative_coordinates_log", "default_grid"),  # C. Reich's
+)
+PRETRAINING = ("mask_token", "embeddings.mask_token", "decoder.")  # of masked image modelling
+DENSE = (  # what sits on the backbone of a detector or segmenter
+    *("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head.", "semantic_head.", "panoptic_head."),
+    *("panoptic_fusion_head.", "query_head.", "decode_head.", "auxiliary_head.", "data_preprocessor."),
+    *("norm0.", "norm1.", "norm2.", "hidden_states_norms."),  # norms of outputs before the last
+)
+
+
+def put(state, name, value):
+    """Add a tensor under a name that must be free."""
+    if name in state:
+        raise SwinsError(f"two tensors of the file are both {name!r} in timm's names; remove one")
+    state[name] = value
+
+
+def take(state, names):
+    """Remove and return the named tensors if all are there and of one shape; else None, and nothing is removed."""
+    shapes = {np.shape(state.get(name)) for name in names}
+    if len(shapes) > 1 or shapes == {()}:
+        return None
+    return [state.pop(name) for name in names]
+
+
+def stems(state, ending):
+    """What comes before an ending, of every name that has it."""
+    return [name.removesuffix(ending) for name in state if name.endswith(ending)]
+
+
+def merge_at_start(state):
+    """Today's timm merges patches at the start of a stage; who merges at the end has a downsample in stage 0."""
+    if any(name.startswith("layers.0.downsample.") for name in state):
+        for name in sorted((n for n in state if re.match(r"layers\.\d{1,3}\.downsample\.", n)), reverse=True):
+            _, stage, rest = name.split(".", 2)
+            put(state, f"layers.{int(stage) + 1}.{rest}", state.pop(name))
+
+
+def join_qkv(state):
+    """Separate query, key and value become one matrix, head-major as they are; V2's key has no bias."""
+    for stem in stems(state, ".attn.q.weight"):
+        if weights := take(state, [f"{stem}.attn.{part}.weight" for part in "qkv"]):
+            put(state, f"{stem}.attn.qkv.weight", np.concatenate(weights))
+        if biases := take(state, [f"{stem}.attn.{part}.bias" for part in "qkv"]):
+            put(state, f"{stem}.attn.qkv.bias", np.concatenate(biases))
+        elif biases := take(state, [f"{stem}.attn.{part}.bias" for part in "qv"]):
+            put(state, f"{stem}.attn.q_bias", biases[0])
+            put(state, f"{stem}.attn.v_bias", biases[1])
+
+
+def split_bias(state):
+    """torchvision's V2 has one bias for q, k and v, whose middle third it sets to 0 in every call."""
+    for stem in stems(state, ".attn.cpb_mlp.0.weight"):
+        bias = state.get(f"{stem}.attn.qkv.bias")
+        if np.ndim(bias) == 1 and len(bias) % 3 == 0:
+            q, _, v = np.split(state.pop(f"{stem}.attn.qkv.bias"), 3)
+            put(state, f"{stem}.attn.q_bias", q)
+            put(state, f"{stem}.attn.v_bias", v)
+
+
+def undo_unfold(state):
+    """Merging by unfold orders its 4C inputs as (c, row, column); timm as (column, row, c)."""
+    for stem in stems(state, ".downsample.reduction.weight"):
+        inputs = np.shape(state[f"{stem}.downsample.reduction.weight"])[-1:]
+        if not inputs or inputs[0] % 4:
+            continue
+        order = np.arange(*inputs).reshape(-1, 2, 2).transpose(2, 1, 0).ravel()
+        for part in ("reduction.weight", "norm.weight", "norm.bias"):
+            value = state.get(f"{stem}.downsample.{part}")
+            if np.shape(value)[-1:] == inputs:  # V2 normalises afterwards: 2C values, which stay
+                state[f"{stem}.downsample.{part}"] = value[..., order]
+
+
+def scale_of_tau(state):
+    """V2-CR's temperature: attention is divided by tau, at least 0.01, or multiplied by exp(logit_scale)."""
+    for stem in stems(state, ".attn.tau"):
+        tau = np.maximum(state.pop(f"{stem}.attn.tau"), np.float32(0.01))
+        put(state, f"{stem}.attn.logit_scale", np.log(1 / tau).reshape(-1))
+
+
+def last_norm(state):
+    """Backbones norm each output; the last stage's norm is where a classifier has its final one."""
+    last = max((int(name.split(".")[1]) for name in state if re.match(r"layers\.\d{1,3}\.", name)), default=0)
+    for part in ("weight", "bias"):
+        if f"norm{last}.{part}" in state:
+            put(state, f"norm.{part}", state.pop(f"norm{last}.{part}"))
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one program names a Swin.
+
+    sign is a key that only its files have, and its group the prefix of their keys; renames are pairs of pattern and
+    replacement, applied in order; steps are functions that change a state dict; drops are names left out.
+    """
+
+    name: str
+    sign: str
+    renames: tuple = ()
+    steps: tuple = ()
+    drops: tuple = ()
+    timm_reads: bool = False  # whether timm's own loader takes such a file
+
+
+POSITION = r"(?:relative_position_bias_table|cpb_mlp\.|logit_scale)"
+TIMM_BLOCK = rf"layers\.\d+\.blocks\.\d+\.attn\.{POSITION}"
+HEAD = (r"^head\.(weight|bias)$", r"head.fc.\1")
+
+TIMM = Dialect("timm", rf"(){TIMM_BLOCK}", (HEAD,), timm_reads=True)
+MICROSOFT = replace(TIMM, name="microsoft or timm before 0.9", steps=(merge_at_start,))
+DIALECTS = (
+    TIMM,  # or MICROSOFT, whose keys differ in the place of one layer
+    Dialect(
+        "timm V2-CR",
+        r"()stages\.\d+\.blocks\.\d+\.attn\.(?:meta_mlp\.|tau$)",
+        (HEAD,),
+        (scale_of_tau,),
+        timm_reads=True,
+    ),
+    Dialect("SimMIM", rf"(encoder\.){TIMM_BLOCK}", (), (merge_at_start,), PRETRAINING),
+    Dialect("microsoft detector or segmenter", rf"(backbone\.){TIMM_BLOCK}", (), (merge_at_start, last_norm), DENSE),
+    Dialect(
+        "torchvision",
+        rf"()features\.\d+\.\d+\.attn\.{POSITION}",
+        (
+            (r"^features\.0\.0\.", "patch_embed.proj."),
+            (r"^features\.0\.2\.", "patch_embed.norm."),
+            (r"^features\.([1357])\.(?=\d)", lambda m: f"layers.{int(m[1]) // 2}.blocks."),
+            (r"^features\.([246])\.(?=\D)", lambda m: f"layers.{int(m[1]) // 2}.downsample."),
+            (r"\.mlp\.0\.", ".mlp.fc1."),
+            (r"\.mlp\.3\.", ".mlp.fc2."),
+            HEAD,
+        ),
+        (split_bias,),
+    ),
+    Dialect(
+        "Hugging Face",
+        r"((?:swin\.|swinv2\.|backbone\.)?)encoder\.layers\.\d+\.blocks\.\d+\.attention\.",
+        (
+            (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+            (r"^embeddings\.norm\.", "patch_embed.norm."),
+            (r"^encoder\.layers\.", "layers."),
+            (r"\.attention\.(?:self\.query|q_proj)\.", ".attn.q."),  # the second name is that of models in memory
+            (r"\.attention\.(?:self\.key|k_proj)\.", ".attn.k."),
+            (r"\.attention\.(?:self\.value|v_proj)\.", ".attn.v."),
+            (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+            (r"\.attention\.(?:self|relative_position_bias)\.", ".attn."),
+            (r"\.continuous_position_bias_mlp\.", ".cpb_mlp."),
+            (r"\.layernorm_before\.", ".norm1."),
+            (r"\.layernorm_after\.", ".norm2."),
+            (r"\.intermediate\.dense\.", ".mlp.fc1."),
+            (r"\.output\.dense\.", ".mlp.fc2."),
+            (r"^(?:swin\.)?layernorm\.", "norm."),
+            (r"^classifier\.", "head.fc."),
+        ),
+        (merge_at_start, join_qkv),
+        PRETRAINING + DENSE,
+    ),
+    Dialect(
+        "mmdet, mmseg or mmpretrain",
+        r"(|backbone\.)stages\.\d+\.blocks\.\d+\.attn\.w_msa\.",
+        (
+            (r"^patch_embed\.projection\.", "patch_embed.proj."),
+            (r"^stages\.", "layers."),
+            (r"\.attn\.w_msa\.", ".attn."),
+            (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
+            (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+        ),
+        (merge_at_start, undo_unfold, last_norm),
+        PRETRAINING + DENSE,
+    ),
+    Dialect(
+        "C. Reich",
+        r"()stages\.\d+\.blocks\.\d+\.window_attention\.",
+        (
+            (r"^patch_embedding\.linear_embedding\.", "patch_embed.proj."),
+            (r"^patch_embedding\.normalization\.", "patch_embed.norm."),
+            (r"\.downsample\.normalization\.", ".downsample.norm."),
+            (r"\.downsample\.linear_mapping\.", ".downsample.reduction."),
+            (r"\.window_attention\.mapping_qkv\.", ".attn.qkv."),
+            (r"\.window_attention\.projection\.", ".attn.proj."),
+            (r"\.window_attention\.meta_network\.0\.", ".attn.meta_mlp.fc1."),
+            (r"\.window_attention\.meta_network\.2\.", ".attn.meta_mlp.fc2."),
+            (r"\.window_attention\.", ".attn."),
+            (r"\.normalization_(\d)\.", r".norm\1."),
+            (r"\.feed_forward_network\.0\.", ".mlp.fc1."),
+            (r"\.feed_forward_network\.3\.", ".mlp.fc2."),
+            (r"^classification_head\.", "head.fc."),
+        ),
+        (undo_unfold, scale_of_tau),
+    ),
+)
+
+
+def recognise(state):
+    """The dialect of a state dict, by its keys, and the prefix of its names -> (Dialect, prefix)."""
+    found = {(dialect, match[1]) for dialect in DIALECTS for name in state if (match := re.match(dialect.sign, name))}
+    if not found:
+        keys = ", ".join(sorted(state)[:3]) or "nothing"
+        known = ", ".join((MICROSOFT.name, *(dialect.name for dialect in DIALECTS[1:])))
+        raise SwinsError(
+            f"a Swin checkpoint has windowed attention under the names of timm, {known}; this one has {keys}, ...; "
+            "pass a file of a Swin, or save its state_dict() under timm's names"
+        )
+    if len(found) > 1:
+        parts = sorted(f"{dialect.name}'s" + f" under {prefix!r}" * bool(prefix) for dialect, prefix in found)
+        raise SwinsError(
+            f"a checkpoint holds one Swin under one program's names; this one has {' and '.join(parts)}; "
+            "save one model's state_dict() alone"
+        )
+    dialect, prefix = found.pop()
+    if dialect is TIMM and any(name.startswith("layers.0.downsample.") for name in state):
+        dialect = MICROSOFT
+    return dialect, prefix
+
+
+def to_timm(state):
+    """Translate to today's timm: {name: array} -> ({name: array}, left out {name: array}, Dialect, prefix)."""
+    dialect, prefix = recognise(state)
+    renamed = {}
+    for name, value in state.items():
+        name = name.removeprefix(prefix)
+        for pattern, replacement in dialect.renames:
+            name = re.sub(pattern, replacement, name)
+        put(renamed, name, value)
+    for step in dialect.steps:
+        step(renamed)
+    dropped = {
+        name: value
+        for name, value in renamed.items()
+        if name.rpartition(".")[2] in BUFFERS or (dialect.drops and name.startswith(dialect.drops))
+    }
+    return {name: value for name, value in renamed.items() if name not in dropped}, dropped, dialect, prefix

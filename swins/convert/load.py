@@ -1,0 +1,146 @@
+"""Models with weights: `create`, and what it shares with the converter."""
+
+import math
+import os
+import pathlib
+from dataclasses import asdict
+
+import numpy as np
+
+from swins import build
+from swins.convert import artefact, identify, pretrained, rules
+from swins.convert import checkpoint as checkpoints
+from swins.errors import SwinsError
+from swins.plans import VariantV2, remembering, with_overrides
+from swins.tags import find
+
+
+def adapt(state, variant, head_is_new):
+    """Fit published weights to other inputs and classes, as timm does.
+
+    Args:
+        state: {torch name: array}.
+        variant: the Variant to fit.
+        head_is_new: whether the classifier is left out, to be trained.
+    """
+    kernel = state.get("patch_embed.proj.weight")
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3 != variant.in_chans:
+        if variant.in_chans == 1:
+            kernel = kernel.sum(axis=1, keepdims=True)
+        else:
+            repeats = math.ceil(variant.in_chans / 3)
+            kernel = np.tile(kernel, (1, repeats, 1, 1))[:, : variant.in_chans] * np.float32(3 / variant.in_chans)
+        state = {**state, "patch_embed.proj.weight": kernel}
+    return {k: v for k, v in state.items() if not (head_is_new and k.startswith("head."))}
+
+
+def create(name, *, weights=None, **overrides):
+    """A Swin by name.
+
+    Args:
+        name: "architecture" or "architecture.tag", as in timm; `swins list` prints all.
+        weights: None for fresh weights; "pretrained" for timm's published ones, through the Hugging Face Hub; or a
+            path: a PyTorch checkpoint, a .keras file or an artefact folder. With a path, an untagged name takes the
+            classes and channels that are not given from the file.
+        **overrides: num_classes, image_size, in_chans, drop_path_rate, dtype, ... as SwinTransformer takes them. With
+            other classes than the weights have, the head is fresh; the first layer of RGB weights is summed or
+            repeated for other channels, as in timm. With weights and another window_size, V2 records the variant's
+            windows as pretrained_windows.
+
+    Returns:
+        A SwinTransformer, images (B, H, W, in_chans) -> logits (B, num_classes).
+
+    Raises:
+        SwinsError: an unknown name, sizes that cannot work, or weights that do not fit; every difference is listed.
+
+    Example:
+    >>> create("swin_tiny_patch4_window7_224", num_classes=5).output.shape
+    (None, 5)
+    """
+    _, _, native, _ = find(name)
+    if weights is None:
+        return build.build(name, **overrides)
+    if isinstance(native, VariantV2) and overrides.get("window_size") and not overrides.get("pretrained_windows"):
+        numbers = {k: overrides.get(k) for k in ("image_size", "window_size", "pad_order")}
+        overrides["pretrained_windows"] = remembering(with_overrides(native, numbers), native).pretrained_windows
+    if not isinstance(weights, str | os.PathLike):
+        raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
+    if weights == "pretrained":
+        model = build.build(name, **overrides)
+        load_weights(model, checkpoints.read(pretrained.fetch(name)), overrides.get("num_classes"))
+        return model
+    found = read(weights)
+    from_file = {} if "." in name else {"num_classes": found.num_classes, "in_chans": found.in_chans}
+    model = build.build(name, **{**from_file, **{k: v for k, v in overrides.items() if v is not None}})
+    load_weights(model, found, overrides.get("num_classes"))
+    return model
+
+
+def read(path):
+    """The Checkpoint of a file of any dialect, a .keras file or an artefact folder."""
+    path = pathlib.Path(path)
+    if path.is_dir() or path.suffix == ".keras":
+        model = artefact.load_model(path)
+        state, offsets = rules.state_dict(model), rules.coordinates(model)
+        return checkpoints.Checkpoint(path, state, "keras", (), dropped=offsets, translated=True)
+    return checkpoints.read(path)
+
+
+def refuse_other_offsets(model, checkpoint):
+    """Raise SwinsError if V2 weights know offsets over another window than that by which the model divides them."""
+    if not isinstance(model.variant, VariantV2):
+        return
+    model_s, file_s = rules.coordinates(model), checkpoint.dropped
+    names = [name for name in model_s if name in file_s]
+    divides, told = ([identify.trained_window(tables[name]) for name in names] for tables in (model_s, file_s))
+    if not all(map(identify.agrees, told, divides)):
+        raise SwinsError(
+            f"{model.name}: V2 weights go with the windows they were trained with, stage by stage; "
+            f"{checkpoint.path.name} has coordinates over {told}, the model over {divides}; pass pretrained_windows, "
+            "or the -m that fits"
+        )
+
+
+def assign(model, checkpoint, state):
+    """Copy a Checkpoint's adapted state into a model; an error begins with the variant that the file fits."""
+    refuse_other_offsets(model, checkpoint)
+    try:
+        rules.assign(model, state, source=checkpoint.path.name)
+    except SwinsError as error:
+        raise SwinsError(f"{identify.hint(checkpoint, model.name)}{error}") from error
+
+
+def load_weights(model, checkpoint, num_classes=None):
+    """Assign a Checkpoint to a model; a head of other size is left fresh only if num_classes was asked for."""
+    fresh_head = num_classes is not None and checkpoint.num_classes != model.variant.num_classes
+    state = adapt(checkpoint.state, model.variant, fresh_head)
+    if fresh_head and model.variant.num_classes:
+        head = model.get_layer("head")
+        state["head.fc.weight"], state["head.fc.bias"] = np.asarray(head.kernel).T, np.asarray(head.bias)
+    assign(model, checkpoint, state)
+
+
+def model_for(name, checkpoint, image_size=None, pad_order=None):
+    """The float32 model that a checkpoint needs, with its weights.
+
+    A tagged name fixes the classes; an untagged one takes classes and channels from the file.
+    """
+    architecture, _, variant, _ = find(name)
+    if "." not in name:
+        variant = with_overrides(variant, {"num_classes": checkpoint.num_classes, "in_chans": checkpoint.in_chans})
+    variant = with_overrides(variant, {"image_size": image_size, "pad_order": pad_order})
+    model = build.FAMILIES[type(variant)](**asdict(variant), name=architecture, dtype="float32")
+    assign(model, checkpoint, checkpoint.state)
+    return model
+
+
+def export_torch(source, target, overwrite=False):
+    """Write the weights of a .keras file or artefact as a timm state dict (safetensors) -> number of tensors."""
+    target = pathlib.Path(target)
+    if target.suffix != checkpoints.SAFE:
+        raise SwinsError(f"-o must name a {checkpoints.SAFE} file; got {target}")
+    if target.exists() and not overwrite:
+        raise SwinsError(f"{target} exists and would be replaced; pass --overwrite, or another file with -o")
+    state = rules.state_dict(artefact.load_model(source))
+    checkpoints.write(state, target)
+    return len(state)

@@ -1,0 +1,97 @@
+"""The converter: a checkpoint file becomes a certified artefact folder; a folder is verified again."""
+
+import pathlib
+
+from swins.convert import artefact, certificate, identify, load, pretrained, rules
+from swins.convert import checkpoint as checkpoints
+from swins.errors import SwinsError
+from swins.tags import find
+
+
+def convert(
+    name=None,
+    checkpoint=None,
+    output=None,
+    *,
+    overwrite=False,
+    image_size=None,
+    pad_order=None,
+    say=lambda text: None,
+):
+    """Convert a PyTorch checkpoint and prove it -> (artefact folder, certificate).
+
+    Args:
+        name: "architecture" or "architecture.tag", as in timm. An untagged name takes the number of classes and of
+            channels from the file; a tagged one insists on the tag's. None: the one architecture that the file fits.
+        checkpoint: .pth, .pt, .bin or .safetensors, in any dialect of `dialects.py`; None fetches timm's published
+            file of that name through the Hugging Face Hub.
+        output: the artefact folder; by default artefacts/NAME.
+        overwrite: replace an existing artefact, at the moment the new one is complete.
+        image_size: pixels, when not the variant's; (None, None) for any, compared with timm at the variant's.
+        pad_order: "pad_then_roll", for torchvision's order instead of timm's; timm confirms it only where windows tile
+            the maps.
+        say: called with a line of text before each step that takes long.
+
+    Raises:
+        SwinsError: whatever is wrong, before anything is written.
+    """
+    if name is None and checkpoint is None:
+        raise SwinsError("-m NAME says which variant; `swins list` prints all")
+
+    def read():
+        say(f"reading {checkpoint}")
+        return checkpoints.read(checkpoint)
+
+    found = read() if name is None else None
+    if name is None:
+        name = identify.the_variant(found)
+        say(f"it fits {name}")
+    architecture, tag, _, _ = find(name)
+    if checkpoint is None and tag:
+        name = f"{architecture}.{tag}"
+    target = pathlib.Path(output or pathlib.Path("artefacts", name))
+    artefact.sweep(target)
+    artefact.refuse(target, overwrite)
+    if checkpoint is None:
+        say(f"fetching {name}")
+        checkpoint = pretrained.fetch(name)
+    found = found or read()
+    model = load.model_for(name, found, image_size, pad_order)
+    say("comparing with timm, block by block")
+    proof = certificate.certify(model, name, architecture, found)
+    certificate.require_pass(proof, name)
+    with artefact.writing(target, overwrite) as partial:
+        model.save(partial / artefact.MODEL)
+        saved = artefact.load_model(partial)
+        if checkpoints.digest(rules.state_dict(saved)) != proof["weights_sha256"]:
+            raise SwinsError(f"{target}: the saved file does not give back its weights; check the disk")
+        proof["model"] = {"file": artefact.MODEL, "sha256": checkpoints.sha256(partial / artefact.MODEL)}
+        artefact.write_json(partial / artefact.CERTIFICATE, proof)
+    return target, proof
+
+
+def verify(folder, checkpoint=None):
+    """Recompute an artefact's certificate -> (recorded certificate, recomputed part).
+
+    The model's weights are turned back into a timm state dict, unless the checkpoint they came from is given.
+
+    Raises:
+        SwinsError: a file that is not the one certified, or numbers out of tolerance.
+    """
+    recorded = artefact.read_certificate(folder)
+    model = artefact.load_model(folder)
+    state = rules.state_dict(model)
+    if checkpoints.digest(state) != recorded["weights_sha256"]:
+        raise SwinsError(f"{folder}: {artefact.MODEL} does not hold the weights that were certified; convert again")
+    if checkpoints.sha256(pathlib.Path(folder, artefact.MODEL)) != recorded["model"]["sha256"]:
+        raise SwinsError(f"{folder}: {artefact.MODEL} is not the file that was certified (its sha256 differs)")
+    if checkpoint is not None and checkpoints.sha256(checkpoint) != recorded["source"]["sha256"]:
+        raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
+    if checkpoint is None:
+        found = checkpoints.Checkpoint(pathlib.Path(folder), state, "keras", (), translated=True)
+    else:
+        found = checkpoints.read(checkpoint)
+    with checkpoints.as_timm_reads(found) as file:
+        result = certificate.compare(model, file, recorded["architecture"], recorded["seed"])
+    certificate.require_pass(result, str(folder))
+    return recorded, result
