@@ -1,0 +1,14 @@
+"""Door to `swins export`: python hub_export/export.py ARTEFACT [-o DIR].
+
+The model card quotes in1k_eval/results.csv unless --results names another table.
+"""
+
+import pathlib
+import sys
+
+from swins.cli import main
+
+RESULTS = pathlib.Path(__file__).parents[1] / "in1k_eval" / "results.csv"
+
+if __name__ == "__main__":
+    sys.exit(main(["export", "--results", str(RESULTS), *sys.argv[1:]]))

@@ -1,0 +1,148 @@
+"""Labelled images from where people keep them: class folders, a CSV of labels, IDX files, tensorflow-datasets."""
+
+import csv
+import gzip
+import pathlib
+import re
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from swins.errors import SwinsError, first_line
+
+LABEL_COLUMNS = ("label", "imagenet_class_index", "class_index", "class", "target")
+FILE_COLUMNS = ("file", "filename", "image", "path")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A name, how many samples, and an iterable of (sample name, image, label); image is a path, bytes or an array."""
+
+    name: str
+    count: int
+    samples: object
+
+
+def read_idx(path):
+    """The uint8 array in a gzipped IDX file. Raises SwinsError if it is not one."""
+    try:
+        data = gzip.decompress(pathlib.Path(path).read_bytes())
+        if data[:3] != b"\x00\x00\x08":
+            raise ValueError("it does not start with the IDX magic of bytes")
+        shape = np.frombuffer(data, ">u4", data[3], offset=4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+    except (OSError, ValueError, EOFError, IndexError, zlib.error) as error:
+        raise SwinsError(f"{path}: not a gzipped IDX file ({error}); take the data set's original file") from error
+
+
+def require_classes(source, found, num_classes):
+    """Raise SwinsError unless a data set has as many classes as the model."""
+    if found != num_classes:
+        raise SwinsError(
+            f"{source}: classes must be as many as the model's; got {found} and {num_classes}; "
+            "for a part of the classes give a CSV of labels"
+        )
+
+
+def from_idx(folder, images, num_classes):
+    """The test split of an IDX data set, such as Fashion-MNIST."""
+    labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
+    pixels, classes = read_idx(images), read_idx(labels)
+    if len(pixels) != len(classes):
+        raise SwinsError(f"{folder}: images and labels must be as many; got {len(pixels)} and {len(classes)}")
+    require_classes(folder, int(classes.max()) + 1 if len(classes) else 0, num_classes)
+    rows = ((f"{images.name}[{i}]", pixels[i], int(classes[i])) for i in range(len(pixels)))
+    return Dataset(folder.name, len(pixels), rows)
+
+
+def from_class_folders(folder, classes, num_classes):
+    """One sub-folder per class; sorted names are the class numbers. Every file in them is a sample."""
+    require_classes(folder, len(classes), num_classes)
+    files = [(p, label) for label, c in enumerate(classes) for p in sorted(c.rglob("*")) if not p.is_dir()]
+    return Dataset(folder.name, len(files), ((str(p.relative_to(folder)), p, label) for p, label in files))
+
+
+def from_csv(folder, table, num_classes):
+    """Rows of file name and class number; names are relative to the folder or its images/."""
+    with open(table, newline="", encoding="utf-8-sig") as file:
+        try:
+            reader = csv.DictReader(file)
+            columns, lines = reader.fieldnames or [], list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise SwinsError(f"{table}: not a CSV in UTF-8 ({error})") from error
+    name = next((c for c in FILE_COLUMNS if c in columns), None)
+    label = next((c for c in LABEL_COLUMNS if c in columns), None)
+    if not (name and label):
+        raise SwinsError(
+            f"{table}: needs a column of {', '.join(FILE_COLUMNS)} and one of {', '.join(LABEL_COLUMNS)}; "
+            f"got {', '.join(columns) or 'no header'}"
+        )
+    rows = [(row[name], row[label]) for row in lines]
+    empty = [i for i, (f, _) in enumerate(rows) if not f]
+    if empty:
+        raise SwinsError(f"{table}: every row must name a file; row {empty[0] + 2} does not")
+    wrong = [f"{f}: {n!r}" for f, n in rows if not re.fullmatch("[0-9]+", n or "") or int(n) >= num_classes]
+    if wrong:
+        raise SwinsError(
+            f"{table}: labels must be integers from 0 to {num_classes - 1}; "
+            f"{len(wrong)} are not: {'; '.join(wrong[:5])}"
+        )
+    base = next((f for f in (folder, folder / "images") if any((f / name).is_file() for name, _ in rows)), folder)
+    return Dataset(folder.name, len(rows), ((f, base / f, int(n)) for f, n in rows))
+
+
+def from_tfds(name, num_classes, data_dir=None):
+    """tensorflow-datasets' validation split, as undecoded JPEGs. The data set must have been prepared."""
+    try:
+        import tensorflow_datasets as tfds
+    except ModuleNotFoundError as error:
+        raise SwinsError("tfds:... needs tensorflow-datasets: pip install 'swins[datasets]'") from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+        data = builder.as_dataset(split="validation", decoders={"image": tfds.decode.SkipDecoding()})
+    except (tfds.core.DatasetNotFoundError, AssertionError, ValueError, OSError) as error:
+        raise SwinsError(f"tfds:{name}: {first_line(error)}; prepare it with tensorflow-datasets first") from error
+    require_classes(f"tfds:{name}", builder.info.features["label"].num_classes, num_classes)
+    rows = (
+        (row["file_name"].decode() if "file_name" in row else str(i), row["image"], int(row["label"]))
+        for i, row in enumerate(data.as_numpy_iterator())
+    )
+    return Dataset(name, int(data.cardinality()), rows)
+
+
+def find_dataset(source, num_classes, labels=None):
+    """Recognise a source of labelled images -> Dataset.
+
+    Args:
+        source: a folder with one sub-folder per class, with images and a labels CSV, or with t10k-*.gz IDX files; or
+            "tfds:imagenet2012".
+        num_classes: classes of the model.
+        labels: the CSV, when it is not SOURCE/labels.csv.
+
+    Raises:
+        SwinsError: if there are no labelled images, or their classes are not the model's.
+    """
+    if str(source).startswith("tfds:"):
+        return from_tfds(str(source).removeprefix("tfds:"), num_classes)
+    folder = pathlib.Path(source)
+    if not folder.is_dir():
+        raise SwinsError(f"{source}: no such folder; give a folder of images or tfds:imagenet2012")
+    table = pathlib.Path(labels) if labels else folder / "labels.csv"
+    if labels and not table.is_file():
+        raise SwinsError(f"{table}: no such CSV of labels")
+    idx = sorted(folder.glob("*images-idx3-ubyte.gz"))
+    classes = sorted(p for p in folder.iterdir() if p.is_dir())
+    if table.is_file():
+        dataset = from_csv(folder, table, num_classes)
+    elif idx:
+        dataset = from_idx(folder, idx[0], num_classes)
+    elif not classes:
+        raise SwinsError(
+            f"{source}: has neither class folders, nor labels.csv, nor IDX files; give a table with --labels"
+        )
+    else:
+        dataset = from_class_folders(folder, classes, num_classes)
+    if not dataset.count:
+        raise SwinsError(f"{source}: holds no labelled images")
+    return dataset

@@ -1,0 +1,1 @@
+"""Exports for other programs, each run and compared before it is kept."""
