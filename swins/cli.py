@@ -1,0 +1,238 @@
+"""The command line: arguments in, exit code out (0 done, 1 could not, 2 not understood)."""
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import asdict
+
+from swins import __version__
+from swins.errors import SwinsError
+from swins.plans import ANY, with_overrides
+from swins.tags import find, list_variants
+from swins.windows import PAD_ORDERS
+
+
+def list_command(args):
+    for name in list_variants(args.pattern, args.pretrained):
+        print(name)
+
+
+def describe_command(args):
+    from swins.describe import describe
+
+    _, _, variant, _ = find(args.name)
+    overrides = {"image_size": args.image_size, "num_classes": args.num_classes}
+    print(describe(args.name, with_overrides(variant, overrides)))
+
+
+def convert_command(args):
+    from swins.convert import artefact, certificate, load, run
+
+    if args.to_torch:
+        if not args.output:
+            raise SwinsError("--to-torch needs -o FILE.safetensors")
+        count = load.export_torch(args.to_torch, args.output, args.overwrite)
+        print(f"{args.output}: {count} tensors in timm's names")
+        return
+    folder, proof = run.convert(
+        args.model,
+        args.checkpoint,
+        args.output,
+        overwrite=args.overwrite,
+        image_size=args.image_size,
+        pad_order=args.pad_order,
+        say=say,
+    )
+    print(certificate.summary(proof))
+    print(f"wrote {folder / artefact.MODEL} and {folder / artefact.CERTIFICATE}")
+    if args.export:
+        export_folder(folder, None, False, args.results)
+
+
+def inspect_command(args):
+    from swins.convert import inspection
+
+    found = inspection.inspect(args.file)
+    print(json.dumps(found, indent=1) if args.json else inspection.text(found))
+    return 1 if found["problems"] else 0
+
+
+def verify_command(args):
+    from swins.convert import certificate, run
+
+    recorded, result = run.verify(args.folder, args.checkpoint)
+    print(certificate.summary({**recorded, **result}))
+    print(f"  recorded      logits {recorded['logits']['relative']:.1e}, worst block {recorded['worst_block']:.1e}")
+    if "exports" in recorded:
+        from swins.export.run import verify_exports
+
+        for part, record in verify_exports(args.folder).items():
+            print(f"  {part:<13} relative {record['call']:.1e}")
+
+
+def eval_command(args):
+    from swins.convert import artefact
+    from swins.evaluate import datasets, run
+    from swins.images import preprocess
+
+    model, certificate = artefact.open_evaluated(args.artefact)
+    name = args.model or certificate.get("name") or model.name
+    if any(
+        getattr(find(name)[2], part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
+    ):
+        raise SwinsError(f"{args.artefact} is no {name}: channels, blocks or heads differ; pass its own name with -m")
+    if not model.variant.num_classes:
+        raise SwinsError(f"{args.artefact} has no classifier (num_classes is 0), so there is nothing to score")
+    run.check_targets(args.results, args.predictions)
+    prepare = preprocess(name, args.protocol, model.variant.image_size, model.variant.in_chans)
+    dataset = datasets.find_dataset(args.data, model.variant.num_classes, args.labels)
+    outcome = run.evaluate(model, prepare, dataset, args.batch, not args.quiet)
+    predictions, unreadable, _ = outcome
+    for text in unreadable[:20]:
+        print(f"unreadable: {text}", file=sys.stderr)
+    if not predictions:
+        raise SwinsError(f"{args.data}: none of its {len(unreadable)} files is an image that can be read")
+    row = run.result_row(name, dataset, args.protocol, prepare.image_size, outcome, certificate)
+    print(json.dumps(asdict(row), indent=1))
+    if unreadable and not args.skip_unreadable:
+        raise SwinsError(
+            f"{args.data}: every file must be a readable image; {len(unreadable)} of {dataset.count} are not (listed "
+            "above, at most 20); nothing was written; mend or remove them, or pass --skip-unreadable"
+        )
+    if args.results:
+        run.append_row(row, args.results)
+        print(f"added a row to {args.results}", file=sys.stderr)
+    if args.predictions:
+        run.write_predictions(predictions, args.predictions)
+
+
+def export_command(args):
+    export_folder(args.artefact, args.output, args.overwrite, args.results)
+
+
+def export_folder(source, output, overwrite, results):
+    from swins.export import run
+
+    folder, certificate = run.export(source, output, overwrite=overwrite, results=results)
+    for part, record in certificate["exports"].items():
+        print(
+            f"{folder / part}: {record['output']} run without swins differ from Keras by {record['call']:.1e}; "
+            f"{record['trainable_variables']} trainable variables"
+        )
+
+
+def say(text):
+    """What long work is at, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def positive(text):
+    """An integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
+    return value
+
+
+def size(text):
+    """ "224", "192x320" (height x width) or "any" -> pixels, an integer or a pair, or ANY."""
+    if text == "any":
+        return ANY
+    sides = [positive(side) for side in text.split("x")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"must be PIXELS, HEIGHTxWIDTH or any; got {text}")
+    return sides[0] if len(sides) == 1 else tuple(sides)
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="swins", description="Swin Transformers for Keras 3.")
+    top.add_argument("--version", action="version", version=f"swins {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    sub = commands.add_parser("list", help="print the names of variants")
+    sub.add_argument("pattern", nargs="?", default="*", help="shell pattern, such as 'swin_s3_*'")
+    sub.add_argument("--pretrained", action="store_true", help="one name per published set of weights")
+    sub.set_defaults(run=list_command)
+
+    sub = commands.add_parser("describe", help="print a variant's stage table")
+    sub.add_argument("name")
+    sub.add_argument("--image-size", type=size, help="PIXELS or HEIGHTxWIDTH")
+    sub.add_argument("--num-classes", type=int)
+    sub.set_defaults(run=describe_command)
+
+    sub = commands.add_parser("convert", help="convert a PyTorch checkpoint and certify it, or convert back")
+    sub.add_argument(
+        "-m", "--model", metavar="NAME", help="timm's name, with or without tag; default: the one that FILE fits"
+    )
+    sub.add_argument(
+        "--checkpoint", metavar="FILE", help=".pth, .pt, .bin or .safetensors; default: timm's, by network"
+    )
+    sub.add_argument("-o", "--output", metavar="DIR", help="the artefact folder (default artefacts/NAME)")
+    sub.add_argument("--image-size", type=size, help="PIXELS, HEIGHTxWIDTH or any, when not the variant's")
+    sub.add_argument("--pad-order", choices=PAD_ORDERS, help="timm's by default; torchvision pads, then rolls")
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing artefact")
+    sub.add_argument("--export", action="store_true", help="then export, as `swins export` does")
+    sub.add_argument("--results", metavar="CSV", help="with --export: results table that the model card quotes")
+    sub.add_argument(
+        "--to-torch", metavar="KERAS", help="write a .keras file or artefact as timm's state dict to -o FILE"
+    )
+    sub.set_defaults(run=convert_command)
+
+    sub = commands.add_parser(
+        "inspect", help="say what a checkpoint is, which variant it fits, and what would not load"
+    )
+    sub.add_argument("file", help="a checkpoint of any dialect, a .keras file or an artefact folder")
+    sub.add_argument("--json", action="store_true", help="print the same as JSON")
+    sub.set_defaults(run=inspect_command)
+
+    sub = commands.add_parser("verify", help="recompute an artefact's certificate")
+    sub.add_argument("folder")
+    sub.add_argument("--checkpoint", metavar="FILE", help="the file it was made from, to compare with itself")
+    sub.set_defaults(run=verify_command)
+
+    sub = commands.add_parser("eval", help="top-1 and top-5 of an artefact on labelled images")
+    sub.add_argument("artefact", help="artefact folder or .keras file")
+    sub.add_argument(
+        "--data", required=True, help="class folders, images with labels.csv, IDX files, or tfds:imagenet2012"
+    )
+    sub.add_argument("--labels", metavar="CSV", help="file names and class numbers (default: DATA/labels.csv if there)")
+    sub.add_argument("--protocol", choices=("timm", "ms"), default="timm")
+    sub.add_argument("-m", "--model", metavar="NAME", help="variant whose preprocessing applies (default: recorded)")
+    sub.add_argument("--batch", type=positive, default=32)
+    sub.add_argument("--results", metavar="CSV", help="table to add a row to")
+    sub.add_argument("--predictions", metavar="CSV", help="write the five classes of every image")
+    sub.add_argument("--skip-unreadable", action="store_true", help="score what can be read, count the rest")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    sub.set_defaults(run=eval_command)
+
+    sub = commands.add_parser("export", help="add SavedModels, archives and a model card to an artefact")
+    sub.add_argument("artefact")
+    sub.add_argument("-o", "--output", metavar="DIR", help="write a complete copy there instead")
+    sub.add_argument("--overwrite", action="store_true", help="replace existing exports")
+    sub.add_argument("--results", metavar="CSV", help="results table that the model card quotes")
+    sub.set_defaults(run=export_command)
+    return top
+
+
+def stop(signum, _):
+    """Leave through the clean-up of every `with` and `finally`."""
+    raise SystemExit(128 + signum)
+
+
+def main(arguments=None):
+    """Run one command -> exit code."""
+    args = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return args.run(args) or 0
+    except (SwinsError, OSError) as error:
+        print(f"swins {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"swins {args.command}: interrupted; nothing was left behind", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
