@@ -1,0 +1,121 @@
+"""`make demo`: convert, prove, evaluate, export and reload the embedded checkpoint, on its 10,000 real test images.
+
+Ends with `demo: ok ...` and exit code 0, or `demo: FAILED ...` and 1. Writes below artefacts/.
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+import numpy as np
+
+from swins import attention, images
+from swins.convert import artefact, certificate, oracle
+from swins.convert import run as conversion
+from swins.errors import SwinsError
+from swins.evaluate import datasets
+from swins.evaluate import run as evaluation
+from swins.export import run as exporting
+from swins.tags import find
+
+HERE = pathlib.Path(__file__).parent
+NAME = "swin_mini_patch2_window4_28.fashion_mnist"
+CHECKPOINT = HERE / "fashion_mnist" / f"{NAME}.safetensors"
+OUT = HERE.parent / "artefacts"
+CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
+TOLERANCE = 1e-5
+LEAST_TOP1 = 0.90
+BATCH = 250
+
+
+def step(text):
+    print(f"\n== {text}", flush=True)
+
+
+def torch_logits(test):
+    """timm's logits of the prepared test images, from the original checkpoint."""
+    return oracle.forward(CHECKPOINT, NAME.partition(".")[0], find(NAME)[2], test, batch=BATCH)["logits"]
+
+
+def hub_logits(folder, test):
+    """Logits through `hub.load`, in a fresh process that has no swins."""
+    with tempfile.TemporaryDirectory() as temporary:
+        source, target = pathlib.Path(temporary, "in.npy"), pathlib.Path(temporary, "out.npy")
+        np.save(source, test)
+        command = [sys.executable, "-P", str(HERE / "hub_load.py"), str(folder), str(source), str(target)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SwinsError(f"hub.load failed: {done.stderr.strip()[-1500:]}")
+        print(done.stdout.strip())
+        return np.load(target)
+
+
+def draw(model, prepared, pixels, labels, predicted):
+    """A picture of attention over one image of each of six classes."""
+    chosen = [int(np.flatnonzero(labels == c)[0]) for c in (9, 1, 2, 8, 5, 3)]
+    titles = [f"{CLASSES[labels[i]]}\n-> {CLASSES[predicted[i]]}" for i in chosen]
+    attention.draw(model, prepared[chosen], pixels[chosen], titles, OUT / "attention.png")
+
+
+def demo():
+    """Run every step -> (facts for the last line, whether all are within bounds)."""
+    step("convert the checkpoint that PyTorch trained, and prove it")
+    (OUT / "results.csv").unlink(missing_ok=True)
+    folder, proof = conversion.convert(NAME, CHECKPOINT, OUT / NAME, overwrite=True)
+    print(certificate.summary(proof))
+
+    step("evaluate PyTorch and Keras on the 10,000 test images")
+    model = artefact.load_model(folder)
+    prepare = images.preprocess(NAME)
+    dataset = datasets.find_dataset(HERE / "fashion_mnist", model.variant.num_classes)
+    samples = list(dataset.samples)
+    pixels, labels = np.stack([image for _, image, _ in samples]), np.array([label for *_, label in samples])
+    prepared = prepare(list(pixels))
+    theirs = torch_logits(prepared)
+    outcome = evaluation.evaluate(model, prepare, datasets.Dataset(dataset.name, len(samples), samples), BATCH)
+    row = evaluation.result_row(NAME, dataset, "timm", prepare.image_size, outcome, proof)
+    predicted = np.array([top[0] for _, _, top in outcome[0]])
+    evaluation.append_row(row, OUT / "results.csv")
+    top1_torch = float(np.mean(theirs.argmax(1) == labels))
+    disagree = int(np.sum(theirs.argmax(1) != predicted))
+    print(f"PyTorch top-1 {top1_torch:.4f}; Keras top-1 {row.top1:.4f}, {row.images_per_second:.0f} images/s")
+    print(f"predictions that differ: {disagree} of {len(labels)}")
+
+    step("export SavedModels, each run where swins is not")
+    folder, proof = exporting.export(folder, results=OUT / "results.csv")
+    for part, record in proof["exports"].items():
+        print(f"{part}: {record['output']} differ by {record['call']:.1e}")
+
+    step("reload through hub.load in a fresh process")
+    ours = model.predict(prepared, batch_size=BATCH, verbose=0)
+    logits_diff = max(proof["logits"]["relative"], certificate.difference(ours, theirs)["relative"])
+    hub_diff = certificate.difference(hub_logits(folder / "saved_model", prepared), ours)["relative"]
+
+    step("draw what the model looks at")
+    draw(model, prepared, pixels, labels, predicted)
+    print(OUT / "attention.png")
+
+    good = max(logits_diff, hub_diff) <= TOLERANCE and disagree == 0 and min(top1_torch, row.top1) >= LEAST_TOP1
+    facts = (
+        f"logits_diff={logits_diff:.1e} top1_torch={top1_torch:.4f} top1_keras={row.top1:.4f} "
+        f"disagree={disagree} hub_diff={hub_diff:.1e}"
+    )
+    return facts, good
+
+
+def main():
+    start = time.time()
+    try:
+        facts, good = demo()
+    except Exception as error:  # whatever went wrong, the last line says so
+        traceback.print_exc()
+        facts, good = " ".join(f"{type(error).__name__}: {error}".split()), False
+    print(f"\ndemo: {'ok' if good else 'FAILED'} {facts} in {time.time() - start:.0f} s")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Write the generated tables of README.md from the files that hold their numbers: make tables.
+
+A table lies between `<!-- table: NAME -->` and `<!-- end -->`.
+"""
+
+import csv
+import pathlib
+import re
+
+from swins.tags import list_variants
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def read(path):
+    with open(ROOT / path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def markdown(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def variants():
+    """Published accuracies of this package's names, under both protocols."""
+    published = {row["variant"]: row for row in read("swins/published.csv")}
+    rows = []
+    for name in list_variants("swin*", pretrained=True):
+        row = published.get(name)
+        if row:
+            microsoft = row["published_top1_top5"].replace(" (Cream)", "")
+            rows.append((f"`{name}`", row["params_M"], row["gmacs"], row["timm_top1"], row["timm_top5"], microsoft))
+    return markdown(("name", "M parameters", "GMACs", "timm top-1", "timm top-5", "authors' top-1/5"), rows)
+
+
+def parity():
+    """The parity of every architecture, from `make parity`."""
+    rows = [
+        (
+            f"`{r['name']}`",
+            r["depths"],
+            f"{int(r['parameters_keras']):,}",
+            r["logits_relative"],
+            r["worst_block_relative"],
+        )
+        for r in read("in1k_eval/parity.csv")
+    ]
+    return markdown(("name", "depths", "parameters", "logits", "worst block"), rows)
+
+
+def sizes():
+    """Open and fixed sizes against torchvision and timm, from `make sizes`."""
+    rows = [
+        (f"`{r['name']}`", r["size"], r["open_torchvision"], r["fixed_timm"], r["torchvision_timm"])
+        for r in read("in1k_eval/sizes.csv")
+    ]
+    return markdown(
+        ("name", "pixels", "open size and torchvision", "fixed size and timm", "torchvision and timm"), rows
+    )
+
+
+def memory():
+    """Peak memory, from `make memory`."""
+    rows = [
+        (r["model"], r["case"], r["images"], r["forward_MiB"], r["training_step_MiB"])
+        for r in read("in1k_eval/memory.csv")
+    ]
+    return markdown(("model", "options", "images", "forward", "training step"), rows)
+
+
+def preprocessing():
+    """Our preprocessing against timm's and Microsoft's, from `make preprocessing`."""
+    rows = [
+        (r["protocol"], r["size"], r["images"], r["mean"], r["largest"]) for r in read("in1k_eval/preprocessing.csv")
+    ]
+    return markdown(("protocol", "pixels", "photographs", "mean difference /255", "largest /255"), rows)
+
+
+def results():
+    """What was evaluated here, from in1k_eval/results.csv."""
+    rows = [
+        (f"`{r['model']}`", r["dataset"], r["images"], r["top1"], r["top5"], r["date"][:10])
+        for r in read("in1k_eval/results.csv")
+    ]
+    return markdown(("model", "data", "images", "top-1", "top-5", "date"), rows)
+
+
+TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results)}
+
+
+def regenerate(text):
+    """The text with every table between its markers made anew."""
+    pattern = r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(regenerate(readme.read_text()))
