@@ -1,0 +1,102 @@
+"""Shared fixtures: the embedded checkpoint, its artefact, perturbed references, photographs."""
+
+import functools
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+from swins.cli import main
+from swins.convert import oracle
+from swins.convert import run as conversion
+from swins.plans import with_overrides
+from swins.tags import find
+
+ROOT = pathlib.Path(__file__).parents[1]
+DATA = ROOT / "demo" / "fashion_mnist"
+NAME = "swin_mini_patch2_window4_28.fashion_mnist"
+PHOTOS = ROOT.parent / "shared" / "data" / "photos" / "images"
+
+needs_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="SavedModels are written under TensorFlow alone"
+)
+
+
+@pytest.fixture(scope="session")
+def checkpoint():
+    """The committed PyTorch checkpoint."""
+    return DATA / f"{NAME}.safetensors"
+
+
+@pytest.fixture(scope="session")
+def converted(checkpoint, tmp_path_factory):
+    """An artefact of the committed checkpoint; tests must not change it."""
+    folder, _ = conversion.convert(NAME, checkpoint, tmp_path_factory.mktemp("artefacts") / NAME)
+    return folder
+
+
+@pytest.fixture
+def artefact(converted, tmp_path):
+    """A copy of the artefact, to be changed at will."""
+    return shutil.copytree(converted, tmp_path / "artefact")
+
+
+@pytest.fixture(scope="session")
+def perturbed(tmp_path_factory):
+    """A function: name and overrides -> file of timm's model with every parameter moved."""
+
+    @functools.cache
+    def make(name, **overrides):
+        architecture, _, variant, _ = find(name)
+        numbers = oracle.numbers(with_overrides(variant, overrides))
+        target = tmp_path_factory.mktemp("perturbed") / "model.safetensors"
+        with oracle.ask("perturb", architecture=architecture, numbers=numbers, seed=3) as results:
+            shutil.copy(results / "perturbed.safetensors", target)
+        return target
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    """A folder of small Swins as other programs save them, and outputs.npz, what those programs compute."""
+    folder = tmp_path_factory.mktemp("library")
+    script = pathlib.Path(__file__).parent / "reference" / "dialects.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """Paths of real photographs; skips where ../shared is absent."""
+    files = sorted(PHOTOS.glob("*.png"))
+    if not files:
+        pytest.skip("../shared/data/photos is not on this machine")
+    return files
+
+
+@pytest.fixture
+def command(capsys):
+    """A function: arguments -> (exit code, standard output, standard error) of `swins`."""
+
+    def run(*arguments):
+        try:
+            code = main([str(a) for a in arguments])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,44 @@
+"""The demo says in its last line whether it worked; `make demo` runs it whole."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from swins.errors import SwinsError
+from swins.evaluate import datasets
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture
+def demo():
+    spec = importlib.util.spec_from_file_location("demo_run", ROOT / "demo" / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("error", [SwinsError("a\n- b\n- c"), RuntimeError("graph"), OSError(28, "No space left")])
+def test_any_failure_is_said_in_the_last_line(demo, monkeypatch, capsys, error):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(demo, "demo", fail)
+    assert demo.main() == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"demo: FAILED {type(error).__name__}: ") and last.endswith(" s")
+
+
+def test_facts_out_of_bounds_fail(demo, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "demo", lambda: ("disagree=1", False))
+    assert demo.main() == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "demo: FAILED disagree=1 in 0 s"
+
+
+def test_the_committed_data_is_whole():
+    images, labels = (
+        datasets.read_idx(ROOT / "demo" / "fashion_mnist" / f"t10k-{kind}-ubyte.gz")
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    assert images.shape == (10_000, 28, 28) and labels.shape == (10_000,)

@@ -1,0 +1,134 @@
+"""Every dialect: a file of its library, or by torch under its names, computes in Keras what the library computes."""
+
+import numpy as np
+import pytest
+
+from swins.convert import checkpoint as checkpoints
+from swins.convert import dialects, rules
+from swins.errors import SwinsError
+from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
+
+NUMBERS = {"image_size": 64, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
+OPENMMLAB, HUGGING_FACE, DETECTOR = "mmdet, mmseg or mmpretrain", "Hugging Face", "microsoft detector or segmenter"
+CASES = [  # file, whose output, class, classes, dialect, what was taken off
+    ("torchvision_v1.safetensors", "torchvision_v1", SwinTransformer, 5, "torchvision", ()),
+    ("torchvision_v2.safetensors", "torchvision_v2", SwinTransformerV2, 5, "torchvision", ()),
+    ("hugging_face_v1.safetensors", "hugging_face_v1", SwinTransformer, 5, HUGGING_FACE, ("swin.",)),
+    ("hugging_face_v2.safetensors", "hugging_face_v2", SwinTransformerV2, 5, HUGGING_FACE, ("swinv2.",)),
+    ("hugging_face_v1_memory.safetensors", "hugging_face_v1", SwinTransformer, 5, HUGGING_FACE, ("swin.",)),
+    ("hugging_face_v2_memory.safetensors", "hugging_face_v2", SwinTransformerV2, 5, HUGGING_FACE, ("swinv2.",)),
+    ("hugging_face_v1_trunk.safetensors", "hugging_face_v1_trunk", SwinTransformer, 0, HUGGING_FACE, ()),
+    ("hugging_face_v2_trunk.safetensors", "hugging_face_v2_trunk", SwinTransformerV2, 0, HUGGING_FACE, ()),
+    ("hugging_face_v1_mim.safetensors", "hugging_face_v1_trunk", SwinTransformer, 0, HUGGING_FACE, ("swin.",)),
+    ("hugging_face_v2_mim.safetensors", "hugging_face_v2_trunk", SwinTransformerV2, 0, HUGGING_FACE, ("swinv2.",)),
+    ("simmim_v1.safetensors", "simmim_v1", SwinTransformer, 0, "SimMIM", ("encoder.",)),
+    ("simmim_v2.safetensors", "simmim_v2", SwinTransformerV2, 0, "SimMIM", ("encoder.",)),
+    ("microsoft_v2.pth", "microsoft_v2", SwinTransformerV2, 5, "microsoft or timm before 0.9", ("model",)),
+    ("microsoft_detector.safetensors", "microsoft_detector", SwinTransformer, 0, DETECTOR, ("backbone.",)),
+    ("mmpretrain_v1.safetensors", "mmpretrain_v1", SwinTransformer, 5, OPENMMLAB, ("backbone.",)),
+    ("mmpretrain_v2.safetensors", "mmpretrain_v2", SwinTransformerV2, 5, OPENMMLAB, ("backbone.",)),
+    ("mmdet.pth", "mmdet", SwinTransformer, 0, OPENMMLAB, ("state_dict", "backbone.")),
+    ("mmdet_bare.safetensors", "mmdet", SwinTransformer, 0, OPENMMLAB, ()),
+    ("timm_cr_old.safetensors", "timm_cr_old", SwinTransformerV2CR, 5, "timm V2-CR", ()),
+    ("reich.pth", "reich", SwinTransformerV2CR, 5, "C. Reich", ("model", "model.")),
+]
+MORE = {"microsoft_v2.pth": {"pretrained_windows": 6}, "reich.pth": {"extra_norm": "none"}}
+
+
+@pytest.fixture(scope="module")
+def outputs(library):
+    return np.load(library / "outputs.npz")
+
+
+@pytest.mark.parametrize(
+    ("file", "whose", "build", "classes", "dialect", "wrappers"), CASES, ids=[case[0] for case in CASES]
+)
+def test_keras_computes_what_the_library_computes(library, outputs, file, whose, build, classes, dialect, wrappers):
+    found = checkpoints.read(library / file)
+    assert (found.dialect, found.wrappers, found.num_classes) == (dialect, wrappers, classes)
+    model = build(**NUMBERS, **MORE.get(file, {}), num_classes=classes)
+    rules.assign(model, found.state)
+    ours, theirs = np.asarray(model(outputs["images"])), outputs[whose]
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= 2e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("torchvision_v2.safetensors", {"relative_coords_table", "relative_position_index"}),
+        ("hugging_face_v1_mim.safetensors", {"embeddings.mask_token", "decoder.0.weight", "decoder.0.bias"}),
+        ("simmim_v2.safetensors", {"mask_token", "decoder.0.weight", "attn_mask", "relative_coords_table"}),
+        ("mmdet.pth", {"norm0.weight", "norm0.bias", "rpn_head.rpn_conv.weight", "roi_head.bbox_head.fc_cls.bias"}),
+        ("reich.pth", {"attention_mask", "relative_coordinates_log"}),
+    ],
+)
+def test_what_is_left_out_is_listed(library, file, names):
+    found = checkpoints.read(library / file)
+    dropped = set(found.dropped) | {name.rpartition(".")[2] for name in found.dropped}
+    assert names <= dropped
+    assert not names & set(found.state)
+
+
+def test_the_order_of_unfold_as_a_literal():
+    """Two channels: unfold gives c0 (row, column) = 00 01 10 11, then c1; timm 00 of both, 10, 01, 11."""
+    state = {"layers.1.downsample.reduction.weight": np.arange(8.0)[None], "layers.1.downsample.norm.bias": np.ones(4)}
+    dialects.undo_unfold(state)
+    assert state["layers.1.downsample.reduction.weight"].tolist() == [[0, 4, 2, 6, 1, 5, 3, 7]]
+    assert state["layers.1.downsample.norm.bias"].tolist() == [1, 1, 1, 1]
+
+
+def test_reordered_arrays_are_written_in_order(tmp_path):
+    """safetensors writes memory as it lies, and numpy's reordered arrays lie otherwise."""
+    value = np.arange(6.0).reshape(2, 3)[..., [2, 0, 1]]
+    checkpoints.write({"a": value, "b": value.T}, tmp_path / "a.safetensors")
+    read = checkpoints.read_safetensors(tmp_path / "a.safetensors")
+    assert read["a"].tolist() == value.tolist() and read["b"].tolist() == value.T.tolist()
+
+
+def test_tau_is_clamped_then_inverted():
+    state = {"stages.0.blocks.0.attn.tau": np.array([[[[1.0]], [[0.001]]]], "float32")}
+    dialects.scale_of_tau(state)
+    assert state["stages.0.blocks.0.attn.logit_scale"] == pytest.approx([0.0, np.log(100)])
+
+
+def block(stage="layers.0"):
+    return {f"{stage}.blocks.0.attn.relative_position_bias_table": np.zeros((9, 1), "float32")}
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({**block(), **block("encoder.layers.0")}, "SimMIM's under 'encoder.' and timm's"),
+        ({**block(), "features.1.0.attn.logit_scale": 0}, "timm's and torchvision's"),
+        ({**block(), "head.weight": 0, "head.fc.weight": 0}, "two tensors of the file are both 'head.fc.weight'"),
+        ({"conv1.weight": 0, "fc.bias": 0}, "this one has conv1.weight, fc.bias"),
+        ({}, "this one has nothing"),
+    ],
+)
+def test_what_is_not_one_swin_is_refused(state, words):
+    with pytest.raises(SwinsError, match=words):
+        dialects.to_timm(state)
+
+
+def test_parts_that_cannot_be_joined_are_left_for_the_list_of_differences():
+    """A query without its key, a bias that is no multiple of three: nothing is lost, nothing is guessed."""
+    q = {f"layers.0.blocks.0.attn.{part}.weight": np.zeros((4, 4)) for part in "qv"}
+    dialects.join_qkv(joined := dict(q))
+    assert joined == q
+    odd = {"a.attn.cpb_mlp.0.weight": np.zeros(2), "a.attn.qkv.bias": np.zeros(4)}
+    dialects.split_bias(split := dict(odd))
+    assert split == odd
+
+
+def test_a_dense_backbone_whose_last_output_has_no_norm_says_so(library):
+    found = checkpoints.read(library / "mmdet.pth")
+    state = {name: value for name, value in found.state.items() if not name.startswith("norm.")}
+    with pytest.raises(SwinsError, match=r"- norm/gamma \(48,\): no tensor norm.weight"):
+        rules.assign(SwinTransformer(**NUMBERS, num_classes=0), state)
+
+
+def test_another_model_of_hugging_face_is_refused(library, command, tmp_path):
+    code, _, err = command("convert", "--checkpoint", library / "vit.safetensors", "-o", tmp_path / "out")
+    assert code == 1 and "windowed attention" in err and "classifier.bias" in err and "pass a file of a Swin" in err
+    assert not list(tmp_path.iterdir())

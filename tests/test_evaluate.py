@@ -1,0 +1,240 @@
+"""Evaluation: the same numbers from every source, exact counts, and files that are no images."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import DATA, NAME
+from PIL import Image
+
+from swins.convert import artefact as artefacts
+from swins.errors import SwinsError
+from swins.evaluate import datasets, run
+
+COUNT = 70
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """The first test images and their labels."""
+    pixels, labels = (datasets.read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    return pixels[:COUNT], labels[:COUNT]
+
+
+@pytest.fixture
+def folders(samples, tmp_path):
+    """The images as one folder per class."""
+    for i, (image, label) in enumerate(zip(*samples, strict=True)):
+        path = tmp_path / "data" / f"class{label}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def table(samples, tmp_path):
+    """The images in one folder with labels.csv."""
+    folder = tmp_path / "flat"
+    (folder / "images").mkdir(parents=True)
+    rows = ["file,label,author"]
+    for i, (image, label) in enumerate(zip(*samples, strict=True)):
+        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+        rows.append(f"{i}.png,{label},me")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def evaluate(command, *arguments):
+    code, out, err = command("eval", *arguments, "--quiet")
+    return code, json.loads(out) if out else None, err
+
+
+def test_sources_and_batches_agree(command, converted, folders, table, samples, tmp_path):
+    rows = [
+        evaluate(command, converted, "--data", source, "--batch", batch)[1]
+        for source, batch in ((folders, 32), (table, 7), (table, 70), (folders, 1))
+    ]
+    assert {(row["images"], row["top1"], row["top5"]) for row in rows} == {(COUNT, rows[0]["top1"], rows[0]["top5"])}
+    assert rows[0]["top1"] > 0.8 and rows[0]["top5"] > 0.95
+    assert rows[0]["weights_sha256"] == json.loads((converted / "certificate.json").read_text())["weights_sha256"]
+
+
+def test_the_embedded_test_images(command, converted, tmp_path):
+    results, predictions = tmp_path / "results.csv", tmp_path / "predictions.csv"
+    arguments = ("--data", DATA, "--batch", 500, "--results", results, "--predictions", predictions)
+    for _ in range(2):
+        code, row, err = evaluate(command, converted, *arguments)
+        assert code == 0, err
+    assert row["images"] == 10_000 and row["top1"] >= 0.90 and row["model"] == NAME
+    with open(results, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and float(rows[0]["top1"]) == row["top1"]
+    with open(predictions, newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 10_000
+    assert np.mean([line["label"] == line["top1"] for line in lines]) == pytest.approx(row["top1"], abs=1e-5)
+
+
+@pytest.mark.backends
+def test_a_keras_file_is_evaluated_by_its_name(command, converted, table):
+    code, row, err = evaluate(command, converted / "model.keras", "--data", table)
+    assert code == 0, err
+    assert row["weights_sha256"] == json.loads((converted / "certificate.json").read_text())["weights_sha256"]
+
+
+def test_weights_that_were_not_certified_are_not_scored_as_such(command, artefact, table):
+    model = artefacts.load_model(artefact)
+    model.get_layer("norm").beta.assign_add(np.ones(96))
+    model.save(artefact / "model.keras")
+    code, _, err = evaluate(command, artefact, "--data", table)
+    assert code == 1 and "not hold the weights that were certified" in err
+    assert evaluate(command, artefact / "model.keras", "--data", table)[0] == 0
+
+
+def test_rgb_weights_made_grey_are_evaluated_on_grey_images(command, perturbed, tmp_path):
+    file = perturbed("swin_tiny_patch4_window7_224", in_chans=1, num_classes=10)
+    code, _, err = command("convert", "-m", "swin_tiny_patch4_window7_224", "--checkpoint", file, "-o", tmp_path / "a")
+    assert code == 0, err
+    (tmp_path / "data").mkdir()
+    Image.fromarray(np.zeros((50, 60, 3), "uint8")).save(tmp_path / "data" / "a.png")
+    (tmp_path / "data" / "labels.csv").write_text("file,label\na.png,3\n")
+    code, row, err = evaluate(command, tmp_path / "a", "--data", tmp_path / "data")
+    assert code == 0 and row["images"] == 1, err
+
+
+def test_score_counts_by_hand():
+    predictions = [("a", 1, [1, 2, 3, 4, 5]), ("b", 2, [1, 2, 3, 4, 5]), ("c", 9, [1, 2, 3, 4, 5])]
+    assert run.score(predictions) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+
+
+def test_files_that_are_no_images_are_named_and_counted(command, converted, folders, tmp_path):
+    (folders / "class3" / "notes.txt").write_text("not an image")
+    (folders / "class5" / "cut.png").write_bytes(next(folders.rglob("*.png")).read_bytes()[:60])
+    results = tmp_path / "results.csv"
+    code, row, err = evaluate(command, converted, "--data", folders, "--results", results)
+    assert code == 1
+    assert "notes.txt" in err and "cut.png" in err and "2 of 72 are not" in err and "--skip-unreadable" in err
+    assert (row["images"], row["unreadable"]) == (COUNT, 2)
+    assert not results.exists()
+    code, row, err = evaluate(command, converted, "--data", folders, "--results", results, "--skip-unreadable")
+    assert code == 0 and "notes.txt" in err
+    with open(results, newline="") as file:
+        assert next(csv.DictReader(file))["unreadable"] == "2"
+
+
+def test_class_folders_must_be_as_many_as_classes(command, converted, folders):
+    shutil.rmtree(folders / "class3")
+    code, _, err = evaluate(command, converted, "--data", folders)
+    assert code == 1 and "got 9 and 10" in err and "CSV of labels" in err
+
+
+def test_other_sources_must_have_the_models_classes_too():
+    with pytest.raises(SwinsError, match="got 10 and 1000"):
+        datasets.find_dataset(DATA, 1000)
+
+
+def test_a_flipped_byte_in_an_idx_file(tmp_path):
+    content = bytearray((DATA / "t10k-labels-idx1-ubyte.gz").read_bytes())
+    for place in range(20, len(content), 400):
+        broken = bytearray(content)
+        broken[place] ^= 0xFF
+        (tmp_path / "x.gz").write_bytes(broken)
+        with pytest.raises(SwinsError, match="not a gzipped IDX file"):
+            datasets.read_idx(tmp_path / "x.gz")
+
+
+def test_outputs_are_checked_before_the_run(command, converted, table, tmp_path):
+    code, _, _ = evaluate(command, converted, "--data", table, "--predictions", tmp_path / "new" / "p.csv")
+    assert code == 0 and (tmp_path / "new" / "p.csv").is_file()
+
+
+def test_a_flat_folder_needs_a_table(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(SwinsError, match="neither class folders"):
+        datasets.find_dataset(tmp_path, 10)
+
+
+def test_broken_links_and_odd_images_are_counted_too(command, converted, folders):
+    (folders / "class3" / "dangling.png").symlink_to("/nonexistent.png")
+    Image.fromarray(np.zeros((28, 28), "uint16")).save(folders / "class4" / "deep.png")
+    code, row, err = evaluate(command, converted, "--data", folders)
+    assert code == 1 and row["unreadable"] == 2
+    assert "dangling.png" in err and "not 8-bit" in err
+
+
+def test_outputs_that_cannot_be_written_are_refused_at_once(command, converted, table, tmp_path):
+    for option, target in (
+        ("--results", tmp_path),
+        ("--predictions", tmp_path),
+        ("--results", converted / "model.keras"),
+    ):
+        code, row, err = evaluate(command, converted, "--data", table, option, target)
+        assert code == 1 and row is None and "choose another" in err, err
+
+
+def test_another_models_name_is_refused(command, converted, table):
+    code, _, err = evaluate(command, converted, "--data", table, "-m", "swin_tiny_patch4_window7_224")
+    assert code == 1 and "is no swin_tiny_patch4_window7_224" in err
+
+
+def test_imagenet_model_wants_1000_folders(tmp_path):
+    (tmp_path / "n01440764").mkdir()
+    with pytest.raises(SwinsError, match="got 1 and 1000"):
+        datasets.find_dataset(tmp_path, 1000)
+
+
+def test_bad_tables_and_folders(command, converted, table, tmp_path):
+    text = (table / "labels.csv").read_text()
+    for bad, words in (
+        (text.replace("0.png,9", "0.png,10"), "integers from 0 to 9; 1 are not: 0.png: '10'"),
+        (text.replace("0.png,9", "0.png,boot"), "0.png: 'boot'"),
+        (text.replace("0.png,9", "0.png,\u00b2"), "0.png: '\u00b2'"),
+        (text.replace("0.png,9", ",9"), "every row must name a file; row 2 does not"),
+        (text.replace("file,label", "x,y"), "needs a column of file"),
+        ("", "got no header"),
+        ("file,label\n", "holds no labelled images"),
+    ):
+        (table / "labels.csv").write_text(bad)
+        code, _, err = evaluate(command, converted, "--data", table)
+        assert code == 1 and words in err, err
+    (table / "labels.csv").write_bytes(text.encode("utf-16"))
+    code, _, err = evaluate(command, converted, "--data", table)
+    assert code == 1 and "not a CSV in UTF-8" in err
+    code, _, err = evaluate(command, converted, "--data", tmp_path / "none")
+    assert code == 1 and "no such folder" in err
+    code, _, err = evaluate(command, converted, "--data", table, "--labels", tmp_path / "none.csv")
+    assert code == 1 and "no such CSV" in err
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "t10k-images-idx3-ubyte.gz").write_bytes(b"junk")
+    code, _, err = evaluate(command, converted, "--data", tmp_path / "bad")
+    assert code == 1 and "not a gzipped IDX file" in err
+
+
+def test_files_named_by_a_table_that_are_missing(command, converted, table):
+    for i in (0, 5):
+        (table / "images" / f"{i}.png").unlink()
+    code, row, err = evaluate(command, converted, "--data", table)
+    assert code == 1 and "0.png" in err and "5.png" in err and row["unreadable"] == 2
+
+
+def test_another_table_is_not_appended_to(command, converted, table, tmp_path):
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    code, _, err = evaluate(command, converted, "--data", table, "--results", tmp_path / "mine.csv")
+    assert code == 1 and "a results table has the columns" in err
+    assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_tensorflow_datasets_source(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets", reason="needs swins[datasets]")
+    with pytest.raises(SwinsError, match="prepare it with tensorflow-datasets"):
+        datasets.from_tfds("imagenet2012", 1000, data_dir=tmp_path)
+    with tfds.testing.mock_data(num_examples=3, policy=tfds.testing.MockPolicy.USE_CODE):
+        with pytest.raises(SwinsError, match="got 1000 and 21841"):
+            datasets.find_dataset("tfds:imagenet2012", 21841)
+        dataset = datasets.find_dataset("tfds:imagenet2012", 1000)
+        rows = list(dataset.samples)
+    assert len(rows) == 3
+    for name, image, label in rows:
+        assert isinstance(name, str) and isinstance(image, bytes) and 0 <= label < 1000

@@ -1,0 +1,121 @@
+"""The house rules: floors, sizes, and files that must agree with each other."""
+
+import ast
+import csv
+import importlib.util
+import pathlib
+import re
+
+import pytest
+
+import swins
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
+    ("errors", "windows", "layers", "sequential"),
+    ("plans", "v1", "tables"),
+    ("model_configs", "v2"),
+    ("tags", "v2_cr"),
+    ("images", "deformable"),
+    ("models",),
+    ("build", "describe", "attention", "resize"),
+    ("convert",),
+    ("evaluate", "export"),
+    ("cli", "__init__"),
+)
+CORE = ("windows", "layers", "v1", "model_configs", "models")  # the rows and classes of V2 and V2-CR among them
+
+
+def floor_of(module):
+    return next(i for i, row in enumerate(FLOORS) if module in row)
+
+
+def imports(path):
+    """Modules of swins that a file imports, by their first name below swins."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not getattr(node, "level", 0), f"{path} imports relatively, which this walk does not follow"
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "swins":
+            below = node.module.split(".")[1:2]
+            yield from below or [alias.name for alias in node.names if alias.name[0] != "_"]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("swins."))
+
+
+def modules():
+    return sorted((ROOT / "swins").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_only_from_floors_below(path):
+    own = path.relative_to(ROOT / "swins").with_suffix("").parts[0]
+    upward = [name for name in imports(path) if name != own and floor_of(name) >= floor_of(own)]
+    assert not upward, f"{own} (floor {floor_of(own)}) imports {upward}"
+
+
+def test_the_walk_sees_an_upward_import(tmp_path):
+    path = tmp_path / "windows.py"
+    path.write_text("from swins import models\nfrom swins.convert import rules\nimport swins.cli\n")
+    assert list(imports(path)) == ["models", "convert", "cli"]
+
+
+def test_no_keras_process_imports_torch_or_timm():
+    for path in modules():
+        if path.name != "reference.py":
+            names = re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.MULTILINE)
+            assert not {"torch", "timm", "torchvision"} & set(names), path
+
+
+def test_only_public_interfaces_of_keras():
+    for path in modules():
+        assert "keras.src" not in path.read_text(), path
+
+
+def test_core_can_be_read_in_one_sitting():
+    lines = {name: len((ROOT / "swins" / f"{name}.py").read_text().splitlines()) for name in CORE}
+    assert sum(lines.values()) < 700, lines
+
+
+@pytest.mark.parametrize("paper", ["v2", "v2_cr", "deformable"])
+def test_papers_read_as_differences(paper):
+    assert len((ROOT / "swins" / f"{paper}.py").read_text().splitlines()) < 120
+
+
+def test_public_names_are_documented():
+    for name in swins.__all__:
+        assert getattr(swins, name).__doc__, name
+
+
+def test_generated_tables_of_the_readme_are_current():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "in1k_eval" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    readme = (ROOT / "README.md").read_text()
+    assert tables.regenerate(readme) == readme
+
+
+def test_tables_fill_empty_places_and_touch_nothing_else():
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "in1k_eval" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    empty = "a\n<!-- table: parity -->\n<!-- end -->\nb\n<!-- table: variants -->\n<!-- end -->\nc\n"
+    once = tables.regenerate(empty)
+    assert once.startswith("a\n") and "\nb\n" in once and once.endswith("\nc\n") and once.count("---") > 4
+    assert tables.regenerate(once) == once
+
+
+def test_parity_table_covers_every_architecture_within_tolerance():
+    with open(ROOT / "in1k_eval" / "parity.csv", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    theirs = [name for name in swins.list_variants() if "mini" not in name and "transformer" not in name]
+    wanted = set(theirs)
+    assert len(wanted) == 37
+    assert wanted <= {name.partition(".")[0] for name in rows}
+    assert any(name.endswith("in22k") for name in rows)
+    for row in rows.values():
+        assert float(row["logits_relative"]) <= 2e-5
+        assert float(row["worst_block_relative"]) <= 1e-5
+        assert row["parameters_keras"] == row["parameters_torch"]
+
+
+def test_version_is_stated_once():
+    assert f'version = "{swins.__version__}"' in (ROOT / "pyproject.toml").read_text()

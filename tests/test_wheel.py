@@ -1,0 +1,114 @@
+"""The built wheel works where only keras, tensorflow and numpy are, and names what is missing."""
+
+import importlib.metadata
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def closure(*names):
+    """Installed distributions that packages need, themselves included."""
+    found, waiting = {}, list(names)
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in found:
+            continue
+        found[name] = importlib.metadata.distribution(name)
+        for text in found[name].requires or ():
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """An environment with only keras, tensorflow and numpy (linked from this one) and the wheel, without network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # built from a copy: nothing of an earlier build gets in, nothing is left behind
+    shutil.copytree(ROOT / "swins", source / "swins", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
+    python = folder / "env" / "bin" / "python"
+    (packages,) = (folder / "env" / "lib").glob("*/site-packages")
+    for distribution in closure("keras", "tensorflow", "numpy").values():
+        tops = {file.parts[0] for file in distribution.files if file.parts[0] not in ("..", "__pycache__", "bin")}
+        for top in tops:
+            link, target = packages / top, pathlib.Path(distribution.locate_file(top))
+            if not link.exists() and target.exists():
+                link.symlink_to(target)
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--disable-pip-version-check",
+        wheel,
+    ]
+    subprocess.run(install, check=True)
+    return python
+
+
+def run(python, *arguments):
+    done = subprocess.run([python, *map(str, arguments)], capture_output=True, text=True, cwd=python.parent)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_list_and_forward_pass(python):
+    code, out, err = run(python, python.with_name("swins"), "list")
+    assert code == 0 and "swin_tiny_patch4_window7_224" in out, err
+    script = (
+        "import numpy as np, sys, swins; m = swins.create('swin_tiny_patch4_window7_224', image_size=64);"
+        "print(m(np.zeros((1, 64, 64, 3), 'float32')).shape, swins.__file__)"
+    )
+    code, out, err = run(python, "-c", script)
+    assert code == 0 and "(1, 1000)" in out and "site-packages" in out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (("convert", "-m", "swin_tiny_patch4_window7_224"), "swins[pretrained]"),
+        (("convert", "-m", "swin_tiny_patch4_window7_224", "--checkpoint", "x.pth"), "swins[convert]"),
+        (("convert", "-m", "swin_tiny_patch4_window7_224", "--checkpoint", "x.safetensors"), "swins[pretrained]"),
+        (("convert", "--to-torch", "mini.keras", "-o", "y.safetensors"), "swins[pretrained]"),
+        (("eval", "mini.keras", "--data", "data"), "swins[eval]"),
+    ],
+)
+def test_missing_packages_are_named_with_their_extra(python, arguments, extra):
+    for name in ("x.pth", "x.safetensors"):
+        (python.parent / name).write_bytes(b"")
+    (python.parent / "data").mkdir(exist_ok=True)
+    (python.parent / "data" / "labels.csv").write_text("file,label\na.png,1\n")
+    if not (python.parent / "mini.keras").exists():
+        code, _, err = run(python, "-c", "import swins; swins.create('swin_mini_patch2_window4_28').save('mini.keras')")
+        assert code == 0, err
+    code, _, err = run(python, python.with_name("swins"), *arguments)
+    assert code == 1 and f"pip install '{extra}'" in err, err
+
+
+def test_missing_pillow_and_matplotlib(python):
+    script = (
+        "import numpy as np, swins; from swins import attention\n"
+        "for f in (lambda: swins.preprocess('swin_tiny_patch4_window7_224')(np.zeros((9, 9, 3), 'uint8')),\n"
+        "          lambda: attention.draw(None, None, None, None, None)):\n"
+        "    try: f()\n"
+        "    except swins.SwinsError as error: print(error)"
+    )
+    code, out, err = run(python, "-c", script)
+    assert code == 0 and "swins[eval]" in out and "swins[plot]" in out, out + err
