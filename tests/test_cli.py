@@ -33,7 +33,7 @@ def test_describe_prints_the_plan(command):
 
 
 def pairs_of_timm(variant):
-    """Multiply-adds that timm's V2-CR spends and ours does not: its network sees each pair of a window, not each offset."""
+    """Multiply-adds that timm's V2-CR spends and ours does not: its network sees every pair of positions."""
     if not isinstance(variant, VariantV2CR):
         return 0
     total = 0
