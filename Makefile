@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND ?= tensorflow
 
-.PHONY: demo test lint env lock parity sizes memory preprocessing tables clean
+.PHONY: demo test lint env lock parity sizes memory targets preprocessing tables clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
@@ -26,7 +26,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "swins needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
-	$(VENV)/bin/uv pip install --quiet --python $(PY) --requirement requirements.txt
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --requirement requirements.txt
 	$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -42,6 +42,9 @@ sizes: env  ## open sizes against torchvision, fixed ones against timm -> in1k_e
 
 memory: env  ## peak memory of query_chunk and remat -> in1k_eval/memory.csv (about 5 minutes)
 	$(PY) in1k_eval/memory.py
+
+targets: env  ## ONNX, LiteRT and OpenVINO beside Keras -> in1k_eval/targets.csv (about 8 minutes)
+	$(PY) in1k_eval/targets.py
 
 preprocessing: env  ## our preprocessing against timm's on PHOTOS -> in1k_eval/preprocessing.csv
 	$(PY) in1k_eval/preprocessing.py $(PHOTOS)

@@ -12,20 +12,20 @@ import traceback
 
 import numpy as np
 
-from swins import attention, images
+from swins import explain, images
 from swins.convert import artefact, certificate, oracle
 from swins.convert import run as conversion
 from swins.errors import SwinsError
 from swins.evaluate import datasets
 from swins.evaluate import run as evaluation
 from swins.export import run as exporting
+from swins.labels import class_names
 from swins.tags import find
 
 HERE = pathlib.Path(__file__).parent
 NAME = "swin_mini_patch2_window4_28.fashion_mnist"
 CHECKPOINT = HERE / "fashion_mnist" / f"{NAME}.safetensors"
 OUT = HERE.parent / "artefacts"
-CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
 TOLERANCE = 1e-5
 LEAST_TOP1 = 0.90
 BATCH = 250
@@ -54,10 +54,12 @@ def hub_logits(folder, test):
 
 
 def draw(model, prepared, pixels, labels, predicted):
-    """A picture of attention over one image of each of six classes."""
+    """A picture of attention, rollout and Grad-CAM over one image of each of six classes."""
+    names = class_names(model.variant.num_classes)
     chosen = [int(np.flatnonzero(labels == c)[0]) for c in (9, 1, 2, 8, 5, 3)]
-    titles = [f"{CLASSES[labels[i]]}\n-> {CLASSES[predicted[i]]}" for i in chosen]
-    attention.draw(model, prepared[chosen], pixels[chosen], titles, OUT / "attention.png")
+    titles = [f"{names[labels[i]]}\n-> {names[predicted[i]]}" for i in chosen]
+    maps = explain.panels(model, prepared[chosen])
+    explain.draw(pixels[chosen], maps, titles, OUT / "attention.png", "What the embedded model looks at")
 
 
 def demo():

@@ -1,10 +1,13 @@
 """swins: the Swin Transformer family for Keras 3, converted from PyTorch and proven equal to it."""
 
-from swins.attention import attention_maps
+from swins.attention import attention_maps, stitched_attention
 from swins.build import backbone
 from swins.convert.load import create
 from swins.errors import SwinsError
+from swins.explain import attention_rollout, grad_cam
+from swins.hub import HubLayer
 from swins.images import preprocess
+from swins.labels import class_names, select_classes
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.plans import Variant, VariantV2, VariantV2CR, plan_stages
 from swins.resize import resize
@@ -12,6 +15,7 @@ from swins.tags import list_variants
 
 __version__ = "0.1.0"
 __all__ = [
+    "HubLayer",
     "SwinTransformer",
     "SwinTransformerV2",
     "SwinTransformerV2CR",
@@ -20,10 +24,15 @@ __all__ = [
     "VariantV2",
     "VariantV2CR",
     "attention_maps",
+    "attention_rollout",
     "backbone",
+    "class_names",
     "create",
+    "grad_cam",
     "list_variants",
     "plan_stages",
     "preprocess",
     "resize",
+    "select_classes",
+    "stitched_attention",
 ]

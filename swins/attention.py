@@ -4,9 +4,13 @@ Letters: B batch, (H, W) tokens of a feature map, N tokens of a window, K window
 """
 
 import keras
+import numpy as np
 from keras import ops
 
-from swins.errors import SwinsError
+
+def stride_of(model, block):
+    """Pixels of a token's side in "stage_2/block_0": the patch's, doubled by each merging."""
+    return model.variant.patch_size * 2 ** int(block.partition("/")[0].removeprefix("stage_"))
 
 
 def blocks_of(model):
@@ -41,44 +45,19 @@ def received(block, x):
     return restore(weights)[..., 0]
 
 
-def draw(model, images, pictures, titles, path, shown=None):
-    """Draw what each block looks at, over pictures, as a PNG.
+def on_image(tokens, size, stride):
+    """Spread a value per token over its pixels, stride x stride: (B, H, W) -> (B, *size); pixels of no patch get 0."""
+    pixels = np.asarray(ops.convert_to_numpy(tokens), "float32").repeat(stride, axis=1).repeat(stride, axis=2)
+    missing = [max(0, side - have) for side, have in zip(size, pixels.shape[1:], strict=True)]
+    return np.pad(pixels, ((0, 0), (0, missing[0]), (0, missing[1])))[:, : size[0], : size[1]]
 
-    Args:
-        model: a Swin.
-        images: (B, height, width, C), normalised.
-        pictures: (B, height, width) or (B, height, width, 3) uint8, to draw on.
-        titles: one text per image.
-        path: the PNG.
-        shown: names of the blocks; all by default.
+
+def stitched_attention(model, images):
+    """Where each block looks, on the image: windows put back, shifts undone.
+
+    images (B, height, width, C) -> {"stage_0/block_0": (B, height, width)}: attention that a pixel's token receives from
+    the tokens of its window, mean over heads; 1 is a fair share.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise SwinsError("drawing needs matplotlib: pip install 'swins[plot]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    maps = {
-        name: ops.convert_to_numpy(received(block, x))
-        for name, (block, x) in block_inputs(model, images).items()
-        if not shown or name in shown
-    }
-    height, width = pictures.shape[1:3]
-    figure, axes = pyplot.subplots(
-        len(pictures), len(maps) + 1, figsize=(1.7 * (len(maps) + 1), 1.8 * len(pictures)), squeeze=False
-    )
-    for row, picture, title, i in zip(axes, pictures, titles, range(len(pictures)), strict=True):
-        row[0].imshow(picture, cmap="gray")
-        row[0].set_title(title, fontsize=8)
-        for axis, (name, values) in zip(row[1:], maps.items(), strict=True):
-            axis.imshow(picture, cmap="gray")
-            overlay = axis.imshow(values[i], extent=(-0.5, width - 0.5, height - 0.5, -0.5), cmap="inferno", alpha=0.65)
-            overlay.set_clim(0, max(2.0, float(values.max())))
-            axis.set_title(name if i == 0 else "", fontsize=8)
-    for axis in axes.flat:
-        axis.axis("off")
-    figure.suptitle("Attention each token receives (mean over heads; brighter is more)", fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    size = images.shape[1:3]
+    found = block_inputs(model, images).items()
+    return {name: on_image(received(block, x), size, stride_of(model, name)) for name, (block, x) in found}

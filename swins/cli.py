@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 import signal
 import sys
 from dataclasses import asdict
@@ -69,6 +70,11 @@ def verify_command(args):
 
         for part, record in verify_exports(args.folder).items():
             print(f"  {part:<13} relative {record['call']:.1e}")
+    if recorded.get("targets"):
+        from swins.export import targets
+
+        for name, record in targets.verify(args.folder).items():
+            print(f"  {name}: {target_text(record)}")
 
 
 def eval_command(args):
@@ -108,18 +114,100 @@ def eval_command(args):
 
 
 def export_command(args):
-    export_folder(args.artefact, args.output, args.overwrite, args.results)
+    from swins.export import targets
+
+    others = [target for target in args.to if target != "saved_model"]
+    if not others and (args.images or args.precision):
+        raise SwinsError("--images and --precision are for --to onnx, litert or openvino; a SavedModel has one form")
+    targets.plan(others, args.precision or ["float32"], args.images)  # before anything is made
+    source, output = args.artefact, args.output
+    if "saved_model" in args.to:
+        export_folder(source, output, args.overwrite, args.results)
+        source, output = output or source, None
+    if others:
+        folder, certificate = targets.export(
+            source,
+            others,
+            args.precision or ["float32"],
+            args.images,
+            output,
+            overwrite=args.overwrite,
+            say=say,
+        )
+        for name, record in certificate["targets"].items():
+            if record["target"] in others:
+                print(f"{folder / name}: {target_text(record)}")
 
 
 def export_folder(source, output, overwrite, results):
     from swins.export import run
 
-    folder, certificate = run.export(source, output, overwrite=overwrite, results=results)
+    folder, certificate = run.export(source, output, overwrite=overwrite, results=results, say=say)
     for part, record in certificate["exports"].items():
         print(
             f"{folder / part}: {record['output']} run without swins differ from Keras by {record['call']:.1e}; "
             f"{record['trainable_variables']} trainable variables"
         )
+
+
+def target_text(record):
+    """What a target's record says, in a line."""
+    worst = max(record["difference"].values())
+    text = f"{record['bytes'] / 2**20:.1f} MiB; {record['versions'][-1]} differs from Keras by {worst:.1e}"
+    if record["images"]:
+        text += f"; the same top-1 on {record['top1_agreement']:.1%} of {record['images']} images"
+    return text
+
+
+def collection_command(args):
+    from swins.export.card import collection
+
+    text = collection(args.artefacts, args.title)
+    if args.output:
+        pathlib.Path(args.output).write_text(text)
+        print(f"wrote {args.output}")
+    else:
+        print(text, end="")
+
+
+def explain_command(args):
+    from swins import explain
+    from swins.convert import artefact
+    from swins.convert.load import create
+    from swins.images import open_image, prepare_all, preprocess
+    from swins.labels import class_names
+
+    if pathlib.Path(args.model).exists():
+        model, certificate = artefact.open_evaluated(args.model)
+        name = certificate.get("name") or model.name
+    else:
+        name, model = args.model, create(args.model, weights="pretrained")
+    prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
+    good = []
+    for image in args.images:
+        try:
+            open_image(image)
+            good.append(image)
+        except SwinsError as error:
+            say(f"unreadable: {error}")
+    if not good or (len(good) < len(args.images) and not args.skip_unreadable):
+        raise SwinsError(
+            f"{len(args.images) - len(good)} of {len(args.images)} images cannot be read (listed above); nothing was "
+            "drawn; mend or remove them, or pass --skip-unreadable"
+        )
+    images = prepare_all(prepare, good)
+    try:
+        names = class_names(model.variant.num_classes)
+    except SwinsError:
+        names = [f"class {i}" for i in range(model.variant.num_classes)]
+    titles = [pathlib.Path(image).name for image in good]
+    if model.variant.num_classes:
+        logits = model.predict(images, verbose=0)
+        titles = [f"{title}\n{explain.top_classes(row, names)}" for title, row in zip(titles, logits, strict=True)]
+    pictures = [explain.cropped(prepare, image) for image in good]
+    explain.draw(pictures, explain.panels(model, images, args.kind), titles, args.output, name)
+    print("\n".join(" | ".join(title.splitlines()) for title in titles))
+    print(f"wrote {args.output}")
 
 
 def say(text):
@@ -206,12 +294,50 @@ def parser():
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     sub.set_defaults(run=eval_command)
 
-    sub = commands.add_parser("export", help="add SavedModels, archives and a model card to an artefact")
+    sub = commands.add_parser("export", help="add SavedModels and a model card, or files for other runtimes")
     sub.add_argument("artefact")
+    sub.add_argument(
+        "--to",
+        nargs="+",
+        default=["saved_model"],
+        choices=("saved_model", "onnx", "litert", "openvino"),
+        metavar="TARGET",
+        help="saved_model (the default), onnx, litert, openvino; several may be given",
+    )
+    sub.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("float32", "float16", "int8_dynamic", "int8"),
+        metavar="P",
+        help="float32 (the default), float16; for litert int8_dynamic and int8 too",
+    )
+    sub.add_argument("--images", metavar="DIR", help="real images: they calibrate int8, and top-1 is compared on them")
     sub.add_argument("-o", "--output", metavar="DIR", help="write a complete copy there instead")
     sub.add_argument("--overwrite", action="store_true", help="replace existing exports")
     sub.add_argument("--results", metavar="CSV", help="results table that the model card quotes")
     sub.set_defaults(run=export_command)
+
+    sub = commands.add_parser("collection", help="a page that lists artefacts, in the format of TF-Hub and Kaggle")
+    sub.add_argument("artefacts", nargs="+", metavar="ARTEFACT")
+    sub.add_argument("--title", default="Swin Transformers")
+    sub.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
+    sub.set_defaults(run=collection_command)
+
+    sub = commands.add_parser("explain", help="draw what a model looks at: attention, rollout, Grad-CAM")
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument(
+        "-m", "--model", required=True, help="artefact folder, .keras file, or a name whose weights are published"
+    )
+    sub.add_argument("-o", "--output", required=True, metavar="PNG")
+    sub.add_argument(
+        "--kind",
+        nargs="+",
+        default=["attention", "rollout", "grad_cam"],
+        choices=("attention", "rollout", "grad_cam"),
+        help="what to draw; all by default",
+    )
+    sub.add_argument("--skip-unreadable", action="store_true", help="draw what can be read")
+    sub.set_defaults(run=explain_command)
     return top
 
 

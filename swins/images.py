@@ -5,9 +5,11 @@ The published tables differ by the protocol, not by the weights:
     ms    shorter side to 8/7 of the size, centre crop; 384-pixel models squash the whole image to 384x384
 """
 
+import gzip
 import io
 import math
 import pathlib
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,16 +69,22 @@ def scaled_size(size, target, keep_ratio):
     return round(h / ratio), round(w / ratio)
 
 
+def pillow():
+    """The module PIL.Image. Raises SwinsError if Pillow is missing."""
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise SwinsError("reading images needs Pillow: pip install 'swins[eval]'") from error
+    return Image
+
+
 def open_image(image):
     """Decode a path, bytes, PIL image or uint8 array (H, W[, 3]) into a PIL image.
 
     Raises:
         SwinsError: if it is not an image that Pillow reads, or Pillow is missing.
     """
-    try:
-        from PIL import Image
-    except ModuleNotFoundError as error:
-        raise SwinsError("reading images needs Pillow: pip install 'swins[eval]'") from error
+    Image = pillow()
     if isinstance(image, Image.Image):
         return image
     if isinstance(image, np.ndarray):
@@ -133,3 +141,56 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
             raise SwinsError(f"{name}: images of {in_chans} channels have no published preprocessing; prepare your own")
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     return Preprocess(size, resize, keep_ratio, mean, std)
+
+
+def read_idx(path):
+    """The uint8 array in a gzipped IDX file. Raises SwinsError if it is not one."""
+    try:
+        data = gzip.decompress(pathlib.Path(path).read_bytes())
+        if data[:3] != b"\x00\x00\x08":
+            raise ValueError("it does not start with the IDX magic of bytes")
+        shape = np.frombuffer(data, ">u4", data[3], offset=4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+    except (OSError, ValueError, EOFError, IndexError, zlib.error) as error:
+        raise SwinsError(f"{path}: not a gzipped IDX file ({error}); take the data set's original file") from error
+
+
+def find_images(source):
+    """Images without labels: a folder, searched through, or one with IDX test images -> list for Preprocess.
+
+    Raises:
+        SwinsError: if there are none.
+    """
+    folder = pathlib.Path(source)
+    if not folder.is_dir():
+        raise SwinsError(f"{source}: no such folder of images")
+    idx = sorted(folder.glob("*images-idx3-ubyte.gz"))
+    if idx:
+        return list(read_idx(idx[0]))
+    known = pillow().registered_extensions()
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in known and path.is_file())
+    if not found:
+        raise SwinsError(f"{source}: holds no images, as their names' endings tell")
+    return found
+
+
+def prepare_all(prepare, images, skip=False):
+    """Prepare many images -> (n, H, W, C) float32.
+
+    Args:
+        prepare: a Preprocess.
+        images: what it takes.
+        skip: leave out those that cannot be read.
+
+    Raises:
+        SwinsError: if some cannot be read, naming up to five; or with `skip`, if none can.
+    """
+    prepared, unreadable = [], []
+    for image in images:
+        try:
+            prepared.append(prepare(image))
+        except SwinsError as error:
+            unreadable.append(str(error))
+    if unreadable and not (skip and prepared):
+        raise SwinsError(f"{len(unreadable)} of {len(images)} images cannot be read: {'; '.join(unreadable[:5])}")
+    return np.stack(prepared)

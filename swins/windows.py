@@ -47,7 +47,8 @@ def roll(x, shift):
 
 def pad(x, multiple):
     """Append zero rows and columns until the sides are multiples of `multiple`: (B, H, W, C) -> (B, H', W', C)."""
-    down, right = (-side % m for side, m in zip(sides(x), multiple, strict=True))
+    # not `-side % m`: ONNX's remainder of a negative number is negative
+    down, right = (m - 1 - (side - 1) % m for side, m in zip(sides(x), multiple, strict=True))
     if is_zero(down) and is_zero(right):
         return x
     return ops.pad(x, ((0, 0), (0, down), (0, right), (0, 0)))

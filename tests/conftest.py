@@ -12,10 +12,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from swins.cli import main
 from swins.convert import oracle
 from swins.convert import run as conversion
+from swins.export import run as exporting
 from swins.plans import with_overrides
 from swins.tags import find
 
@@ -36,9 +38,29 @@ def checkpoint():
 
 
 @pytest.fixture(scope="session")
-def converted(checkpoint, tmp_path_factory):
+def shared_folder(tmp_path_factory, worker_id):
+    """A folder that the test processes of one run have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def converted(checkpoint, shared_folder):
     """An artefact of the committed checkpoint; tests must not change it."""
-    folder, _ = conversion.convert(NAME, checkpoint, tmp_path_factory.mktemp("artefacts") / NAME)
+    folder = shared_folder / "converted" / NAME
+    with FileLock(shared_folder / "converted.lock"):
+        if not folder.is_dir():
+            conversion.convert(NAME, checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(converted, shared_folder):
+    """The artefact with its SavedModels, beside the converted one; tests must not change it."""
+    folder = shared_folder / "exported" / NAME
+    with FileLock(shared_folder / "exported.lock"):
+        if not folder.is_dir():
+            exporting.export(converted, folder)
     return folder
 
 

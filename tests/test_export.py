@@ -15,17 +15,10 @@ from swins.convert import checkpoint as checkpoints
 from swins.convert import run as conversion
 from swins.convert.certificate import seeded_images
 from swins.errors import SwinsError
-from swins.export import run, saved_model
+from swins.export import card, run, saved_model
 from swins.images import preprocess
 
 pytestmark = needs_tensorflow
-
-
-@pytest.fixture(scope="module")
-def exported(converted, tmp_path_factory):
-    """A complete artefact, beside the converted one; tests must not change it."""
-    folder, _ = run.export(converted, tmp_path_factory.mktemp("exports") / "artefact")
-    return folder
 
 
 def test_the_folder_is_complete(exported):
@@ -40,9 +33,11 @@ def test_the_folder_is_complete(exported):
     ]
     exports = artefacts.read_certificate(exported)["exports"]
     assert exports["saved_model"]["output"] == "logits" and exports["saved_model_fe"]["output"] == "features"
+    assert list(exports["saved_model"])[-2:] == ["all_outputs", "sha256"] and "all_outputs" not in exports["saved_model_fe"]
     for record in exports.values():
         assert max(record["call"], record["serving_default"]) <= 1e-5
         assert record["serving_bytes"] <= 1e-5
+        assert record.get("all_outputs", 0) <= 1e-5
         # TensorFlow's resampling is not Pillow's: close, not equal
         assert record["pixels_from_pillow"] <= 0.02
 
@@ -112,11 +107,11 @@ def test_equal_input_gives_equal_archives(exported, tmp_path):
 def test_a_graph_that_differs_is_refused_and_nothing_is_kept(artefact, monkeypatch):
     real, before = saved_model.save, sorted(p.name for p in artefact.iterdir())
 
-    def lie(model, prepare, folder, output):
+    def lie(model, prepare, folder, output, complete):
         head = model.layers[-1]
         weights = head.get_weights()
         head.set_weights([w * 1.01 for w in weights])
-        real(model, prepare, folder, output)
+        real(model, prepare, folder, output, complete)
         head.set_weights(weights)
 
     monkeypatch.setattr(saved_model, "save", lie)
@@ -128,7 +123,7 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_kept(artefact, monkeypat
 
 def test_existing_exports_are_kept(exported, command):
     code, _, err = command("export", exported)
-    assert code == 1 and "has exports already" in err
+    assert code == 1 and "saved_model_fe already; pass --overwrite" in err
 
 
 def test_another_existing_folder_is_kept(converted, artefact, command):
@@ -138,20 +133,15 @@ def test_another_existing_folder_is_kept(converted, artefact, command):
     assert {p: p.read_bytes() for p in artefact.rglob("*") if p.is_file()} == before
 
 
-def test_exporting_in_place_keeps_other_files(artefact):
-    (artefact / "notes.txt").write_text("mine")
-    (artefact / "plots").mkdir()
-    (artefact / "plots" / "a.txt").write_text("mine too")
-    run.export(artefact)
-    assert (artefact / "notes.txt").read_text() == "mine"
-    assert (artefact / "plots" / "a.txt").read_text() == "mine too"
-
-
-def test_headless_models_export_features_only(tmp_path, checkpoint):
-    state = {k: v for k, v in checkpoints.read(checkpoint).state.items() if not k.startswith("head")}
+def test_headless_models_export_features_only_and_other_channels_no_bytes(tmp_path, perturbed):
+    file = perturbed("swin_mini_patch2_window4_28", in_chans=4)
+    state = {k: v for k, v in checkpoints.read(file).state.items() if not k.startswith("head")}
     checkpoints.write(state, tmp_path / "headless.safetensors")
     folder, _ = conversion.convert("swin_mini_patch2_window4_28", tmp_path / "headless.safetensors", tmp_path / "out")
-    run.export(folder)
+    _, proof = run.export(folder)
+    assert "serving_bytes" not in proof["exports"]["saved_model_fe"], "nothing is published for four channels"
+    assert run.preparation(artefacts.load_model(folder), proof) is None
+    assert proof["exports"]["saved_model_fe"]["all_outputs"] <= 1e-5
     assert not (folder / "saved_model").exists() and (folder / "saved_model_fe").is_dir()
     assert "images to features" in (folder / "README.md").read_text()
 
@@ -165,14 +155,6 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
         pixels = np.asarray(decode(file))
         assert pixels.shape == (*prepare.image_size, channels)
         assert np.abs(pixels - prepare(file)).mean() <= run.PIXEL_TOLERANCE
-
-
-def test_channels_without_published_preprocessing_have_no_bytes_signature(tmp_path, perturbed):
-    file = perturbed("swin_mini_patch2_window4_28", in_chans=4)
-    folder, _ = conversion.convert("swin_mini_patch2_window4_28", file, tmp_path / "out")
-    _, proof = run.export(folder)
-    assert "serving_bytes" not in proof["exports"]["saved_model"]
-    assert run.preparation(artefacts.load_model(folder), proof) is None
 
 
 def test_a_full_size_model_is_exported(tmp_path, perturbed, command):
@@ -194,7 +176,9 @@ def test_not_an_artefact(tmp_path, command):
     assert code == 1 and "an artefact is a folder" in err
 
 
-def test_the_card_quotes_the_measured_row_of_these_weights(artefact, command, tmp_path):
+def test_in_place_other_files_are_kept_and_the_card_quotes_the_row_of_these_weights(artefact, command, tmp_path):
+    (artefact / "plots").mkdir()
+    (artefact / "plots" / "a.txt").write_text("mine")
     results = tmp_path / "results.csv"
     code, out, _ = command("eval", artefact, "--data", DATA, "--batch", 500, "--results", results, "--quiet")
     assert code == 0
@@ -203,19 +187,20 @@ def test_the_card_quotes_the_measured_row_of_these_weights(artefact, command, tm
     assert f"top-1 {json.loads(out)['top1']:.2%}" in text and "Measured with these weights" in text
     assert text.startswith(f"# Module swins/{NAME.replace('.', '_')}/1\n")
     assert "$" not in text
+    assert (artefact / "plots" / "a.txt").read_text() == "mine"
 
 
 def test_the_card_marks_published_numbers(exported):
     proof = artefacts.read_certificate(exported)
-    text = run.accuracy("swin_tiny_patch4_window7_224.ms_in1k", proof, None)
+    text = card.accuracy("swin_tiny_patch4_window7_224.ms_in1k", proof)
     assert text.startswith("Published for `swin_tiny_patch4_window7_224.ms_in1k`, not measured here")
     assert "top-1 81.388%" in text
-    assert "Not measured" in run.accuracy("swin_tiny_patch4_window7_224.ms_in22k", proof, None)
+    assert "Not measured" in card.accuracy("swin_tiny_patch4_window7_224.ms_in22k", proof)
     # an untagged name says nothing of where the weights come from
-    assert "Not measured" in run.accuracy("swin_tiny_patch4_window7_224", proof, None)
+    assert "Not measured" in card.accuracy("swin_tiny_patch4_window7_224", proof)
 
 
 def test_only_tensorflow_writes_saved_models(monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    with pytest.raises(SwinsError, match="written under TensorFlow; Keras runs on jax"):
+    with pytest.raises(SwinsError, match="SavedModel is written under TensorFlow; Keras runs on jax"):
         saved_model.require_tensorflow()

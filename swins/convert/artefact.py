@@ -93,6 +93,35 @@ def writing(target, overwrite=False):
         raise
 
 
+@contextlib.contextmanager
+def completing(source, target, made, overwrite=False):
+    """Give a temporary copy of an artefact to add files to; rename it into place if the block ends well.
+
+    Args:
+        source: the artefact.
+        target: where the result goes: another folder, or the artefact itself.
+        made: names of what the block makes; they are not copied.
+        overwrite: replace an existing target, or files of those names that the artefact already has.
+
+    Raises:
+        SwinsError: if something would be lost, or the model is not the one that was certified.
+    """
+    source, target = pathlib.Path(source), pathlib.Path(target)
+    certificate = read_certificate(source)
+    sweep(target)
+    in_place = target.absolute() == source.absolute()
+    there = sorted(name for name in made if (source / name).exists())
+    if in_place and there and not overwrite:
+        raise SwinsError(f"{source} has {', '.join(there)} already; pass --overwrite, or another folder with -o")
+    if not in_place:
+        refuse(target, overwrite)
+    with writing(target, overwrite or in_place) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True, ignore=lambda _, names: set(made) & set(names))
+        if checkpoints.sha256(partial / MODEL) != certificate["model"]["sha256"]:
+            raise SwinsError(f"{source}: {MODEL} is not the file that was certified; convert again")
+        yield partial
+
+
 def write_json(path, content):
     """Write a dict as indented JSON."""
     pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")

@@ -1,19 +1,71 @@
-"""Ask the PyTorch reference: starts `reference.py` in its own process and hands over arrays through files."""
+"""Ask the PyTorch reference: keeps `reference.py` in a process of its own and hands over arrays through files."""
 
+import atexit
 import contextlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 import numpy as np
 
 from swins.errors import SwinsError
 from swins.plans import VariantV2, VariantV2CR, with_overrides
 
+FORKS = hasattr(os, "fork")
 REFERENCE = pathlib.Path(__file__).with_name("reference.py")
+
+
+class Reference:
+    """A process of `reference.py`, started when it is asked; it leaves when it is idle or we are gone."""
+
+    def __init__(self):
+        self.process, self.lock = None, threading.Lock()
+        atexit.register(self.stop)
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(REFERENCE)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            start_new_session=True,  # so that its children can be stopped with it
+        )
+
+    def stop(self):
+        """End the process and its children, whatever they are at."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL) if FORKS else self.process.kill()
+            self.process.communicate()
+        self.process = None
+
+    def ask(self, request):
+        """A request -> its answer, a dict."""
+        with self.lock:
+            try:
+                for _ in range(2):  # the second to a new process, if the first left in the meantime
+                    if self.process is None:
+                        self.start()
+                    with contextlib.suppress(BrokenPipeError):
+                        self.process.stdin.write(json.dumps(request) + "\n")
+                        self.process.stdin.flush()
+                        if line := self.process.stdout.readline():
+                            return json.loads(line)
+                    self.stop()
+            except BaseException:  # interrupted: this answer must not be taken for the next one
+                self.stop()
+                raise
+        return {"crash": "it ended without an answer"}
+
+
+THE_REFERENCE = Reference()
 
 
 @contextlib.contextmanager
@@ -24,22 +76,13 @@ def ask(command, **request):
         SwinsError: what the reference refused, or which extra is missing.
     """
     with tempfile.TemporaryDirectory(prefix="swins-reference-") as folder:
-        question = pathlib.Path(folder, "request.json")
-        question.write_text(json.dumps({**request, "out": folder}))
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(
-            [sys.executable, "-P", str(REFERENCE), command, str(question)],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        if done.returncode == 3:
-            answer = json.loads(done.stdout.splitlines()[-1])
-            if "missing" in answer:
-                raise SwinsError(f"the PyTorch reference needs {answer['missing']}: pip install 'swins[convert]'")
+        answer = THE_REFERENCE.ask({**request, "command": command, "out": folder})
+        if "missing" in answer:
+            raise SwinsError(f"the PyTorch reference needs {answer['missing']}: pip install 'swins[convert]'")
+        if "error" in answer:
             raise SwinsError(answer["error"])
-        if done.returncode:
-            raise SwinsError(f"the PyTorch reference failed (exit {done.returncode}): {done.stderr.strip()[-2000:]}")
+        if "crash" in answer:
+            raise SwinsError(f"the PyTorch reference failed: {answer['crash']}")
         yield pathlib.Path(folder)
 
 

@@ -1,14 +1,23 @@
 """The PyTorch side, alone in its process: reads pickled checkpoints and runs timm. Imports nothing of swins or Keras.
 
 Run by `oracle.py` as a script: importing timm after TensorFlow aborts the interpreter (both register LLVM options).
-Usage: python -P reference.py COMMAND REQUEST.json; results go to the folder that the request names.
-A refusal is one line of JSON on standard output, {"error": text}, and exit code 3.
+Usage: python -P reference.py; each line of standard input is a request, {"command", "out", ...}, whose results go to
+the folder `out`. Where there is fork, it runs in a child, so that one import of torch and timm serves all and nothing
+that a file did to a process stays. The answer is a line of JSON: {} done; {"error": text} a refusal; {"missing":
+module}; {"crash": text}. After IDLE seconds without a request, or at the end of the input, it leaves.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import pathlib
+import select
 import sys
+import traceback
+
+IDLE = 60
+FORKS = hasattr(os, "fork")
 
 
 class Refusal(Exception):
@@ -210,12 +219,47 @@ def transform(request):
 
 COMMANDS = {f.__name__: f for f in (read, forward, perturb, transform)}
 
-if __name__ == "__main__":
+def answer(request):
+    """Run one request -> the answer, a dict."""
     try:
-        COMMANDS[sys.argv[1]](json.loads(pathlib.Path(sys.argv[2]).read_text()))
+        COMMANDS[request["command"]](request)
     except Refusal as refusal:
-        print(json.dumps({"error": str(refusal)}))
-        sys.exit(3)
+        return {"error": str(refusal)}
     except ModuleNotFoundError as missing:
-        print(json.dumps({"missing": missing.name}))
-        sys.exit(3)
+        return {"missing": missing.name}
+    except Exception:  # said to the caller, whoever is to blame
+        return {"crash": traceback.format_exc()[-2000:]}
+    return {}
+
+
+def in_a_child(request):
+    """`answer` from a forked process."""
+    place = pathlib.Path(request["out"], "answer.json")
+    child = os.fork()
+    if not child:
+        try:
+            place.write_text(json.dumps(answer(request)))
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if not place.exists():
+        return {"crash": f"it ended with status {os.waitstatus_to_exitcode(status)}, perhaps for want of memory"}
+    return json.loads(place.read_text())
+
+
+def requests():
+    """Requests from standard input, until it ends or is idle."""
+    while not FORKS or select.select([sys.stdin], [], [], IDLE)[0]:  # select takes no pipes where there is no fork
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield json.loads(line)
+
+
+if __name__ == "__main__":
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    with contextlib.suppress(Exception):  # each request will say so
+        import timm  # noqa: F401  once, for all children
+    run = in_a_child if FORKS else answer
+    for request in requests():
+        print(json.dumps(run(request)), file=answers, flush=True)

@@ -1,15 +1,12 @@
 """Labelled images from where people keep them: class folders, a CSV of labels, IDX files, tensorflow-datasets."""
 
 import csv
-import gzip
 import pathlib
 import re
-import zlib
 from dataclasses import dataclass
 
-import numpy as np
-
 from swins.errors import SwinsError, first_line
+from swins.images import read_idx
 
 LABEL_COLUMNS = ("label", "imagenet_class_index", "class_index", "class", "target")
 FILE_COLUMNS = ("file", "filename", "image", "path")
@@ -22,18 +19,6 @@ class Dataset:
     name: str
     count: int
     samples: object
-
-
-def read_idx(path):
-    """The uint8 array in a gzipped IDX file. Raises SwinsError if it is not one."""
-    try:
-        data = gzip.decompress(pathlib.Path(path).read_bytes())
-        if data[:3] != b"\x00\x00\x08":
-            raise ValueError("it does not start with the IDX magic of bytes")
-        shape = np.frombuffer(data, ">u4", data[3], offset=4)
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
-    except (OSError, ValueError, EOFError, IndexError, zlib.error) as error:
-        raise SwinsError(f"{path}: not a gzipped IDX file ({error}); take the data set's original file") from error
 
 
 def require_classes(source, found, num_classes):

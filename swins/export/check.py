@@ -2,7 +2,7 @@
 
 Run as a script: python -P check.py FOLDER IMAGES.npy BYTES.json OUT SAVED_MODEL...
 IMAGES is a batch; BYTES a JSON list of base64 files. For each SAVED_MODEL below FOLDER, OUT/SAVED_MODEL.npz gets the
-outputs of the call and both signatures, and how many trainable variables have a gradient in training mode.
+outputs of the call and all signatures, and how many trainable variables have a gradient in training mode.
 """
 
 import base64
@@ -23,6 +23,9 @@ def run(folder, images, encoded, out):
     served = []
     if "serving_bytes" in model.signatures:
         served = [y.numpy() for y in model.signatures["serving_bytes"](image_bytes=tf.constant(encoded)).values()]
+    complete = {}
+    if "all_outputs" in model.signatures:
+        complete = {f"all_outputs/{k}": y.numpy() for k, y in model.signatures["all_outputs"](images=images).items()}
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.square(model(images, training=True)))
     gradients = tape.gradient(loss, model.trainable_variables)
@@ -34,6 +37,7 @@ def run(folder, images, encoded, out):
         trainable=len(model.trainable_variables),
         gradients=sum(g is not None for g in gradients),
         swins="swins" in sys.modules,
+        **complete,
     )
 
 

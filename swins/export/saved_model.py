@@ -5,14 +5,15 @@ TensorFlow only. Keras' own `Model.export` gives a SavedModel that is not callab
 
 import keras
 
+from swins.attention import blocks_of
 from swins.errors import SwinsError
 
 
-def require_tensorflow():
-    """Raise SwinsError unless Keras runs on TensorFlow, which alone writes SavedModels."""
+def require_tensorflow(target="SavedModel"):
+    """Raise SwinsError unless Keras runs on TensorFlow, which writes SavedModels and what is made from them."""
     if keras.backend.backend() != "tensorflow":
         raise SwinsError(
-            f"SavedModels are written under TensorFlow; Keras runs on {keras.backend.backend()}; "
+            f"{target} is written under TensorFlow; Keras runs on {keras.backend.backend()}; "
             "set KERAS_BACKEND=tensorflow (a .keras file moves between backends)"
         )
 
@@ -20,6 +21,28 @@ def require_tensorflow():
 def features(model):
     """The model without its head: images -> pooled features (B, C)."""
     return keras.Model(model.input, model.get_layer("pool").output, name=f"{model.name}_fe")
+
+
+def everything(model):
+    """All outputs of a classifier in one pass -> a function of images.
+
+    images (B, H, W, C) -> {"logits": (B, classes), "features": (B, C'), "attention_stage0_block0": (B, K, heads, N, N),
+    ...}; without logits where the model has no classifier.
+    """
+    blocks = blocks_of(model)
+    inputs = [block.input for block in blocks.values()]
+    trunk = keras.Model(model.input, [model.output, model.get_layer("pool").output, *inputs])
+
+    def call(images):
+        logits, pooled, *maps = trunk(images, training=False)
+        outputs = {"logits": logits} if model.variant.num_classes else {}
+        outputs["features"] = pooled
+        for (name, block), x in zip(blocks.items(), maps, strict=True):
+            key = "attention_" + name.replace("stage_", "stage").replace("/block_", "_block")
+            outputs[key] = keras.ops.cast(block.scores(x), "float32")
+        return outputs
+
+    return call
 
 
 def decoder(preprocess):
@@ -53,18 +76,20 @@ def decoder(preprocess):
     return decode
 
 
-def save(model, preprocess, folder, output):
+def save(model, preprocess, folder, output, complete=None):
     """Write a model as a reusable SavedModel.
 
     The root is callable as `root(images, training=False)` and has `variables`, `trainable_variables` and
     `regularization_losses`. Signatures: `serving_default` takes `images` (B, H, W, C) float32, normalised;
-    `serving_bytes` takes `image_bytes` (B,), JPEG or PNG. Both give {output: ...}.
+    `serving_bytes` takes `image_bytes` (B,), JPEG or PNG. Both give {output: ...}. With `complete`, `all_outputs` takes
+    `images` and gives logits, features and each block's attention, as `everything` does.
 
     Args:
         model: images -> one tensor.
         preprocess: the Preprocess that `serving_bytes` applies; None leaves that signature out.
         folder: where the SavedModel is written.
         output: name of the signatures' output, "logits" or "features".
+        complete: the whole Swin whose outputs `all_outputs` gives; None leaves that signature out.
     """
     require_tensorflow()
     import tensorflow as tf
@@ -80,6 +105,8 @@ def save(model, preprocess, folder, output):
         return {output: call(images, training=False)}
 
     signatures = {"serving_default": serving_default}
+    if complete:
+        signatures["all_outputs"] = tf.function(everything(complete), input_signature=[images])
     if preprocess:
         decode = decoder(preprocess)
 

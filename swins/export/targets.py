@@ -1,0 +1,292 @@
+"""ONNX, LiteRT and OpenVINO files of an artefact's model, each run by its own runtime before it is kept.
+
+All are made from one SavedModel with the signature `images` -> `logits` (or `features`).
+
+Precisions: float32; float16, weights stored in half precision and computed with in float32; int8_dynamic, weights in 8
+bits and activations quantised as they come; int8, both in 8 bits over ranges seen on calibration images.
+"""
+
+import importlib.metadata
+import pathlib
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from swins.convert import artefact
+from swins.convert import checkpoint as checkpoints
+from swins.convert.certificate import difference, native_size, seeded_images
+from swins.errors import SwinsError, unknown_name
+from swins.export import saved_model
+from swins.export.card import card
+from swins.export.run import preparation
+from swins.images import find_images, prepare_all
+from swins.plans import ANY
+
+OPSET = 17  # of ONNX: the first with LayerNormalization, which every runtime of the last years reads
+LARGEST_ONNX = 2**31 - 1  # bytes of a protocol buffer
+CALIBRATION = 128  # images that int8 sees
+AGREEMENT = 512  # images that top-1 is compared on
+TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "int8_dynamic": 0.1, "int8": 0.25}  # of the largest output
+RUNTIMES = pathlib.Path(__file__).with_name("runtimes.py")
+
+
+def write_onnx(source, path, precision, _):
+    """A SavedModel as an ONNX file, batch and open sides dynamic."""
+    import tensorflow as tf
+    import tf2onnx
+
+    loaded = tf.saved_model.load(str(source))
+    serve = loaded.signatures["serving_default"]
+    spec = serve.structured_input_signature[1]["images"]
+    function = tf.function(lambda images: serve(images=images), input_signature=[spec])
+    proto, _ = tf2onnx.convert.from_function(function, [spec], opset=OPSET)
+    for value in (*proto.graph.input, *proto.graph.output):
+        for side, name in zip(value.type.tensor_type.shape.dim, ("batch", "height", "width"), strict=False):
+            if side.dim_param:
+                side.dim_param = name
+    if precision == "float16":
+        halve(proto)
+    if proto.ByteSize() > LARGEST_ONNX:
+        raise SwinsError(f"an ONNX file holds at most 2 GiB; got {proto.ByteSize():,} bytes; take a smaller variant")
+    path.write_bytes(proto.SerializeToString())
+
+
+def halve(proto, least=256):
+    """Store an ONNX graph's float32 constants of at least so many values in float16, each behind a Cast."""
+    import onnx
+
+    casts = []
+    for tensor in proto.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < least:
+            continue
+        name, half = tensor.name, values.astype("float16")
+        if not np.isfinite(half).all():
+            continue
+        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}_float16"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}_float16"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def write_litert(source, path, precision, calibration):
+    """A SavedModel as a LiteRT file of built-in operations only, batch dynamic."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(source), signature_keys=["serving_default"])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.representative_dataset = lambda: ({"images": image[None]} for image in calibration)
+    path.write_bytes(converter.convert())
+
+
+def write_openvino(source, path, precision, _):
+    """A SavedModel as OpenVINO's .xml and .bin, batch and open sides dynamic."""
+    import openvino
+
+    openvino.save_model(openvino.convert_model(str(source)), path, compress_to_fp16=precision == "float16")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file: its suffixes, packages that make and run it (the extra of the target's name), precisions."""
+
+    suffixes: tuple
+    packages: tuple
+    precisions: tuple
+    write: object
+
+
+TARGETS = {
+    "onnx": Target((".onnx",), ("tf2onnx", "onnx", "onnxruntime"), ("float32", "float16"), write_onnx),
+    "litert": Target((".tflite",), ("tensorflow", "ai-edge-litert"), tuple(TOLERANCES), write_litert),
+    "openvino": Target((".xml", ".bin"), ("openvino",), ("float32", "float16"), write_openvino),
+}
+
+
+def files_of(target, precision):
+    """Names of a target's files in an artefact; the first is the one to load."""
+    stem = "model" if precision == "float32" else f"model_{precision}"
+    return tuple(stem + suffix for suffix in TARGETS[target].suffixes)
+
+
+def versions_of(target):
+    """ "package version" of what makes and runs a target. Raises SwinsError if one is missing."""
+    try:
+        return [f"{package} {importlib.metadata.version(package)}" for package in TARGETS[target].packages]
+    except importlib.metadata.PackageNotFoundError as error:
+        raise SwinsError(f"{target} needs {error.name}: pip install 'swins[{target}]'") from error
+
+
+def run(path, **batches):
+    """Outputs of a target's file for batches of images, by its own runtime in a fresh process -> {name: array}."""
+    with tempfile.TemporaryDirectory() as temporary:
+        place = pathlib.Path(temporary)
+        np.savez(place / "batches.npz", **batches)
+        command = [sys.executable, "-P", RUNTIMES, path, place / "batches.npz", place / "out.npz"]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        if done.returncode:
+            raise SwinsError(f"{path.name} does not run: {done.stderr.strip()[-2000:]}")
+        with np.load(place / "out.npz") as out:
+            return dict(out)
+
+
+def agreement(ours, theirs):
+    """Share of images whose largest output is the same one."""
+    return float(np.mean(np.argmax(ours, axis=1) == np.argmax(theirs, axis=1)))
+
+
+def float32_twin(model):
+    """The model with float32 policy: itself, or a copy with its weights."""
+    if model.policy == "float32":
+        return model
+    twin = type(model)(**{**model.get_config(), "dtype": "float32"})
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def check(model, name, path, target, precision, images):
+    """Run a file on seeded and real images and compare it with the model -> record for the certificate.
+
+    Args:
+        model: the Swin, float32.
+        name: of the variant.
+        path: the file.
+        target, precision: what it is.
+        images: real ones, prepared (n, H, W, C), or None.
+
+    Raises:
+        SwinsError: if it differs; the message says by how much.
+    """
+    open_size = native_size(name) if model.variant.image_size == ANY else None
+    batches = {"batch_1": seeded_images(model.variant, 1, open_size=open_size)}
+    batches["batch_3"] = seeded_images(model.variant, 3, seed=1, open_size=open_size)
+    if open_size:
+        height, width = (model.variant.patch_size * (side // model.variant.patch_size * 3 // 4) for side in open_size)
+        batches["other_size"] = seeded_images(model.variant, 1, seed=2, open_size=(height, width + model.variant.patch_size))
+    if images is not None:
+        batches["images"] = images
+    outputs = run(path, **batches)
+    expected = {key: model.predict(batch, batch_size=32, verbose=0) for key, batch in batches.items()}
+    judged = ["images"] if precision == "int8" else list(batches)  # int8 has seen no noise
+    differences = {key: difference(outputs[key], expected[key])["relative"] for key in judged}
+    record = {
+        "target": target,
+        "precision": precision,
+        "files": {file: checkpoints.sha256(path.with_name(file)) for file in files_of(target, precision)},
+        "bytes": sum(path.with_name(file).stat().st_size for file in files_of(target, precision)),
+        "versions": versions_of(target),
+        "difference": differences,
+        "tolerance": TOLERANCES[precision],
+        "top1_agreement": None if images is None else agreement(outputs["images"], expected["images"]),
+        "images": 0 if images is None else len(images),
+    }
+    if not max(differences.values()) <= TOLERANCES[precision]:
+        raise SwinsError(
+            f"{name}: {path.name} must agree with Keras within {TOLERANCES[precision]:g} of the largest output; "
+            f"differs by {', '.join(f'{d:.1e} ({k})' for k, d in differences.items())}; nothing was kept"
+        )
+    return record
+
+
+def plan(targets, precisions, images):
+    """[(target, precision)] to make. Raises SwinsError for what does not exist, is missing, or needs images."""
+    for target in targets:
+        if target not in TARGETS:
+            raise unknown_name("target", target, ["saved_model", *TARGETS])
+        saved_model.require_tensorflow(target)
+        versions_of(target)
+        for precision in precisions:
+            if precision not in TOLERANCES:
+                raise unknown_name("precision", precision, list(TOLERANCES))
+            if precision not in TARGETS[target].precisions:
+                offered = ", ".join(TARGETS[target].precisions)
+                raise SwinsError(f"{target} has no {precision}; it has {offered}")
+    if "int8" in precisions and images is None:
+        raise SwinsError("int8 needs images to calibrate on: --images FOLDER")
+    return [(target, precision) for target in targets for precision in precisions]
+
+
+def real_images(source, prepare, limit=AGREEMENT):
+    """Up to `limit` images of a folder, evenly spread and prepared -> (n, H, W, C) float32."""
+    if prepare is None:
+        raise SwinsError("images of these channels have no published preprocessing, so --images cannot be prepared")
+    found = find_images(source)
+    picked = [found[i] for i in np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(int)]
+    return prepare_all(prepare, picked)
+
+
+def export(
+    folder, targets, precisions=("float32",), images=None, output=None, *, overwrite=False, say=lambda text: None
+):
+    """Complete an artefact with files for other runtimes -> (folder, certificate).
+
+    Args:
+        folder: an artefact made by `convert`.
+        targets: of "onnx", "litert", "openvino".
+        precisions: of "float32", "float16", "int8_dynamic", "int8"; the last two are LiteRT's.
+        images: a folder of real images, which calibrate int8 and on which top-1 is compared.
+        output: another folder for the result; by default the artefact itself is completed.
+        overwrite: replace an existing `output`, or such files that the artefact already has.
+        say: called with a line of text before each step that takes long.
+
+    Raises:
+        SwinsError: a target that cannot be made here, images that cannot be read, or a file that does not give the
+            model's numbers; nothing is then kept.
+    """
+    wanted = plan(targets, precisions, images)
+    source = pathlib.Path(folder)
+    certificate = artefact.read_certificate(source)
+    made = [file for pair in wanted for file in files_of(*pair)]
+    with artefact.completing(source, pathlib.Path(output or source), made, overwrite) as partial:
+        model = float32_twin(artefact.load_model(source))
+        prepare = preparation(model, certificate)
+        real = None if images is None else real_images(images, prepare)
+        calibration = None if real is None else real[:: max(1, len(real) // CALIBRATION)][:CALIBRATION]
+        with tempfile.TemporaryDirectory() as temporary:
+            kind = "logits" if model.variant.num_classes else "features"
+            saved_model.save(model, None, pathlib.Path(temporary), kind)
+            for target, precision in wanted:
+                path = partial / files_of(target, precision)[0]
+                say(f"writing {path.name}")
+                TARGETS[target].write(temporary, path, precision, calibration)
+                say(f"running {path.name} where swins is not")
+                record = check(model, certificate["name"], path, target, precision, real)
+                certificate.setdefault("targets", {})[path.name] = record
+        artefact.write_json(partial / artefact.CERTIFICATE, certificate)
+        if "exports" in certificate:
+            (partial / artefact.CARD).write_text(card(model, certificate))
+    return pathlib.Path(output or source), certificate
+
+
+def verify(folder):
+    """Run an artefact's ONNX, LiteRT and OpenVINO files again -> {file: record}.
+
+    Raises:
+        SwinsError: if one is not the file that was certified, or differs from the model.
+    """
+    folder = pathlib.Path(folder)
+    certificate = artefact.read_certificate(folder)
+    records = {}
+    if certificate.get("targets"):
+        model = float32_twin(artefact.load_model(folder))
+    for name, recorded in certificate.get("targets", {}).items():
+        for file, sha256 in recorded["files"].items():
+            if not (folder / file).is_file() or checkpoints.sha256(folder / file) != sha256:
+                raise SwinsError(f"{folder / file} is not the file that was certified; export again")
+        target, precision = recorded["target"], recorded["precision"]
+        versions_of(target)
+        if precision == "int8":  # judged on real images alone, which are not kept
+            records[name] = recorded
+        else:
+            records[name] = check(model, certificate["name"], folder / name, target, precision, None)
+    return records

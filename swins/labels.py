@@ -1,0 +1,76 @@
+"""Names of classes, and classifiers over some of a model's classes.
+
+The lists in swins/classes/ are made by in1k_eval/classes.py, which tells where they are from.
+"""
+
+from importlib import resources
+
+import numpy as np
+
+from swins.errors import SwinsError
+
+FASHION_MNIST = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+LISTS = {1000: "imagenet1k", 21841: "imagenet22k"}  # of heads with so many classes
+
+
+def table(name):
+    """Rows of one of the lists, without its header."""
+    lines = resources.files("swins").joinpath("classes", f"{name}.tsv").read_text(encoding="utf-8").splitlines()
+    return [line.split("\t") for line in lines[1:]]
+
+
+def class_names(classes):
+    """Names of the classes of a published head, in order -> list of text.
+
+    Args:
+        classes: how many: 1000 (ImageNet-1k), 21841 (ImageNet-22k, in Microsoft's order, which is not timm's list), or
+            10 (Fashion-MNIST, the embedded model's).
+
+    Raises:
+        SwinsError: for other numbers.
+
+    Example:
+    >>> class_names(1000)[207]
+    'golden retriever'
+    """
+    if classes == len(FASHION_MNIST):
+        return list(FASHION_MNIST)
+    if classes not in LISTS:
+        raise SwinsError(f"names are known for {len(FASHION_MNIST)}, {', '.join(map(str, LISTS))} classes; got {classes}")
+    return [row[1] for row in table(LISTS[classes])]
+
+
+def imagenet1k_in_22k():
+    """Classes of the 22k heads that are ImageNet-1k's, in its order: 1000 integers, equal to Microsoft's map22kto1k.
+
+    ImageNet-22k has no teddy bear (class 850): as in that map, the garment "teddy" takes its place.
+    """
+    return [int(row[2]) for row in table(LISTS[1000])]
+
+
+def select_classes(model, classes):
+    """A classifier over some classes of a trained one: same weights, the head's columns picked.
+
+    `select_classes(create("swin_tiny_patch4_window7_224.ms_in22k", weights="pretrained"), imagenet1k_in_22k())` is an
+    ImageNet-1k classifier from 22k weights.
+
+    Args:
+        model: a Swin with a classifier; it stays as it is.
+        classes: numbers of its classes, in the new order.
+
+    Raises:
+        SwinsError: no classifier, or numbers that it has not.
+    """
+    variant = getattr(model, "variant", None)
+    if not getattr(variant, "num_classes", 0):
+        raise SwinsError(f"classes are selected of a Swin with a classifier; got {model!r}")
+    classes = np.asarray(classes)
+    whole = classes.ndim == 1 and classes.size and np.issubdtype(classes.dtype, np.integer)
+    if not (whole and 0 <= classes.min() and classes.max() < variant.num_classes):
+        raise SwinsError(f"classes must be integers from 0 to {variant.num_classes - 1}, at least one; got {classes}")
+    chosen = type(model)(**{**model.get_config(), "num_classes": len(classes)})
+    weights = {weight.path: weight.numpy() for weight in model.weights}
+    for weight in chosen.weights:
+        value = weights[weight.path]
+        weight.assign(value[..., classes] if weight.path.startswith("head/") else value)
+    return chosen

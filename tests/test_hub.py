@@ -1,0 +1,324 @@
+"""SavedModels where people load them: KerasLayer, HubLayer, archives, addresses on loopback; hostile archives."""
+
+import contextlib
+import http.server
+import io
+import json
+import pathlib
+import subprocess
+import sys
+import tarfile
+import threading
+
+import keras
+import numpy as np
+import pytest
+from conftest import DATA, needs_tensorflow
+
+import swins
+from swins import archives
+from swins.convert import artefact as artefacts
+from swins.convert.certificate import difference
+from swins.export import run as exporting
+from swins.export import saved_model
+from swins.images import preprocess, read_idx
+
+pytestmark = needs_tensorflow
+
+KERAS_LAYER = """
+import json, os, sys
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+import numpy as np, tensorflow as tf, tensorflow_hub as hub, tf_keras
+folder, out = sys.argv[1:]
+with np.load(out + "/data.npz") as data:
+    x, y = data["x"], data["y"]
+layer = hub.KerasLayer(folder, trainable=True)
+np.save(out + "/call.npy", layer(x, training=False).numpy())
+facts = {"differ": float(tf.reduce_max(tf.abs(layer(x, training=True) - layer(x, training=True))))}
+model = tf_keras.Sequential([layer])
+loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+model.compile(tf_keras.optimizers.Adam(1e-3), loss)
+before = [v.numpy() for v in layer.trainable_variables]
+facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
+facts["trainable"] = len(before)
+facts["changed"] = sum((a != v.numpy()).any() for a, v in zip(before, layer.trainable_variables))
+facts["swins"] = "swins" in sys.modules
+print(json.dumps(facts, default=int))
+"""
+
+HUB_LAYER = """
+import json, sys
+import keras, numpy as np, swins
+handle, out = sys.argv[1:]
+with np.load(out + "/data.npz") as data:
+    x, y = data["x"], data["y"]
+layer = swins.HubLayer(handle)
+np.save(out + "/call.npy", layer(x, training=False).numpy())
+facts = {"differ": float(np.abs(layer(x, training=True) - layer(x, training=True)).max())}
+model = keras.Sequential([keras.Input(x.shape[1:]), layer])
+model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+before = [v.numpy() for v in layer.trainable_variables]
+facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
+facts["trainable"] = len(before)
+facts["changed"] = sum(bool((a != v.numpy()).any()) for a, v in zip(before, layer.trainable_variables))
+model.save(out + "/model.keras")
+again = keras.saving.load_model(out + "/model.keras", safe_mode=False)
+facts["round_trip"] = float(np.abs(again.predict(x, verbose=0) - model.predict(x, verbose=0)).max())
+print(json.dumps(facts, default=int))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with 128 real images and their classes, shifted by one so that there is something to learn."""
+    folder = tmp_path_factory.mktemp("data")
+    pixels, labels = (read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    images = preprocess("swin_mini_patch2_window4_28")(list(pixels[:128]))
+    np.savez(folder / "data.npz", x=images, y=(labels[:128].astype("int32") + 1) % 10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(converted, tmp_path_factory):
+    """The embedded model with mixed_bfloat16 as a SavedModel, and the model."""
+    model = artefacts.load_model(converted)
+    half = swins.SwinTransformer(**{**model.get_config(), "dtype": "mixed_bfloat16"})
+    half.set_weights(model.get_weights())
+    folder = tmp_path_factory.mktemp("bfloat16") / "saved_model"
+    saved_model.save(half, None, folder, "logits")
+    return folder, half
+
+
+@pytest.mark.parametrize("script", [KERAS_LAYER, HUB_LAYER], ids=["KerasLayer", "HubLayer"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_layers_fine_tune_in_a_fresh_process(exported, in_bfloat16, data, script, policy):
+    folder, model = exported / "saved_model", artefacts.load_model(exported)
+    if policy != "float32":
+        folder, model = in_bfloat16
+    command = [sys.executable, "-W", "ignore", "-P", "-c", script, str(folder), str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=data)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts.get("swins") is (False if script is KERAS_LAYER else None)
+    assert facts["differ"] > 0, "drop-path is not active"
+    assert facts["changed"] == facts["trainable"] == len(model.trainable_variables)
+    assert facts["losses"][-1] < 0.5 * facts["losses"][0], facts
+    assert facts.get("round_trip", 0.0) == 0.0
+    with np.load(data / "data.npz") as arrays:
+        expected = model.predict(arrays["x"], verbose=0)
+    tolerance = 1e-5 if policy == "float32" else 3e-2  # bfloat16 rounds to 8 bits, elsewhere in another order
+    assert difference(np.load(data / "call.npy"), expected)["relative"] <= tolerance
+
+
+def test_frozen_layers_do_not_train_or_drop(exported, data):
+    layer = swins.HubLayer(exported / "saved_model_fe", trainable=False)
+    with np.load(data / "data.npz") as arrays:
+        x = arrays["x"][:4]
+    assert not layer.trainable_variables
+    np.testing.assert_array_equal(layer(x, training=True), layer(x, training=True))
+    layer.trainable = True
+    assert len(layer.trainable_variables) == len(layer.root.trainable_variables)
+
+
+def test_keras_files_with_a_graph_are_not_opened_unasked(exported, tmp_path):
+    model = keras.Sequential([keras.Input((28, 28, 1)), swins.HubLayer(exported / "saved_model_fe")])
+    assert model.outputs[0].shape == (None, 96)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="safe_mode=False"):
+        keras.saving.load_model(tmp_path / "model.keras")
+
+
+@contextlib.contextmanager
+def server(handler):
+    """An http server on loopback -> its address."""
+    it = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=it.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{it.server_port}"
+    finally:
+        it.shutdown()
+        thread.join()
+        it.server_close()
+
+
+@contextlib.contextmanager
+def static_host(folder):
+    """The standard library's file server -> (its address, list of requests)."""
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, _, *args):
+            requests.append(args[0])
+
+    with server(Handler) as address:
+        yield address, requests
+
+
+@contextlib.contextmanager
+def tfhub_host(archive):
+    """A host that speaks TF-Hub's protocol: a page for people, the archive for `?tf-hub-format=compressed`."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            asked = self.path == "/swins/mini/1?tf-hub-format=compressed"
+            body = archive.read_bytes() if asked else b"<html>a page</html>"
+            self.send_response(200)
+            self.send_header("Content-Type", "application/gzip" if asked else "text/html")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with server(Handler) as address:
+        yield address, requests
+
+
+HUB_LOAD = """
+import sys, numpy as np, tensorflow_hub as hub
+x = np.load(sys.argv[2])
+for _ in range(2):
+    y = hub.load(sys.argv[1])(x)
+np.save(sys.argv[3], y.numpy())
+"""
+
+
+def hub_load(address, x, folder, cache):
+    """`hub.load` of an address, twice, in a fresh process -> outputs."""
+    np.save(folder / "x.npy", x)
+    command = [sys.executable, "-W", "ignore", "-P", "-c", HUB_LOAD, address, folder / "x.npy", folder / "y.npy"]
+    environment = {"TFHUB_CACHE_DIR": str(cache), "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "y.npy")
+
+
+def test_static_hosts_and_tfhubs_protocol_serve_both_loaders(exported, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    archive = exported / "model.tar.gz"
+    x = np.random.default_rng(0).normal(size=(2, 28, 28, 1)).astype("float32")
+    expected = artefacts.load_model(exported).predict(x, verbose=0)
+    for number, host in enumerate((static_host(exported), tfhub_host(archive))):
+        with host as (address, requests):
+            handle = address + ("/model.tar.gz" if number == 0 else "/swins/mini/1")
+            y = hub_load(handle, x, tmp_path, tmp_path / "tfhub")
+            assert difference(y, expected)["relative"] <= 1e-5
+            assert len(requests) == 1 and "tf-hub-format=compressed" in requests[0]
+            for _ in range(2):
+                assert difference(np.asarray(swins.HubLayer(handle)(x)), expected)["relative"] <= 1e-5
+            assert len(requests) == 2
+        y = swins.HubLayer(handle)(x)  # the host is gone: the cache answers
+        assert difference(np.asarray(y), expected)["relative"] <= 1e-5
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_archives_are_layers_too(exported, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    layer = swins.HubLayer(exported / "model_fe.tar.gz")
+    assert layer(np.zeros((1, 28, 28, 1), "float32")).shape == (1, 96)
+    (cached,) = (tmp_path / "cache").iterdir()
+    assert (cached / "saved_model.pb").is_file()
+
+
+def member(name, content=b"x", kind=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, len(content) if kind == tarfile.REGTYPE else 0
+    return info, io.BytesIO(content)
+
+
+HOSTILE = {
+    "absolute": [member("/tmp/swins_escape")],
+    "parent": [member("../escape")],
+    "deep parent": [member("variables/../../escape")],
+    "backslashes": [member("..\\escape")],
+    "drive": [member("C:\\escape")],
+    "symlink": [member("link", kind=tarfile.SYMTYPE, target="/etc/passwd")],
+    "symlink below": [member("link", kind=tarfile.SYMTYPE, target=".."), member("link/escape")],
+    "hard link": [member("link", kind=tarfile.LNKTYPE, target="/etc/passwd")],
+    "device": [member("null", kind=tarfile.CHRTYPE)],
+    "pipe": [member("pipe", kind=tarfile.FIFOTYPE)],
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_archives_write_nothing(case, tmp_path):
+    archive = tmp_path / "in" / "model.tar.gz"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz") as tar:
+        for info, content in [member("saved_model.pb"), *HOSTILE[case]]:
+            tar.addfile(info, content)
+    with pytest.raises(swins.SwinsError, match="nothing was unpacked"):
+        archives.unpack(archive, tmp_path / "out" / "model")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["in", "model.tar.gz", "out"]
+    assert not pathlib.Path("/tmp/swins_escape").exists()
+
+
+def test_archives_too_large_to_unpack(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "LARGEST", 10)
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
+        tar.addfile(*member("saved_model.pb", bytes(11)))
+    with pytest.raises(swins.SwinsError, match="more than 10 bytes"):
+        archives.unpack(tmp_path / "model.tar.gz", tmp_path / "out")
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "not gzip", "empty", "no model"])
+def test_corrupt_archives(exported, damage, tmp_path):
+    whole = bytearray((exported / "model.tar.gz").read_bytes())
+    file = tmp_path / "model.tar.gz"
+    if damage == "cut":
+        file.write_bytes(whole[: len(whole) // 2])
+    elif damage == "noise":
+        whole[len(whole) // 2 : len(whole) // 2 + 50] = bytes(50)
+        file.write_bytes(whole)
+    elif damage == "no model":
+        with tarfile.open(file, "w:gz") as tar:
+            tar.addfile(*member("readme.txt"))
+    else:
+        file.write_bytes(b"text" if damage == "not gzip" else b"")
+    with pytest.raises(swins.SwinsError, match=r"not a tar.gz that can be unpacked|has no saved_model.pb"):
+        archives.unpack(file, tmp_path / "out" / "model")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_is_no_model_of_ours(converted, tmp_path):
+    import tensorflow as tf
+
+    with pytest.raises(swins.SwinsError, match="must be a folder with saved_model.pb"):
+        swins.HubLayer(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "saved_model.pb").write_bytes(b"no protocol buffer")
+    with pytest.raises(swins.SwinsError, match="not a SavedModel that can be read"):
+        swins.HubLayer(tmp_path / "broken")
+    tf.saved_model.save(tf.Module(), str(tmp_path / "theirs"))
+    with pytest.raises(swins.SwinsError, match="not a reusable SavedModel"):
+        swins.HubLayer(tmp_path / "theirs")
+    with pytest.raises(swins.SwinsError, match="cannot be fetched"):
+        swins.HubLayer("http://127.0.0.1:9/model.tar.gz")
+
+
+def test_other_backends_are_told(exported, monkeypatch):
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(swins.SwinsError, match="SavedModels run under TensorFlow; Keras runs on jax"):
+        swins.HubLayer(exported / "saved_model")
+
+
+def test_all_outputs_of_a_saved_model(exported):
+    import tensorflow as tf
+
+    model, loaded = artefacts.load_model(exported), tf.saved_model.load(str(exported / "saved_model"))
+    x = exporting.seeded_images(model.variant, 2)
+    out = loaded.signatures["all_outputs"](images=tf.constant(x))
+    assert {"logits", "features"} <= set(out)
+    for name, scores in swins.attention_maps(model, x).items():
+        stage, block = name.split("/")
+        served = out[f"attention_{stage.replace('_', '')}_{block.replace('_', '')}"]
+        assert difference(served.numpy(), scores)["relative"] <= 1e-5
+    pooled = saved_model.features(model)(x)
+    assert difference(out["features"].numpy(), np.asarray(pooled))["relative"] <= 1e-5
