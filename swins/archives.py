@@ -99,7 +99,9 @@ def download(url, file):
                 done += len(chunk)
                 bar.update(done)
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise SwinsError(f"{url}: cannot be fetched ({first_line(error)}); check the address and the network") from error
+        raise SwinsError(
+            f"{url}: cannot be fetched ({first_line(error)}); check the address and the network"
+        ) from error
     if size and done != size:
         raise SwinsError(f"{url}: {size:,} bytes were announced and {done:,} came; try again")
 

@@ -55,8 +55,8 @@ def on_image(tokens, size, stride):
 def stitched_attention(model, images):
     """Where each block looks, on the image: windows put back, shifts undone.
 
-    images (B, height, width, C) -> {"stage_0/block_0": (B, height, width)}: attention that a pixel's token receives from
-    the tokens of its window, mean over heads; 1 is a fair share.
+    images (B, height, width, C) -> {"stage_0/block_0": (B, height, width)}: attention that a pixel's token receives
+    from the tokens of its window, mean over heads; 1 is a fair share.
     """
     size = images.shape[1:3]
     found = block_inputs(model, images).items()

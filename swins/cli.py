@@ -180,6 +180,8 @@ def explain_command(args):
     if pathlib.Path(args.model).exists():
         model, certificate = artefact.open_evaluated(args.model)
         name = certificate.get("name") or model.name
+    elif len(pathlib.Path(args.model).parts) > 1:
+        raise SwinsError(f"{args.model}: neither an artefact, nor a .keras file, nor a variant's name")
     else:
         name, model = args.model, create(args.model, weights="pretrained")
     prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)

@@ -85,8 +85,8 @@ def grad_cam(model, images, classes=None, level=None):
         model: a Swin with a classifier.
         images: (B, height, width, C), normalised.
         classes: one class per image; by default the one with the largest logit.
-        level: "P2" to "P5", an output of a stage; by default the map that the pool averages, which in every paper is the
-            last one that still has places: after the final norm of V1 and V2, after the last block's norms of V2-CR.
+        level: "P2" to "P5", an output of a stage; by default the map that the pool averages, which in every paper is
+            the last one that still has places: after the final norm of V1 and V2, after the last block's norms of V2-CR.
 
     Raises:
         SwinsError: no classifier, classes that it has not, or no such level.
@@ -98,7 +98,7 @@ def grad_cam(model, images, classes=None, level=None):
     place = model.get_layer("pool").input if level is None else model.pyramid[level]
     maps, logits = keras.Model(model.input, [place, model.output])(images, training=False)
     classes = np.argmax(ops.convert_to_numpy(logits), axis=1) if classes is None else np.asarray(classes)
-    if classes.shape != (len(images),) or not (0 <= classes.min() and classes.max() < model.variant.num_classes):
+    if classes.shape != (len(images),) or not (classes.min() >= 0 and classes.max() < model.variant.num_classes):
         raise SwinsError(f"classes must be {len(images)} integers below {model.variant.num_classes}; got {classes}")
     rest = keras.Model(place, model.output)
     picked = ops.one_hot(classes, model.variant.num_classes)

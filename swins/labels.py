@@ -36,7 +36,9 @@ def class_names(classes):
     if classes == len(FASHION_MNIST):
         return list(FASHION_MNIST)
     if classes not in LISTS:
-        raise SwinsError(f"names are known for {len(FASHION_MNIST)}, {', '.join(map(str, LISTS))} classes; got {classes}")
+        raise SwinsError(
+            f"names are known for {len(FASHION_MNIST)}, {', '.join(map(str, LISTS))} classes; got {classes}"
+        )
     return [row[1] for row in table(LISTS[classes])]
 
 
@@ -66,7 +68,7 @@ def select_classes(model, classes):
         raise SwinsError(f"classes are selected of a Swin with a classifier; got {model!r}")
     classes = np.asarray(classes)
     whole = classes.ndim == 1 and classes.size and np.issubdtype(classes.dtype, np.integer)
-    if not (whole and 0 <= classes.min() and classes.max() < variant.num_classes):
+    if not (whole and classes.min() >= 0 and classes.max() < variant.num_classes):
         raise SwinsError(f"classes must be integers from 0 to {variant.num_classes - 1}, at least one; got {classes}")
     chosen = type(model)(**{**model.get_config(), "num_classes": len(classes)})
     weights = {weight.path: weight.numpy() for weight in model.weights}

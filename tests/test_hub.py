@@ -290,7 +290,7 @@ def test_corrupt_archives(exported, damage, tmp_path):
 def test_what_is_no_model_of_ours(converted, tmp_path):
     import tensorflow as tf
 
-    with pytest.raises(swins.SwinsError, match="must be a folder with saved_model.pb"):
+    with pytest.raises(swins.SwinsError, match=r"must be a folder with saved_model.pb"):
         swins.HubLayer(tmp_path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"no protocol buffer")

@@ -219,6 +219,7 @@ def transform(request):
 
 COMMANDS = {f.__name__: f for f in (read, forward, perturb, transform)}
 
+
 def answer(request):
     """Run one request -> the answer, a dict."""
     try:

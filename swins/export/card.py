@@ -10,7 +10,6 @@ from swins.errors import SwinsError
 from swins.plans import ANY
 from swins.tags import find
 
-
 EXPORTED = {"saved_model": "classifier", "saved_model_fe": "feature vector"}
 
 

@@ -123,4 +123,10 @@ def save(model, preprocess, folder, output, complete=None):
     root.variables = [v.value for v in model.variables]
     root.trainable_variables = [v.value for v in model.trainable_variables]
     root.regularization_losses = []
-    tf.saved_model.save(root, str(folder), signatures=signatures)
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # not where it lies on its way to its place
+    try:
+        tf.saved_model.save(root, str(folder), signatures=signatures)
+    finally:
+        logger.setLevel(level)

@@ -67,7 +67,9 @@ def halve(proto, least=256):
         if not np.isfinite(half).all():
             continue
         tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}_float16"))
-        casts.append(onnx.helper.make_node("Cast", [f"{name}_float16"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT))
+        casts.append(
+            onnx.helper.make_node("Cast", [f"{name}_float16"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT)
+        )
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
@@ -172,7 +174,9 @@ def check(model, name, path, target, precision, images):
     batches["batch_3"] = seeded_images(model.variant, 3, seed=1, open_size=open_size)
     if open_size:
         height, width = (model.variant.patch_size * (side // model.variant.patch_size * 3 // 4) for side in open_size)
-        batches["other_size"] = seeded_images(model.variant, 1, seed=2, open_size=(height, width + model.variant.patch_size))
+        batches["other_size"] = seeded_images(
+            model.variant, 1, seed=2, open_size=(height, width + model.variant.patch_size)
+        )
     if images is not None:
         batches["images"] = images
     outputs = run(path, **batches)

@@ -1,0 +1,55 @@
+"""Names of classes, and classifiers over some of them."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import swins
+from swins.labels import FASHION_MNIST, imagenet1k_in_22k, table
+
+# arXiv:2103.14030's repository, data/map22kto1k.txt (MIT): lines 1, 2, 500, 719, 720, 851, 983 and 1000
+MICROSOFT = {0: 359, 1: 368, 718: 9212, 719: 9221, 850: 5564, 999: 21817}
+
+
+def test_names():
+    assert len(swins.class_names(1000)) == 1000 and len(swins.class_names(21841)) == 21841
+    assert swins.class_names(1000)[0] == "tench, Tinca tinca"
+    assert swins.class_names(10) == list(FASHION_MNIST)
+    with pytest.raises(swins.SwinsError, match="10, 1000, 21841 classes; got 7"):
+        swins.class_names(7)
+
+
+def test_the_map_is_microsofts():
+    places = imagenet1k_in_22k()
+    assert len(set(places)) == 1000
+    assert {i: places[i] for i in MICROSOFT} == MICROSOFT
+    names, all_names = swins.class_names(1000), swins.class_names(21841)
+    assert [i for i in range(1000) if names[i] != all_names[places[i]]] == [850]  # no teddy bear among the 22k
+
+
+def test_the_lists_are_what_their_script_makes():
+    spec = importlib.util.spec_from_file_location("classes", ROOT / "in1k_eval" / "classes.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    in1k, in22k, names = script.synsets()
+    assert [row[:2] for row in table("imagenet1k")] == [[s, names[s]] for s in in1k]
+    assert table("imagenet22k") == [[s, names[s]] for s in in22k]
+    assert len(set(in22k)) == 21841
+
+
+@pytest.mark.backends
+def test_selected_classes_keep_their_logits(rng):
+    model = swins.SwinTransformer(
+        image_size=32, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4, num_classes=9
+    )
+    x = rng.normal(size=(2, 32, 32, 3)).astype("float32")
+    chosen = swins.select_classes(model, [7, 0, 3])
+    assert chosen.output.shape == (None, 3)
+    np.testing.assert_allclose(chosen.predict(x, verbose=0), model.predict(x, verbose=0)[:, [7, 0, 3]], atol=1e-6)
+    for wrong in ([9], [-1], [], [0.5]):
+        with pytest.raises(swins.SwinsError, match="integers from 0 to 8"):
+            swins.select_classes(model, wrong)
+    with pytest.raises(swins.SwinsError, match="with a classifier"):
+        swins.select_classes(swins.backbone(model), [0])

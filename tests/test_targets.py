@@ -1,0 +1,192 @@
+"""ONNX, LiteRT and OpenVINO files: run by their own runtimes, compared, refused when they lie."""
+
+import csv
+import importlib.metadata
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from conftest import DATA, ROOT, needs_tensorflow
+
+import swins
+from swins.convert import artefact as artefacts
+from swins.convert import run as conversion
+from swins.export import targets
+
+pytestmark = [
+    needs_tensorflow,
+    pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated"),  # TensorFlow's own calibration
+    pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning"),  # tf2onnx 1.17
+]
+
+
+@pytest.fixture(scope="module")
+def made(converted, tmp_path_factory):
+    """An artefact with every target and precision, and its certificate."""
+    folder = tmp_path_factory.mktemp("targets") / "artefact"
+    shutil.copytree(converted, folder)
+    targets.export(folder, ["onnx", "openvino"], ["float32", "float16"], DATA)
+    return targets.export(folder, ["litert"], list(targets.TOLERANCES), DATA)
+
+
+def test_every_file_agrees_with_keras(made):
+    folder, certificate = made
+    records = certificate["targets"]
+    assert {(r["target"], r["precision"]) for r in records.values()} == {
+        (target, precision) for target, its in targets.TARGETS.items() for precision in its.precisions
+    }
+    for record in records.values():
+        assert set(record["difference"]) == (
+            {"images"} if record["precision"] == "int8" else {"batch_1", "batch_3", "images"}
+        )
+        assert 0 < max(record["difference"].values()) <= targets.TOLERANCES[record["precision"]]
+        assert record["images"] == 512
+        assert record["top1_agreement"] >= (1 if record["precision"].startswith("float") else 0.95)
+        assert record["bytes"] == sum((folder / file).stat().st_size for file in record["files"])
+        assert record["versions"][-1].split()[1] == importlib.metadata.version(record["versions"][-1].split()[0])
+    sizes = {name: record["bytes"] for name, record in records.items()}
+    for target in ("onnx", "tflite", "xml"):
+        assert sizes[f"model_float16.{target}"] < 0.65 * sizes[f"model.{target}"]
+    assert sizes["model_int8.tflite"] < 0.4 * sizes["model.tflite"]
+
+
+def test_lite_files_have_built_in_operations_alone(made):
+    folder, _ = made
+    for file in folder.glob("*.tflite"):
+        assert b"Flex" not in file.read_bytes()
+
+
+def test_names_and_open_sides_of_onnx(made):
+    import onnx
+
+    folder, _ = made
+    for file in folder.glob("*.onnx"):
+        onnx.checker.check_model(str(file), full_check=True)
+        graph = onnx.load(file).graph
+        (images,), (logits,) = graph.input, graph.output
+        assert (images.name, logits.name) == ("images", "logits")
+        assert [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim] == ["batch", 28, 28, 1]
+
+
+def test_verify_runs_them_again_and_sees_a_changed_file(made, tmp_path, command):
+    folder = shutil.copytree(made[0], tmp_path / "artefact")
+    for file in [*folder.glob("*float16*"), *folder.glob("*int8*"), *folder.glob("*.xml"), *folder.glob("*.bin")]:
+        file.unlink()
+    certificate = artefacts.read_certificate(folder)
+    certificate["targets"] = {name: certificate["targets"][name] for name in ("model.onnx", "model.tflite")}
+    artefacts.write_json(folder / artefacts.CERTIFICATE, certificate)
+    code, out, err = command("verify", folder)
+    assert code == 0, err
+    assert "model.onnx: 2" in out and "onnxruntime" in out
+    (folder / "model.onnx").write_bytes(b"other")
+    code, _, err = command("verify", folder)
+    assert code == 1 and "model.onnx is not the file that was certified" in err
+
+
+def test_any_size_in_one_file(tmp_path, perturbed):
+    name = "swin_mini_patch2_window4_28"
+    folder, _ = conversion.convert(name, perturbed(name), tmp_path / "out", image_size=(None, None))
+    _, certificate = targets.export(folder, ["onnx", "openvino"])
+    for record in certificate["targets"].values():
+        assert set(record["difference"]) == {"batch_1", "batch_3", "other_size"}
+        assert max(record["difference"].values()) <= 1e-5
+    model = artefacts.load_model(folder)
+    images = {side: np.random.default_rng(0).normal(size=(2, side, 30, 1)).astype("float32") for side in (9, 28, 53)}
+    for side, batch in images.items():
+        for file in ("model.onnx", "model.xml"):
+            ours = targets.run(folder / file, images=batch)["images"]
+            assert np.abs(ours - model.predict(batch, verbose=0)).max() <= 1e-5 * np.abs(ours).max(), (side, file)
+
+
+def test_a_file_that_differs_is_refused_and_nothing_is_kept(artefact, monkeypatch):
+    before = sorted(p.name for p in artefact.iterdir())
+    real = targets.saved_model.save
+
+    def lie(model, *arguments):
+        head = model.layers[-1]
+        weights = head.get_weights()
+        head.set_weights([w * 1.01 for w in weights])
+        real(model, *arguments)
+        head.set_weights(weights)
+
+    monkeypatch.setattr(targets.saved_model, "save", lie)
+    with pytest.raises(
+        swins.SwinsError, match=r"model.onnx must agree with Keras within 1e-05.*differs by .*nothing was kept"
+    ):
+        targets.export(artefact, ["onnx"])
+    assert sorted(p.name for p in artefact.iterdir()) == before
+    assert [p.name for p in artefact.parent.iterdir()] == ["artefact"]
+
+
+def test_what_cannot_be_made(converted, made, command, tmp_path, monkeypatch):
+    for arguments, text in (
+        (("--to", "litert", "--precision", "int8"), "int8 needs images to calibrate on: --images FOLDER"),
+        (("--to", "onnx", "--precision", "int8"), "onnx has no int8; it has float32, float16"),
+        (("--to", "onnx", "--images", tmp_path / "none"), "no such folder of images"),
+        (("--to", "onnx", "--images", tmp_path), "holds no images"),
+        (("--images", DATA), "--images and --precision are for --to onnx"),
+    ):
+        code, _, err = command("export", converted, *arguments)
+        assert code == 1 and text in err, err
+    code, _, err = command("export", made[0], "--to", "onnx")
+    assert code == 1 and "has model.onnx already; pass --overwrite" in err
+    with pytest.raises(swins.SwinsError, match="unknown target 'tfjs'"):
+        targets.export(converted, ["tfjs"])
+    monkeypatch.setattr("keras.backend.backend", lambda: "torch")
+    code, _, err = command("export", converted, "--to", "onnx")
+    assert code == 1 and "onnx is written under TensorFlow; Keras runs on torch" in err
+    monkeypatch.undo()
+    missing = importlib.metadata.PackageNotFoundError("openvino")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: (_ for _ in ()).throw(missing))
+    code, _, err = command("export", converted, "--to", "openvino")
+    assert code == 1 and "openvino needs openvino: pip install 'swins[openvino]'" in err
+
+
+def test_unreadable_images_among_many_are_named(converted, tmp_path, command, rng):
+    from PIL import Image
+
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (30, 30), "uint8")).save(tmp_path / f"{i}.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "labels.csv").write_text("file,label\n")
+    code, _, err = command("export", converted, "--to", "onnx", "--images", tmp_path)
+    assert code == 1 and "1 of 4 images cannot be read" in err and "broken.png" in err
+    assert not (converted / "model.onnx").exists()
+
+
+def test_bfloat16_models_are_exported_in_float32(converted):
+    model = artefacts.load_model(converted)
+    half = swins.SwinTransformer(**{**model.get_config(), "dtype": "mixed_bfloat16"})
+    half.set_weights(model.get_weights())
+    twin = targets.float32_twin(half)
+    assert twin.policy == "float32" and targets.float32_twin(model) is model
+    x = np.zeros((1, 28, 28, 1), "float32")
+    np.testing.assert_array_equal(twin(x), model(x))
+
+
+def test_the_committed_table_is_within_tolerance():
+    with open(ROOT / "in1k_eval" / "targets.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    full = [row for row in rows if not row["images"]]
+    assert {row["name"] for row in full} == {
+        "swin_tiny_patch4_window7_224",
+        "swinv2_tiny_window8_256",
+        "swin_s3_tiny_224",
+    }
+    assert len(full) == 9
+    assert all(max(float(row["batch_1"]), float(row["batch_3"])) <= 1e-5 for row in full)
+    embedded = [row for row in rows if row["images"]]
+    assert len(embedded) == sum(len(its.precisions) for its in targets.TARGETS.values())
+    for row in embedded:
+        assert row["images"] == "10000" and float(row["keras_top1"]) - float(row["top1"]) <= 0.01
+
+
+def test_the_card_lists_them(made, exported, tmp_path):
+    folder, certificate = made
+    certificate = {**certificate, "exports": artefacts.read_certificate(exported)["exports"]}
+    text = targets.card(artefacts.load_model(folder), json.loads(json.dumps(certificate)))
+    for name in certificate["targets"]:
+        assert f"| `{name}` | " in text
+    assert "512 images" in text and pathlib.Path(folder / "model.onnx").is_file()
