@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND ?= tensorflow
 
-.PHONY: demo test lint env lock parity sizes memory targets preprocessing tables clean
+.PHONY: demo test lint env lock parity sizes memory targets notebooks preprocessing tables clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
@@ -49,7 +49,10 @@ targets: env  ## ONNX, LiteRT and OpenVINO beside Keras -> in1k_eval/targets.csv
 preprocessing: env  ## our preprocessing against timm's on PHOTOS -> in1k_eval/preprocessing.csv
 	$(PY) in1k_eval/preprocessing.py $(PHOTOS)
 
-tables: env  ## write the generated tables of README.md
+notebooks: env  ## execute the notebooks and keep what they give (about 4 minutes)
+	$(PY) notebooks/run.py
+
+tables: env  ## write the generated tables of README.md and docs/
 	$(PY) in1k_eval/tables.py
 
 clean:

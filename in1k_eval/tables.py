@@ -1,4 +1,4 @@
-"""Write the generated tables of README.md from the files that hold their numbers: make tables.
+"""Write the generated tables of README.md and docs/ from the files that hold their numbers: make tables.
 
 A table lies between `<!-- table: NAME -->` and `<!-- end -->`.
 """
@@ -77,6 +77,18 @@ def preprocessing():
     return markdown(("protocol", "pixels", "photographs", "mean difference /255", "largest /255"), rows)
 
 
+def targets():
+    """Files for other runtimes beside Keras, from `make targets`."""
+    rows = []
+    for r in read("in1k_eval/targets.csv"):
+        difference = max(r["batch_1"], r["batch_3"], key=lambda text: float(text or 0)) or "-"
+        top1 = f"{float(r['top1']):.2%} ({float(r['keras_top1']):.2%})" if r["images"] else ""
+        same = f"{float(r['same_top1']):.2%}" if r["images"] else ""
+        size = f"{int(r['bytes']) / 2**20:.1f}"
+        rows.append((f"`{r['name']}`", r["target"], r["precision"], size, difference, top1, same))
+    return markdown(("name", "target", "precision", "MiB", "difference", "top-1 (Keras)", "same top-1"), rows)
+
+
 def results():
     """What was evaluated here, from in1k_eval/results.csv."""
     rows = [
@@ -86,7 +98,8 @@ def results():
     return markdown(("model", "data", "images", "top-1", "top-5", "date"), rows)
 
 
-TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results)}
+TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results, targets)}
+PAGES = ("README.md", "docs/runtimes.md")
 
 
 def regenerate(text):
@@ -96,5 +109,5 @@ def regenerate(text):
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(regenerate(readme.read_text()))
+    for page in (ROOT / name for name in PAGES):
+        page.write_text(regenerate(page.read_text()))

@@ -85,8 +85,8 @@ def grad_cam(model, images, classes=None, level=None):
         model: a Swin with a classifier.
         images: (B, height, width, C), normalised.
         classes: one class per image; by default the one with the largest logit.
-        level: "P2" to "P5", an output of a stage; by default the map that the pool averages, which in every paper is
-            the last one that still has places: after the final norm of V1 and V2, after the last block's norms of V2-CR.
+        level: "P2" to "P5", an output of a stage; by default the map that the pool averages: of V1 and
+            V2 after the final norm, of V2-CR after the last block's norms.
 
     Raises:
         SwinsError: no classifier, classes that it has not, or no such level.

@@ -1,15 +1,19 @@
-"""The README's Python runs as printed."""
+"""What the README and the pages of docs/ print runs as printed."""
 
 import pathlib
 import re
+import shlex
+import shutil
 
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
+from conftest import DATA, NAME, needs_tensorflow
 
 import swins
+from swins.convert import artefact as artefacts
 from swins.convert import pretrained
 from swins.export import run as exporting
+from swins.images import read_idx
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -47,16 +51,82 @@ def test_resize_lines(perturbed, monkeypatch):
     assert names["every"].input.shape == (None, None, None, 3)
 
 
+PAGES = README.parent / "docs"
+
+
+def run_page(name, names, command):
+    """Run the Python of a page as one program, and its `swins` lines in their places."""
+    for kind, code in re.findall(r"```(python|sh)\n(.*?)```", (PAGES / name).read_text(), re.DOTALL):
+        if kind == "python":
+            exec(code, names)
+        for line in code.splitlines() if kind == "sh" else ():
+            if line.startswith("swins "):
+                code, _, err = command(*shlex.split(line)[1:])
+                assert code == 0, f"{line}: {err}"
+    return names
+
+
+@pytest.fixture
+def fashion():
+    """48 prepared images, their classes, and the model's logits for them."""
+    pixels, labels = (read_idx(DATA / f"t10k-{kind}-ubyte.gz")[:48] for kind in ("images-idx3", "labels-idx1"))
+    return {"images": swins.preprocess(NAME)(list(pixels)), "labels": labels % 3, "pixels": pixels}
+
+
+def test_keras_page(perturbed, monkeypatch, tmp_path, rng, command):
+    from PIL import Image
+
+    monkeypatch.setattr(pretrained, "fetch", lambda name: perturbed("swin_tiny_patch4_window7_224"))
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(rng.integers(0, 256, (300, 400, 3), "uint8")).save("photo.jpg")
+    names = run_page("keras.md", {}, command)
+    assert names["again"].output.shape == (None, 37)
+    assert names["places"]["stage_1/block_1"].shape == names["cam"].shape == (1, 224, 224)
+    assert names["in1k"].output.shape == (None, 1000) and names["features"].output.shape == (None, 768)
+    assert (tmp_path / "photo_explained.png").is_file()
+
+
 @needs_tensorflow
 @pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")  # tensorflow_hub 0.16.1 imports it
 @pytest.mark.filterwarnings("ignore:.*declare_namespace:DeprecationWarning")  # pkg_resources again
-def test_hub_lines(exported, tmp_path, monkeypatch):
-    (tmp_path / "artefacts").mkdir()
-    (tmp_path / "artefacts" / "my_swin").symlink_to(exported)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:tf_keras")
+def test_tf_hub_page(checkpoint, fashion, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    names = {
-        "images": np.zeros((2, 28, 28, 1), "float32"),
-        "files": exporting.photographs((28, 28)),
-    }
-    exec(block("import tensorflow_hub"), names)
-    assert (names["logits"].shape, names["scores"].shape) == ((2, 10), (3, 10))
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "my_swin.safetensors").symlink_to(checkpoint)
+    names = {**fashion, "files": exporting.photographs((28, 28))}
+    names = run_page("tf-hub.md", names, command)
+    assert (names["logits"].shape, names["scores"].shape) == ((48, 10), (3, 10))
+    assert {"logits", "features", "attention_stage1_block3"} <= set(names["outputs"])
+    page = (tmp_path / "artefacts" / "README.md").read_text()
+    assert (
+        page.startswith("# Collection ")
+        and "[feature vector](./swin_mini_patch2_window4_28_fashion_mnist/model_fe.tar.gz)" in page
+    )
+
+
+@needs_tensorflow
+@pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated")
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
+def test_runtimes_page(converted, fashion, tmp_path, monkeypatch, command):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(converted, "artefacts/my_swin")
+    (tmp_path / "photographs").mkdir()
+    for i, pixels in enumerate(fashion["pixels"]):
+        Image.fromarray(pixels).save(f"photographs/{i}.png")
+    blocks = re.findall(r"```python\n(.*?)```", (PAGES / "runtimes.md").read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    run_page("runtimes.md", names := dict(fashion), command)
+    expected = artefacts.load_model(converted).predict(fashion["images"], verbose=0)
+    for code in blocks:  # each runtime's own logits
+        exec(code, names)
+        assert np.abs(names["logits"] - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_pages_are_reachable_and_whole():
+    for page in (README, *PAGES.glob("*.md"), README.parent / "hub_export" / "README.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+    assert all(f"docs/{page.name}" in README.read_text() for page in PAGES.glob("*.md"))

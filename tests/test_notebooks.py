@@ -1,0 +1,53 @@
+"""Every notebook runs top to bottom on the embedded model; the committed ones hold what they gave, and pictures."""
+
+import importlib.util
+
+import nbformat
+import pytest
+from conftest import ROOT, needs_tensorflow
+
+FOLDER = ROOT / "notebooks"
+PICTURES = {"classification": 2, "finetune": 2, "hub": 1, "convert_your_own": 1}
+SMALLER = {  # parameters set for the test
+    "classification": {"COUNT": 2},
+    "finetune": {"PER_CLASS": 20, "EPOCHS_FROZEN": 2, "EPOCHS_ALL": 1},
+    "hub": {"EPOCHS": 1},
+    "convert_your_own": {"DATA": None},
+}
+
+
+def runner():
+    spec = importlib.util.spec_from_file_location("run", FOLDER / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def pictures(notebook):
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_all_are_here():
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(PICTURES)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("name", PICTURES)
+def test_runs_top_to_bottom(name, request):
+    parameters = dict(SMALLER[name])
+    if name == "hub":
+        parameters["HANDLE"] = str(request.getfixturevalue("exported") / "saved_model")
+    notebook = runner().execute(FOLDER / f"{name}.ipynb", **parameters)
+    assert pictures(notebook) == PICTURES[name]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_committed_with_outputs_and_no_errors(name):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "google.colab" in code[0].source and "%pip install" in code[0].source
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run it: make notebooks"
+    assert pictures(notebook) == PICTURES[name]
+    assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
