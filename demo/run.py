@@ -55,7 +55,7 @@ def hub_logits(folder, test):
 
 def draw(model, prepared, pixels, labels, predicted):
     """A picture of attention, rollout and Grad-CAM over one image of each of six classes."""
-    names = class_names(model.variant.num_classes)
+    names = class_names(NAME)
     chosen = [int(np.flatnonzero(labels == c)[0]) for c in (9, 1, 2, 8, 5, 3)]
     titles = [f"{names[labels[i]]}\n-> {names[predicted[i]]}" for i in chosen]
     maps = explain.panels(model, prepared[chosen])

@@ -174,8 +174,7 @@ def explain_command(args):
     from swins import explain
     from swins.convert import artefact
     from swins.convert.load import create
-    from swins.images import open_image, prepare_all, preprocess
-    from swins.labels import class_names
+    from swins.images import preprocess, readable
 
     if pathlib.Path(args.model).exists():
         model, certificate = artefact.open_evaluated(args.model)
@@ -185,30 +184,16 @@ def explain_command(args):
     else:
         name, model = args.model, create(args.model, weights="pretrained")
     prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
-    good = []
-    for image in args.images:
-        try:
-            open_image(image)
-            good.append(image)
-        except SwinsError as error:
-            say(f"unreadable: {error}")
-    if not good or (len(good) < len(args.images) and not args.skip_unreadable):
+    good, unreadable = readable(args.images)
+    for text in unreadable:
+        say(f"unreadable: {text}")
+    if not good or (unreadable and not args.skip_unreadable):
         raise SwinsError(
-            f"{len(args.images) - len(good)} of {len(args.images)} images cannot be read (listed above); nothing was "
-            "drawn; mend or remove them, or pass --skip-unreadable"
+            f"{len(unreadable)} of {len(args.images)} images cannot be read (listed above); nothing was drawn; mend or "
+            "remove them, or pass --skip-unreadable"
         )
-    images = prepare_all(prepare, good)
-    try:
-        names = class_names(model.variant.num_classes)
-    except SwinsError:
-        names = [f"class {i}" for i in range(model.variant.num_classes)]
-    titles = [pathlib.Path(image).name for image in good]
-    if model.variant.num_classes:
-        logits = model.predict(images, verbose=0)
-        titles = [f"{title}\n{explain.top_classes(row, names)}" for title, row in zip(titles, logits, strict=True)]
-    pictures = [explain.cropped(prepare, image) for image in good]
-    explain.draw(pictures, explain.panels(model, images, args.kind), titles, args.output, name)
-    print("\n".join(" | ".join(title.splitlines()) for title in titles))
+    for title in explain.draw_files(model, name, prepare, good, args.output, args.kind):
+        print(" | ".join(title.splitlines()))
     print(f"wrote {args.output}")
 
 

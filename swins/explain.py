@@ -3,6 +3,8 @@
 Letters: B batch, (H, W) tokens of a feature map, N tokens of a window, K windows of an image.
 """
 
+import pathlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,6 +12,7 @@ from keras import ops
 from swins import attention
 from swins.errors import SwinsError
 from swins.images import open_image
+from swins.labels import class_names
 
 KINDS = ("attention", "rollout", "grad_cam")
 
@@ -172,8 +175,37 @@ def cropped(prepare, image):
     return np.asarray(prepare.crop(prepare.scale(open_image(image).convert(mode))))
 
 
+def names_of(model, name):
+    """Names of a model's classes: published ones where its name or their number tells, else "class 0", "class 1"."""
+    count = model.variant.num_classes
+    try:
+        names = class_names(name if "." in name else count)
+    except SwinsError:
+        names = []
+    return names if len(names) == count else [f"class {i}" for i in range(count)]
+
+
 def top_classes(logits, names, count=3):
     """ "golden retriever 93%" a line: the classes with the largest probabilities, for one row of logits."""
     probabilities = ops.convert_to_numpy(ops.softmax(logits))
     best = np.argsort(-probabilities)[:count]
     return "\n".join(f"{names[i].partition(',')[0]} {probabilities[i]:.0%}" for i in best)
+
+
+def draw_files(model, name, prepare, files, path, kinds=KINDS):
+    """Draw what a model looks at in image files, as a PNG -> a text per file: its name and, below, its best classes.
+
+    Args:
+        model: a Swin.
+        name: "architecture" or "architecture.tag", which tells the classes' names.
+        prepare: its Preprocess.
+        files: paths.
+        path: the PNG.
+        kinds: of KINDS.
+    """
+    images, titles = prepare(list(files)), [pathlib.Path(file).name for file in files]
+    if model.variant.num_classes:
+        names, logits = names_of(model, name), model.predict(images, verbose=0)
+        titles = [f"{title}\n{top_classes(row, names)}" for title, row in zip(titles, logits, strict=True)]
+    draw([cropped(prepare, file) for file in files], panels(model, images, kinds), titles, path, name)
+    return titles

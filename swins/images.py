@@ -174,23 +174,21 @@ def find_images(source):
     return found
 
 
-def prepare_all(prepare, images, skip=False):
-    """Prepare many images -> (n, H, W, C) float32.
-
-    Args:
-        prepare: a Preprocess.
-        images: what it takes.
-        skip: leave out those that cannot be read.
-
-    Raises:
-        SwinsError: if some cannot be read, naming up to five; or with `skip`, if none can.
-    """
-    prepared, unreadable = [], []
+def readable(images):
+    """Split images into those that can be read and what is said of the others -> (images, texts)."""
+    good, said = [], []
     for image in images:
         try:
-            prepared.append(prepare(image))
+            open_image(image)
+            good.append(image)
         except SwinsError as error:
-            unreadable.append(str(error))
-    if unreadable and not (skip and prepared):
-        raise SwinsError(f"{len(unreadable)} of {len(images)} images cannot be read: {'; '.join(unreadable[:5])}")
-    return np.stack(prepared)
+            said.append(str(error))
+    return good, said
+
+
+def prepare_all(prepare, images):
+    """Prepare many images -> (n, H, W, C) float32. Raises SwinsError if some cannot be read, naming up to five."""
+    good, said = readable(images)
+    if said:
+        raise SwinsError(f"{len(said)} of {len(images)} images cannot be read: {'; '.join(said[:5])}")
+    return prepare(good)

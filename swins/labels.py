@@ -8,6 +8,7 @@ from importlib import resources
 import numpy as np
 
 from swins.errors import SwinsError
+from swins.tags import find
 
 FASHION_MNIST = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 LISTS = {1000: "imagenet1k", 21841: "imagenet22k"}  # of heads with so many classes
@@ -19,27 +20,28 @@ def table(name):
     return [line.split("\t") for line in lines[1:]]
 
 
-def class_names(classes):
+def class_names(source):
     """Names of the classes of a published head, in order -> list of text.
 
     Args:
-        classes: how many: 1000 (ImageNet-1k), 21841 (ImageNet-22k, in Microsoft's order, which is not timm's list), or
-            10 (Fashion-MNIST, the embedded model's).
+        source: how many classes: 1000 (ImageNet-1k) or 21841 (ImageNet-22k, in Microsoft's order, which is not timm's
+            list); or the name of a published set of weights, "architecture.tag".
 
     Raises:
-        SwinsError: for other numbers.
+        SwinsError: for other numbers and names.
 
     Example:
     >>> class_names(1000)[207]
     'golden retriever'
     """
-    if classes == len(FASHION_MNIST):
-        return list(FASHION_MNIST)
-    if classes not in LISTS:
-        raise SwinsError(
-            f"names are known for {len(FASHION_MNIST)}, {', '.join(map(str, LISTS))} classes; got {classes}"
-        )
-    return [row[1] for row in table(LISTS[classes])]
+    if isinstance(source, str):
+        _, _, variant, weights = find(source)
+        if weights.dataset == "fashion-mnist":
+            return list(FASHION_MNIST)
+        source = variant.num_classes
+    if source not in LISTS:
+        raise SwinsError(f"names are known for {' and '.join(map(str, LISTS))} classes; got {source}")
+    return [row[1] for row in table(LISTS[source])]
 
 
 def imagenet1k_in_22k():

@@ -100,8 +100,8 @@ def region_ids(size, window, shift):
         ops.cast(ops.arange(side) >= side - m, "int32") + ops.cast(ops.arange(side) >= side - s, "int32")
         for side, m, s in zip(size, window, shift, strict=True)
     )
-    ids = 3 * rows[:, None] + columns[None, :]
-    return partition(ids[None, :, :, None], window)[:, :, 0]
+    ids = ops.reshape(3 * rows[:, None] + columns[None, :], (1, *size, 1))
+    return partition(ids, window)[:, :, 0]
 
 
 def shift_mask(size, window, shift):

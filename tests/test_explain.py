@@ -195,6 +195,8 @@ def test_the_command_draws_what_can_be_read(converted, pictures, command):
     arguments = (*good, pictures / "broken.png", "-m", converted, "-o", out, "--skip-unreadable", "--kind", "rollout")
     code, _, err = command("explain", *arguments)
     assert code == 0 and out.is_file() and "broken.png" in err
+    names = explain.names_of(artefacts.load_model(converted), "swin_mini_patch2_window4_28")
+    assert names[3] == "class 3", "ten classes of somebody's are not clothes"
     code, _, err = command("explain", good[0], "-m", "swin_tinny", "-o", out)
     assert code == 1 and "unknown variant 'swin_tinny': the closest are" in err
     code, _, err = command("explain", good[0], "-m", pictures / "none", "-o", out)

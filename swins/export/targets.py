@@ -229,6 +229,17 @@ def real_images(source, prepare, limit=AGREEMENT):
     return prepare_all(prepare, picked)
 
 
+def make(target, precision, source, path, calibration):
+    """Write one file from a SavedModel. Raises SwinsError with the end of what the converter says, if it cannot."""
+    try:
+        TARGETS[target].write(source, path, precision, calibration)
+    except SwinsError:
+        raise
+    except Exception as error:  # converters raise whatever a graph leads them to
+        said = " ".join(str(error).split())[-300:] or type(error).__name__
+        raise SwinsError(f"{path.name} cannot be made: {target}'s converter fails ({said})") from error
+
+
 def export(
     folder, targets, precisions=("float32",), images=None, output=None, *, overwrite=False, say=lambda text: None
 ):
@@ -262,7 +273,7 @@ def export(
             for target, precision in wanted:
                 path = partial / files_of(target, precision)[0]
                 say(f"writing {path.name}")
-                TARGETS[target].write(temporary, path, precision, calibration)
+                make(target, precision, temporary, path, calibration)
                 say(f"running {path.name} where swins is not")
                 record = check(model, certificate["name"], path, target, precision, real)
                 certificate.setdefault("targets", {})[path.name] = record
