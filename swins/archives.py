@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import hashlib
+import http.client
 import os
 import pathlib
 import shutil
@@ -28,7 +29,7 @@ def members(tar, name):
     """Members of an archive, none of which may be anything but a file or folder below it.
 
     Raises:
-        SwinsError: for absolute paths, `..`, links, devices, or more than LARGEST bytes.
+        SwinsError: for absolute paths, `..`, links, devices.
     """
     found = tar.getmembers()
     for member in found:
@@ -37,19 +38,17 @@ def members(tar, name):
             raise SwinsError(f"{name}: {member.name!r} would be written outside its folder; nothing was unpacked")
         if not (member.isreg() or member.isdir()):
             raise SwinsError(f"{name}: {member.name!r} is neither a file nor a folder; nothing was unpacked")
-    if sum(member.size for member in found) > LARGEST:
-        raise SwinsError(f"{name}: unpacks to more than {LARGEST:,} bytes; nothing was unpacked")
     return found
 
 
-def read_through(archive):
-    """Check the digest at the end of a gzip file, which tarfile does not read up to."""
+def read_through(archive, name):
+    """Check the digest at the end of a gzip file, which tarfile does not read up to, and its size."""
     size = 0
     with gzip.open(archive) as stream:
         while chunk := stream.read(CHUNK):
             size += len(chunk)
             if size > LARGEST:
-                return  # `members` will say so
+                raise SwinsError(f"{name}: unpacks to more than {LARGEST:,} bytes; nothing was unpacked")
 
 
 def unpack(archive, folder, name=None):
@@ -64,10 +63,12 @@ def unpack(archive, folder, name=None):
     partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
     try:
         try:
-            read_through(archive)
+            read_through(archive, name)
             with tarfile.open(archive, "r:gz") as tar:
                 tar.extractall(partial, members(tar, name), filter="data")
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
+            if isinstance(error, SwinsError):
+                raise
             raise SwinsError(f"{name}: not a tar.gz that can be unpacked ({first_line(error)})") from error
         if not (partial / "saved_model.pb").is_file():
             raise SwinsError(f"{name}: has no saved_model.pb at its root, so it is no SavedModel")
@@ -81,7 +82,7 @@ def unpack(archive, folder, name=None):
 
 
 def download(url, file):
-    """Fetch a tar.gz as TF-Hub's clients do, into an open file, and say how far it is on standard error.
+    """Fetch a tar.gz as TF-Hub's clients do, into an open file, and show how far it is.
 
     Raises:
         SwinsError: no such host or page, or a connection that breaks.
@@ -98,7 +99,7 @@ def download(url, file):
                 file.write(chunk)
                 done += len(chunk)
                 bar.update(done)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise SwinsError(
             f"{url}: cannot be fetched ({first_line(error)}); check the address and the network"
         ) from error

@@ -74,7 +74,7 @@ def verify_command(args):
         from swins.export import targets
 
         for name, record in targets.verify(args.folder).items():
-            print(f"  {name}: {target_text(record)}")
+            print(f"  {name}: {target_text(record) if record else 'its bytes are those certified; not run again'}")
 
 
 def eval_command(args):
@@ -119,7 +119,10 @@ def export_command(args):
     others = [target for target in args.to if target != "saved_model"]
     if not others and (args.images or args.precision):
         raise SwinsError("--images and --precision are for --to onnx, litert or openvino; a SavedModel has one form")
-    targets.plan(others, args.precision or ["float32"], args.images)  # before anything is made
+    if args.results and "saved_model" not in args.to:
+        raise SwinsError("--results is for SavedModels, whose card quotes it")
+    precisions = args.precision or ["float32"]
+    wanted = targets.plan(others, precisions, args.images, args.artefact, args.output, args.overwrite)
     source, output = args.artefact, args.output
     if "saved_model" in args.to:
         export_folder(source, output, args.overwrite, args.results)
@@ -128,14 +131,14 @@ def export_command(args):
         folder, certificate = targets.export(
             source,
             others,
-            args.precision or ["float32"],
+            precisions,
             args.images,
             output,
             overwrite=args.overwrite,
             say=say,
         )
         for name, record in certificate["targets"].items():
-            if record["target"] in others:
+            if (record["target"], record["precision"]) in wanted:
                 print(f"{folder / name}: {target_text(record)}")
 
 
@@ -162,10 +165,13 @@ def target_text(record):
 def collection_command(args):
     from swins.export.card import collection
 
-    text = collection(args.artefacts, args.title)
+    page = pathlib.Path(args.output or "README.md")
+    if args.output and page.exists() and not page.read_text(errors="replace").startswith("# Collection "):
+        raise SwinsError(f"{page} is no collection page, so it is not replaced; choose another with -o")
+    text = collection(args.artefacts, args.title, page.absolute().parent)
     if args.output:
-        pathlib.Path(args.output).write_text(text)
-        print(f"wrote {args.output}")
+        page.write_text(text)
+        print(f"wrote {page}")
     else:
         print(text, end="")
 
@@ -176,13 +182,20 @@ def explain_command(args):
     from swins.convert.load import create
     from swins.images import preprocess, readable
 
+    out = pathlib.Path(args.output)
+    if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
+        raise SwinsError(f"-o must name a .png in a folder that exists; got {out}")
+    if len(args.images) > explain.MOST:
+        raise SwinsError(f"at most {explain.MOST} images fit in a picture; got {len(args.images)}; draw several")
     if pathlib.Path(args.model).exists():
         model, certificate = artefact.open_evaluated(args.model)
-        name = certificate.get("name") or model.name
+        name = args.name or certificate.get("name") or model.name
     elif len(pathlib.Path(args.model).parts) > 1:
         raise SwinsError(f"{args.model}: neither an artefact, nor a .keras file, nor a variant's name")
     else:
         name, model = args.model, create(args.model, weights="pretrained")
+    if args.kind == ["grad_cam"] and not model.variant.num_classes:
+        raise SwinsError(f"{args.model} has no classifier, so there is no class for Grad-CAM to explain")
     prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
     good, unreadable = readable(args.images)
     for text in unreadable:
@@ -315,6 +328,7 @@ def parser():
     sub.add_argument(
         "-m", "--model", required=True, help="artefact folder, .keras file, or a name whose weights are published"
     )
+    sub.add_argument("--name", help="variant whose preprocessing and class names apply (default: recorded)")
     sub.add_argument("-o", "--output", required=True, metavar="PNG")
     sub.add_argument(
         "--kind",

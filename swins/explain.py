@@ -15,6 +15,7 @@ from swins.images import open_image
 from swins.labels import class_names
 
 KINDS = ("attention", "rollout", "grad_cam")
+MOST = 64  # images of a picture
 
 
 def rollout_step(block, x, relevance):
@@ -74,7 +75,7 @@ def jax_gradient(function, x):
 
 def torch_gradient(function, x):
     x = x.detach().requires_grad_()
-    function(x).backward()
+    function(x).backward(inputs=[x])  # and none of the weights'
     return x.grad
 
 
@@ -156,7 +157,7 @@ def draw(pictures, maps, titles, path=None, note=""):
     axes = figure.subplots(len(pictures), len(maps) + 1, squeeze=False)
     for i, (row, picture, title) in enumerate(zip(axes, pictures, titles, strict=True)):
         row[0].imshow(picture, cmap="gray")
-        row[0].set_title(title, fontsize=8)
+        row[0].set_title(title, fontsize=8, parse_math=False)
         for axis, (name, values) in zip(row[1:], maps.items(), strict=True):
             axis.imshow(picture, cmap="gray")
             axis.imshow(values[i], cmap="inferno", alpha=0.6, vmin=0, vmax=max(float(values[i].max()), 1e-6))

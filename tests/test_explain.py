@@ -195,6 +195,9 @@ def test_the_command_draws_what_can_be_read(converted, pictures, command):
     arguments = (*good, pictures / "broken.png", "-m", converted, "-o", out, "--skip-unreadable", "--kind", "rollout")
     code, _, err = command("explain", *arguments)
     assert code == 0 and out.is_file() and "broken.png" in err
+    for wrong in (pictures / "out.txt", pictures / "none" / "out.png"):
+        code, _, err = command("explain", good[0], "-m", converted, "-o", wrong)
+        assert code == 1 and "must name a .png in a folder that exists" in err
     names = explain.names_of(artefacts.load_model(converted), "swin_mini_patch2_window4_28")
     assert names[3] == "class 3", "ten classes of somebody's are not clothes"
     code, _, err = command("explain", good[0], "-m", "swin_tinny", "-o", out)

@@ -1,6 +1,7 @@
 """Exports: loaded and trained where swins is not, compared, packed, described; refused when they lie."""
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -207,3 +208,30 @@ def test_only_tensorflow_writes_saved_models(monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(SwinsError, match="SavedModel is written under TensorFlow; Keras runs on jax"):
         saved_model.require_tensorflow()
+
+
+def test_a_collection_links_what_is_there_and_replaces_nothing_else(exported, tmp_path, command):
+    page = tmp_path / "page.md"
+    code, _, err = command("collection", exported, "-o", page)
+    assert code == 0, err
+    links = re.findall(r"\]\(([^)h][^)]*)\)", page.read_text())
+    assert len(links) == 2 and all((tmp_path / link).is_file() for link in links)
+    assert "| 28x28 | 0.5 | not measured |" in page.read_text()
+    code, _, _ = command("collection", exported, "-o", page)
+    assert code == 0
+    page.write_text("mine")
+    code, _, err = command("collection", exported, "-o", page)
+    assert code == 1 and "is no collection page, so it is not replaced" in err and page.read_text() == "mine"
+
+
+def test_nan_is_no_agreement(exported, monkeypatch):
+    real = run.run_elsewhere
+
+    def wrong(*arguments):
+        outputs = real(*arguments)
+        outputs["saved_model"]["all_outputs/features"][0, 0] = np.nan
+        return outputs
+
+    monkeypatch.setattr(run, "run_elsewhere", wrong)
+    with pytest.raises(SwinsError, match="must agree with Keras"):
+        run.verify_exports(exported)

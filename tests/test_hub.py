@@ -219,6 +219,25 @@ def test_static_hosts_and_tfhubs_protocol_serve_both_loaders(exported, tmp_path,
     assert not list((tmp_path / "cache").glob(".*"))
 
 
+def test_a_transfer_that_breaks_off_is_told_and_leaves_nothing(exported, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    body = (exported / "model.tar.gz").read_bytes()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:1000])
+
+        def log_message(self, *_):
+            pass
+
+    with server(Handler) as address, pytest.raises(swins.SwinsError, match=r"cannot be fetched|bytes were announced"):
+        swins.HubLayer(address + "/model.tar.gz")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_archives_are_layers_too(exported, tmp_path, monkeypatch):
     monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
     layer = swins.HubLayer(exported / "model_fe.tar.gz")
@@ -245,6 +264,7 @@ HOSTILE = {
     "device": [member("null", kind=tarfile.CHRTYPE)],
     "pipe": [member("pipe", kind=tarfile.FIFOTYPE)],
 }
+STRANGE = {"name with NUL": {"path": "a\0b"}, "time nan": {"mtime": "nan"}, "time beyond": {"mtime": "1e400"}}
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -258,6 +278,17 @@ def test_hostile_archives_write_nothing(case, tmp_path):
         archives.unpack(archive, tmp_path / "out" / "model")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["in", "model.tar.gz", "out"]
     assert not pathlib.Path("/tmp/swins_escape").exists()
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_strange_headers_are_refused(case, tmp_path):
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info, content = member("saved_model.pb")
+        info.pax_headers = STRANGE[case]
+        tar.addfile(info, content)
+    with pytest.raises(swins.SwinsError, match=r"cannot|can be unpacked|no saved_model.pb"):
+        archives.unpack(tmp_path / "model.tar.gz", tmp_path / "out" / "model")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_archives_too_large_to_unpack(tmp_path, monkeypatch):
@@ -299,8 +330,9 @@ def test_what_is_no_model_of_ours(converted, tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "theirs"))
     with pytest.raises(swins.SwinsError, match="not a reusable SavedModel"):
         swins.HubLayer(tmp_path / "theirs")
-    with pytest.raises(swins.SwinsError, match="cannot be fetched"):
-        swins.HubLayer("http://127.0.0.1:9/model.tar.gz")
+    for address in ("http://127.0.0.1:9/model.tar.gz", "http://127.0.0.1:x/a.tar.gz", "http://127.0.0.1/a b.tar.gz"):
+        with pytest.raises(swins.SwinsError, match="cannot be fetched"):
+            swins.HubLayer(address)
 
 
 def test_other_backends_are_told(exported, monkeypatch):

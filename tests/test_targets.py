@@ -72,14 +72,16 @@ def test_names_and_open_sides_of_onnx(made):
 
 def test_verify_runs_them_again_and_sees_a_changed_file(made, tmp_path, command):
     folder = shutil.copytree(made[0], tmp_path / "artefact")
-    for file in {*folder.glob("*float16*"), *folder.glob("*int8*"), *folder.glob("*.xml"), *folder.glob("*.bin")}:
+    for file in {*folder.glob("*float16*"), *folder.glob("*int8_d*"), *folder.glob("*.xml"), *folder.glob("*.bin")}:
         file.unlink()
     certificate = artefacts.read_certificate(folder)
-    certificate["targets"] = {name: certificate["targets"][name] for name in ("model.onnx", "model.tflite")}
+    kept = ("model.onnx", "model.tflite", "model_int8.tflite")
+    certificate["targets"] = {name: certificate["targets"][name] for name in kept}
     artefacts.write_json(folder / artefacts.CERTIFICATE, certificate)
     code, out, err = command("verify", folder)
     assert code == 0, err
     assert "model.onnx: 2" in out and "onnxruntime" in out
+    assert "model_int8.tflite: its bytes are those certified; not run again" in out
     (folder / "model.onnx").write_bytes(b"other")
     code, _, err = command("verify", folder)
     assert code == 1 and "model.onnx is not the file that was certified" in err
@@ -127,10 +129,17 @@ def test_what_cannot_be_made(converted, made, command, tmp_path, monkeypatch):
         (("--to", "onnx", "--images", tmp_path / "none"), "no such folder of images"),
         (("--to", "onnx", "--images", tmp_path), "holds no images"),
         (("--images", DATA), "--images and --precision are for --to onnx"),
+        (("--to", "onnx", "--results", "x.csv"), "--results is for SavedModels"),
+        (
+            ("--to", "saved_model", "onnx", "--images", tmp_path / "none", "-o", tmp_path / "o"),
+            "no such folder of images",
+        ),
+        (("--to", "onnx", "-o", converted / "below"), "is copied there; choose a folder beside it"),
     ):
         code, _, err = command("export", converted, *arguments)
         assert code == 1 and text in err, err
-    code, _, err = command("export", made[0], "--to", "onnx")
+    assert not (tmp_path / "o").exists() and not (converted / "below").exists()
+    code, _, err = command("export", made[0], "--to", "saved_model", "onnx")
     assert code == 1 and "has model.onnx already; pass --overwrite" in err
     with pytest.raises(swins.SwinsError, match="unknown target 'tfjs'"):
         targets.export(converted, ["tfjs"])
@@ -156,7 +165,26 @@ def test_unreadable_images_among_many_are_named(converted, tmp_path, command, rn
     assert not (converted / "model.onnx").exists()
 
 
-def test_bfloat16_models_are_exported_in_float32(converted):
+@pytest.mark.parametrize("bad", [np.nan, 1.0])
+def test_one_wrong_number_is_enough(converted, artefact, monkeypatch, bad):
+    real = targets.run
+
+    def wrong(path, **batches):
+        outputs = real(path, **batches)
+        outputs["batch_3"][2, 1] += bad
+        return outputs
+
+    monkeypatch.setattr(targets, "run", wrong)
+    (artefact / "old").mkdir()
+    (artefact / "old" / "model.onnx").write_text("mine")
+    with pytest.raises(swins.SwinsError, match="must agree with Keras"):
+        targets.export(artefact, ["onnx"])
+    monkeypatch.undo()
+    targets.export(artefact, ["onnx"])
+    assert (artefact / "old" / "model.onnx").read_text() == "mine"
+
+
+def test_bfloat16_models_have_a_float32_twin(converted):
     model = artefacts.load_model(converted)
     half = swins.SwinTransformer(**{**model.get_config(), "dtype": "mixed_bfloat16"})
     half.set_weights(model.get_weights())

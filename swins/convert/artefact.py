@@ -93,6 +93,20 @@ def writing(target, overwrite=False):
         raise
 
 
+def refuse_completing(source, target, made, overwrite):
+    """Raise SwinsError if `completing` would lose something: an existing target, or files that it would make."""
+    source, target = pathlib.Path(source), pathlib.Path(target)
+    sweep(target)
+    if source.resolve() in target.resolve().parents:
+        raise SwinsError(f"{target} lies in {source}, which is copied there; choose a folder beside it with -o")
+    if target.absolute() != source.absolute():
+        refuse(target, overwrite)
+        return
+    there = sorted(name for name in made if (source / name).exists())
+    if there and not overwrite:
+        raise SwinsError(f"{source} has {', '.join(there)} already; pass --overwrite, or another folder with -o")
+
+
 @contextlib.contextmanager
 def completing(source, target, made, overwrite=False):
     """Give a temporary copy of an artefact to add files to; rename it into place if the block ends well.
@@ -108,15 +122,13 @@ def completing(source, target, made, overwrite=False):
     """
     source, target = pathlib.Path(source), pathlib.Path(target)
     certificate = read_certificate(source)
-    sweep(target)
-    in_place = target.absolute() == source.absolute()
-    there = sorted(name for name in made if (source / name).exists())
-    if in_place and there and not overwrite:
-        raise SwinsError(f"{source} has {', '.join(there)} already; pass --overwrite, or another folder with -o")
-    if not in_place:
-        refuse(target, overwrite)
-    with writing(target, overwrite or in_place) as partial:
-        shutil.copytree(source, partial, dirs_exist_ok=True, ignore=lambda _, names: set(made) & set(names))
+    refuse_completing(source, target, made, overwrite)
+
+    def left_out(at, names):
+        return set(made) & set(names) if pathlib.Path(at) == source else ()
+
+    with writing(target, overwrite or target.absolute() == source.absolute()) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True, ignore=left_out)
         if checkpoints.sha256(partial / MODEL) != certificate["model"]["sha256"]:
             raise SwinsError(f"{source}: {MODEL} is not the file that was certified; convert again")
         yield partial

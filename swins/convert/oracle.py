@@ -24,10 +24,11 @@ class Reference:
     """A process of `reference.py`, started when it is asked; it leaves when it is idle or we are gone."""
 
     def __init__(self):
-        self.process, self.lock = None, threading.Lock()
+        self.process, self.owner, self.lock = None, None, threading.Lock()
         atexit.register(self.stop)
 
     def start(self):
+        self.owner = os.getpid()
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(REFERENCE)],
             stdin=subprocess.PIPE,
@@ -39,9 +40,9 @@ class Reference:
         )
 
     def stop(self):
-        """End the process and its children, whatever they are at."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
+        """End the process and its children, whatever they are at; a fork of ours leaves it to us."""
+        if self.process is not None and self.owner == os.getpid():
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it is gone, as macOS says it
                 os.killpg(self.process.pid, signal.SIGKILL) if FORKS else self.process.kill()
             self.process.communicate()
         self.process = None
@@ -51,10 +52,10 @@ class Reference:
         with self.lock:
             try:
                 for _ in range(2):  # the second to a new process, if the first left in the meantime
-                    if self.process is None:
+                    if self.process is None or self.owner != os.getpid():
                         self.start()
-                    with contextlib.suppress(BrokenPipeError):
-                        self.process.stdin.write(json.dumps(request) + "\n")
+                    with contextlib.suppress(BrokenPipeError, json.JSONDecodeError):
+                        self.process.stdin.write(json.dumps({**request, "cwd": os.getcwd()}) + "\n")
                         self.process.stdin.flush()
                         if line := self.process.stdout.readline():
                             return json.loads(line)

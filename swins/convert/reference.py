@@ -221,8 +221,9 @@ COMMANDS = {f.__name__: f for f in (read, forward, perturb, transform)}
 
 
 def answer(request):
-    """Run one request -> the answer, a dict."""
+    """Run one request, in the folder that it comes from -> the answer, a dict."""
     try:
+        os.chdir(request["cwd"])
         COMMANDS[request["command"]](request)
     except Refusal as refusal:
         return {"error": str(refusal)}
@@ -258,7 +259,8 @@ def requests():
 
 
 if __name__ == "__main__":
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
     with contextlib.suppress(Exception):  # each request will say so
         import timm  # noqa: F401  once, for all children
     run = in_a_child if FORKS else answer

@@ -1,6 +1,7 @@
 """The model card of an artefact, in the format of Kaggle Models and TF-Hub, and the page that lists several."""
 
 import csv
+import os
 import pathlib
 import string
 from importlib import resources
@@ -10,6 +11,13 @@ from swins.errors import SwinsError
 from swins.plans import ANY
 from swins.tags import find
 
+BYTES = string.Template(
+    '$output = model.signatures["serving_bytes"](image_bytes=files)["$output"]  # JPEG or PNG files, prepared inside\n'
+)
+PREPARE = string.Template(
+    "Normalise with mean $mean and standard deviation $std (pixels from 0 to 1); sizes and crops are those of timm's\n"
+    "evaluation."
+)
 EXPORTED = {"saved_model": "classifier", "saved_model_fe": "feature vector"}
 
 
@@ -71,7 +79,8 @@ def card(model, certificate):
     headless = not model.variant.num_classes
     archives = [f"{part}/`, `{archive_name(part)}" for part in exports]
     template = string.Template(resources.files("swins.export").joinpath("card.md").read_text())
-    variant = model.variant
+    variant, output = model.variant, "features" if headless else "logits"
+    decodes = "serving_bytes" in next(iter(exports.values()))
     height, width = ("height", "width") if variant.image_size == ANY else variant.image_size
     return template.substitute(
         handle=name.replace(".", "_"),
@@ -96,8 +105,8 @@ def card(model, certificate):
         worst_block=f"{certificate['worst_block']:.1e}",
         hub_diff=f"{max(e['call'] for e in exports.values()):.1e}",
         accuracy=accuracy(name, certificate),
-        mean=", ".join(map(str, weights.mean)),
-        std=", ".join(map(str, weights.std)),
+        bytes=BYTES.substitute(output=output) if decodes else "",
+        prepare=PREPARE.substitute(mean=weights.mean, std=weights.std) if decodes else "No preprocessing is published.",
         files="\n".join(
             [
                 *(
@@ -109,12 +118,17 @@ def card(model, certificate):
         ),
         part=next(iter(exports)),
         archive=archive_name(next(iter(exports))),
-        output="features" if headless else "logits",
+        output=output,
     )
 
 
-def collection(folders, title):
+def collection(folders, title, place):
     """A page that lists exported artefacts, in the format of TF-Hub's and Kaggle's collections -> text.
+
+    Args:
+        folders: the artefacts.
+        title: of the page.
+        place: the folder where the page will lie, from which it links.
 
     Raises:
         SwinsError: for a folder without exports.
@@ -124,16 +138,15 @@ def collection(folders, title):
         certificate = read_certificate(folder)
         if "exports" not in certificate:
             raise SwinsError(f"{folder}: has no exports to list; run `swins export {folder}` first")
-        name, handle = certificate["name"], certificate["name"].replace(".", "_")
+        name, link = certificate["name"], pathlib.Path(os.path.relpath(folder, place)).as_posix()
         published, measured = published_row(name), certificate.get("measured")
         top1 = "not measured"
         if published:
             top1 = f"{published['timm_top1']} (published)"
         if measured:
             top1 = f"{float(measured['top1']):.2%} ({measured['dataset']}, measured)"
-        _, _, variant, _ = find(name)
-        size = "x".join(map(str, variant.image_size))
-        links = " ".join(f"[{EXPORTED[part]}](./{handle}/{archive_name(part)})" for part in certificate["exports"])
+        size = "any" if None in certificate["image_size"] else "x".join(map(str, certificate["image_size"]))
+        links = " ".join(f"[{EXPORTED[part]}]({link}/{archive_name(part)})" for part in certificate["exports"])
         rows.append(f"| `{name}` | {size} | {certificate['parameters']['keras'] / 1e6:.1f} | {top1} | {links} |")
     text = resources.files("swins.export").joinpath("collection.md").read_text()
     return string.Template(text).substitute(title=title, rows="\n".join(rows))

@@ -25,7 +25,9 @@ def run(folder, images, encoded, out):
         served = [y.numpy() for y in model.signatures["serving_bytes"](image_bytes=tf.constant(encoded)).values()]
     complete = {}
     if "all_outputs" in model.signatures:
-        complete = {f"all_outputs/{k}": y.numpy() for k, y in model.signatures["all_outputs"](images=images).items()}
+        complete = {
+            f"all_outputs/{k}": y.numpy() for k, y in model.signatures["all_outputs"](images=images[:1]).items()
+        }
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.square(model(images, training=True)))
     gradients = tape.gradient(loss, model.trainable_variables)

@@ -90,14 +90,15 @@ def check(model, prepare, folder, parts, name):
             record["pixels_from_pillow"] = pixels
         complete = {k.removeprefix("all_outputs/"): y for k, y in out.items() if k.startswith("all_outputs/")}
         if complete:
-            wanted = saved_model.everything(model)(images)
+            wanted = saved_model.everything(model)(images[:1])  # attention weights are large
             if set(wanted) != set(complete):
                 raise SwinsError(f"{name}: all_outputs must be {sorted(wanted)}; got {sorted(complete)}")
-            worst = max(difference(complete[k], np.asarray(y))["relative"] for k, y in wanted.items())
-            record["all_outputs"] = worst
+            each = [difference(complete[k], np.asarray(y))["relative"] for k, y in wanted.items()]
+            record["all_outputs"] = float(np.max(each))  # NaN if any is
         if out["swins"]:
             raise SwinsError(f"{name}: {part} must be checked without swins, and it was imported")
-        if max(record.get(k, 0) for k in ("call", "serving_default", "serving_bytes", "all_outputs")) > TOLERANCE:
+        compared = ("call", "serving_default", "serving_bytes", "all_outputs")
+        if not all(record.get(k, 0.0) <= TOLERANCE for k in compared):  # NaN is not
             raise SwinsError(f"{name}: {part} must agree with Keras within {TOLERANCE:g}; got {record}")
         if not int(out["gradients"]) == int(out["trainable"]) == len(reference.trainable_variables):
             raise SwinsError(f"{name}: every trainable variable of {part} must get a gradient; got {record}")

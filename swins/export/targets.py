@@ -194,7 +194,7 @@ def check(model, name, path, target, precision, images):
         "top1_agreement": None if images is None else agreement(outputs["images"], expected["images"]),
         "images": 0 if images is None else len(images),
     }
-    if not max(differences.values()) <= TOLERANCES[precision]:
+    if not all(d <= TOLERANCES[precision] for d in differences.values()):  # NaN is not
         raise SwinsError(
             f"{name}: {path.name} must agree with Keras within {TOLERANCES[precision]:g} of the largest output; "
             f"differs by {', '.join(f'{d:.1e} ({k})' for k, d in differences.items())}; nothing was kept"
@@ -202,8 +202,8 @@ def check(model, name, path, target, precision, images):
     return record
 
 
-def plan(targets, precisions, images):
-    """[(target, precision)] to make. Raises SwinsError for what does not exist, is missing, or needs images."""
+def plan(targets, precisions, images=None, source=None, output=None, overwrite=False):
+    """[(target, precision)] to make. Raises SwinsError for what cannot be made, before anything is."""
     for target in targets:
         if target not in TARGETS:
             raise unknown_name("target", target, ["saved_model", *TARGETS])
@@ -217,7 +217,14 @@ def plan(targets, precisions, images):
                 raise SwinsError(f"{target} has no {precision}; it has {offered}")
     if "int8" in precisions and images is None:
         raise SwinsError("int8 needs images to calibrate on: --images FOLDER")
-    return [(target, precision) for target in targets for precision in precisions]
+    wanted = [(target, precision) for target in targets for precision in precisions]
+    if wanted and images is not None:
+        find_images(images)
+    if source is not None:
+        artefact.read_certificate(source)
+        made = [file for pair in wanted for file in files_of(*pair)]
+        artefact.refuse_completing(source, output or source, made, overwrite)
+    return wanted
 
 
 def real_images(source, prepare, limit=AGREEMENT):
@@ -258,7 +265,7 @@ def export(
         SwinsError: a target that cannot be made here, images that cannot be read, or a file that does not give the
             model's numbers; nothing is then kept.
     """
-    wanted = plan(targets, precisions, images)
+    wanted = plan(targets, precisions, images, folder, output, overwrite)
     source = pathlib.Path(folder)
     certificate = artefact.read_certificate(source)
     made = [file for pair in wanted for file in files_of(*pair)]
@@ -284,7 +291,7 @@ def export(
 
 
 def verify(folder):
-    """Run an artefact's ONNX, LiteRT and OpenVINO files again -> {file: record}.
+    """Run an artefact's ONNX, LiteRT and OpenVINO files again -> {file: record, or None for int8: only its bytes}.
 
     Raises:
         SwinsError: if one is not the file that was certified, or differs from the model.
@@ -301,7 +308,7 @@ def verify(folder):
         target, precision = recorded["target"], recorded["precision"]
         versions_of(target)
         if precision == "int8":  # judged on real images alone, which are not kept
-            records[name] = recorded
+            records[name] = None
         else:
             records[name] = check(model, certificate["name"], folder / name, target, precision, None)
     return records

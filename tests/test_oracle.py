@@ -1,0 +1,97 @@
+"""The PyTorch reference as a process that stays: what it is asked from where, when it is gone, and when it is noisy."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import NAME
+
+from swins.convert import checkpoint as checkpoints
+from swins.convert import oracle
+from swins.errors import SwinsError
+
+WRITE = "import torch, sys; torch.save({'norm.weight': torch.full((3,), float(sys.argv[2]))}, sys.argv[1])"
+
+
+def test_relative_paths_are_of_the_caller(tmp_path, monkeypatch):
+    for value in (1, 2):
+        (tmp_path / str(value)).mkdir()
+        subprocess.run([sys.executable, "-c", WRITE, str(tmp_path / str(value) / "m.pth"), str(value)], check=True)
+    for value in (1, 2, 1):
+        monkeypatch.chdir(tmp_path / str(value))
+        assert checkpoints.read_pickled("m.pth")["norm.weight"].tolist() == [value] * 3
+
+
+def test_one_process_answers_until_it_is_killed(checkpoint):
+    def ask():
+        with oracle.ask("read", file=str(checkpoint)) as results:
+            assert list(results.iterdir())
+        return oracle.THE_REFERENCE.process.pid
+
+    first = ask()
+    assert ask() == first
+    os.kill(first, signal.SIGKILL)
+    time.sleep(0.2)
+    assert ask() != first
+
+
+def test_an_interrupted_request_leaves_nothing_for_the_next(checkpoint, monkeypatch):
+    reference = oracle.Reference()
+    reference.start()
+
+    class Interrupted:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __getattr__(self, name):
+            return getattr(self.stream, name)
+
+        def readline(self):
+            raise KeyboardInterrupt
+
+    real = reference.process
+    monkeypatch.setattr(real, "stdout", Interrupted(real.stdout))
+    with pytest.raises(KeyboardInterrupt):
+        reference.ask({"command": "read", "out": "/nowhere", "file": str(checkpoint)})
+    assert reference.process is None and real.poll() is not None
+
+
+def test_a_crash_is_told(tmp_path):
+    with pytest.raises(SwinsError, match=r"(?s)the PyTorch reference failed: .*KeyError"), oracle.ask("forward"):
+        pass
+
+
+FORK = """
+import os, sys
+from swins.convert import oracle
+oracle.THE_REFERENCE.start()
+if not os.fork():
+    sys.exit()
+os.wait()
+assert oracle.THE_REFERENCE.process.poll() is None, "a fork of ours stopped it"
+"""
+
+
+def test_forks_leave_it_alone():
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120)
+
+
+NOISE = """
+import sys
+import numpy as np
+from swins.convert import oracle
+from swins.tags import find
+name, file = sys.argv[1:]
+x = np.zeros((1, 28, 28, 1), "float32")
+print(oracle.forward(file, name.partition(".")[0], find(name)[2], x)["logits"].shape)
+"""
+
+
+def test_what_libraries_print_is_no_answer(checkpoint):
+    environment = {**os.environ, "ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1", "MKL_VERBOSE": "1"}
+    command = [sys.executable, "-c", NOISE, NAME, str(checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0 and "(1, 10)" in done.stdout, done.stderr
