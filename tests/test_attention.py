@@ -59,13 +59,3 @@ def test_what_is_looked_at_lies_on_its_own_token(model, name, spot):
         block.set_weights(saved)
     assert received.shape == (14, 14)
     assert np.unravel_index(received.argmax(), received.shape) == spot
-
-
-def test_drawing(model, rng, tmp_path):
-    from PIL import Image
-
-    images = rng.standard_normal((2, 28, 28, 3), dtype="float32")
-    pixels = rng.integers(0, 256, (2, 28, 28, 3), "uint8")
-    attention.draw(model, images, pixels, ["one", "two"], tmp_path / "a.png", shown=("stage_0/block_1",))
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size[0] > 200 and len(set(picture.convert("L").tobytes())) > 20

@@ -88,6 +88,9 @@ def test_list_and_forward_pass(python):
         (("convert", "-m", "swin_tiny_patch4_window7_224", "--checkpoint", "x.safetensors"), "swins[pretrained]"),
         (("convert", "--to-torch", "mini.keras", "-o", "y.safetensors"), "swins[pretrained]"),
         (("eval", "mini.keras", "--data", "data"), "swins[eval]"),
+        (("export", "artefact", "--to", "onnx"), "swins[onnx]"),
+        (("export", "artefact", "--to", "litert"), "swins[litert]"),
+        (("export", "artefact", "--to", "openvino"), "swins[openvino]"),
     ],
 )
 def test_missing_packages_are_named_with_their_extra(python, arguments, extra):
@@ -104,9 +107,9 @@ def test_missing_packages_are_named_with_their_extra(python, arguments, extra):
 
 def test_missing_pillow_and_matplotlib(python):
     script = (
-        "import numpy as np, swins; from swins import attention\n"
+        "import numpy as np, swins; from swins import explain\n"
         "for f in (lambda: swins.preprocess('swin_tiny_patch4_window7_224')(np.zeros((9, 9, 3), 'uint8')),\n"
-        "          lambda: attention.draw(None, None, None, None, None)):\n"
+        "          lambda: explain.draw([], {}, [])):\n"
         "    try: f()\n"
         "    except swins.SwinsError as error: print(error)"
     )
