@@ -165,23 +165,30 @@ def test_unreadable_images_among_many_are_named(converted, tmp_path, command, rn
     assert not (converted / "model.onnx").exists()
 
 
-@pytest.mark.parametrize("bad", [np.nan, 1.0])
-def test_one_wrong_number_is_enough(converted, artefact, monkeypatch, bad):
+def test_nan_is_no_agreement(artefact, monkeypatch):
     real = targets.run
 
     def wrong(path, **batches):
         outputs = real(path, **batches)
-        outputs["batch_3"][2, 1] += bad
+        outputs["batch_3"][2, 1] = np.nan
         return outputs
 
     monkeypatch.setattr(targets, "run", wrong)
-    (artefact / "old").mkdir()
-    (artefact / "old" / "model.onnx").write_text("mine")
     with pytest.raises(swins.SwinsError, match="must agree with Keras"):
         targets.export(artefact, ["onnx"])
-    monkeypatch.undo()
-    targets.export(artefact, ["onnx"])
+
+
+def test_completing_keeps_what_lies_deeper(artefact):
+    (artefact / "old").mkdir()
+    for place in (artefact, artefact / "old"):
+        (place / "model.onnx").write_text("mine")
+    with pytest.raises(swins.SwinsError, match=r"has model.onnx already"):
+        artefacts.completing(artefact, artefact, ["model.onnx"]).__enter__()
+    with artefacts.completing(artefact, artefact, ["model.onnx"], overwrite=True) as partial:
+        assert not (partial / "model.onnx").exists()
+        (partial / "model.onnx").write_text("new")
     assert (artefact / "old" / "model.onnx").read_text() == "mine"
+    assert (artefact / "model.onnx").read_text() == "new"
 
 
 def test_bfloat16_models_have_a_float32_twin(converted):
