@@ -326,7 +326,10 @@ def parser():
     sub = commands.add_parser("explain", help="draw what a model looks at: attention, rollout, Grad-CAM")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument(
-        "-m", "--model", required=True, help="artefact folder, .keras file, or a name whose weights are published"
+        "-m",
+        "--model",
+        default="swin_tiny_patch4_window7_224.ms_in1k",
+        help="artefact folder, .keras file, or a name whose weights are published (default: %(default)s)",
     )
     sub.add_argument("--name", help="variant whose preprocessing and class names apply (default: recorded)")
     sub.add_argument("-o", "--output", required=True, metavar="PNG")

@@ -61,7 +61,7 @@ def run_page(name, names, command):
             exec(code, names)
         for line in code.splitlines() if kind == "sh" else ():
             if line.startswith("swins "):
-                code, _, err = command(*shlex.split(line)[1:])
+                code, _, err = command(*shlex.split(line, comments=True)[1:])
                 assert code == 0, f"{line}: {err}"
     return names
 
