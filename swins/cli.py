@@ -178,7 +178,8 @@ def collection_command(args):
 
 def explain_command(args):
     from swins import explain
-    from swins.convert import artefact
+    from swins.convert import artefact, identify
+    from swins.convert import checkpoint as checkpoints
     from swins.convert.load import create
     from swins.images import preprocess, readable
 
@@ -187,11 +188,15 @@ def explain_command(args):
         raise SwinsError(f"-o must name a .png in a folder that exists; got {out}")
     if len(args.images) > explain.MOST:
         raise SwinsError(f"at most {explain.MOST} images fit in a picture; got {len(args.images)}; draw several")
-    if pathlib.Path(args.model).exists():
+    path = pathlib.Path(args.model)
+    if path.is_file() and path.suffix != ".keras":
+        name = args.name or identify.the_variant(checkpoints.read(path))
+        model = create(name, weights=path)
+    elif path.exists():
         model, certificate = artefact.open_evaluated(args.model)
         name = args.name or certificate.get("name") or model.name
-    elif len(pathlib.Path(args.model).parts) > 1:
-        raise SwinsError(f"{args.model}: neither an artefact, nor a .keras file, nor a variant's name")
+    elif len(path.parts) > 1:
+        raise SwinsError(f"{args.model}: neither an artefact, nor a file, nor a variant's name")
     else:
         name, model = args.model, create(args.model, weights="pretrained")
     if args.kind == ["grad_cam"] and not model.variant.num_classes:
@@ -329,9 +334,9 @@ def parser():
         "-m",
         "--model",
         default="swin_tiny_patch4_window7_224.ms_in1k",
-        help="artefact folder, .keras file, or a name whose weights are published (default: %(default)s)",
+        help="artefact folder, .keras file, checkpoint, or a name whose weights are published (default: %(default)s)",
     )
-    sub.add_argument("--name", help="variant whose preprocessing and class names apply (default: recorded)")
+    sub.add_argument("--name", help="variant of the model, for preprocessing and class names (default: recorded)")
     sub.add_argument("-o", "--output", required=True, metavar="PNG")
     sub.add_argument(
         "--kind",

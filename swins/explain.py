@@ -160,7 +160,7 @@ def draw(pictures, maps, titles, path=None, note=""):
         row[0].set_title(title, fontsize=8, parse_math=False)
         for axis, (name, values) in zip(row[1:], maps.items(), strict=True):
             axis.imshow(picture, cmap="gray")
-            axis.imshow(values[i], cmap="inferno", alpha=0.6, vmin=0, vmax=max(float(values[i].max()), 1e-6))
+            axis.imshow(values[i], cmap="inferno", alpha=0.6, vmin=float(values[i].min()))
             axis.set_title(name if i == 0 else "", fontsize=8)
     for axis in axes.flat:
         axis.axis("off")

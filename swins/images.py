@@ -38,6 +38,8 @@ class Preprocess:
 
     def __call__(self, image):
         if isinstance(image, list | tuple):
+            if not image:
+                raise SwinsError("a list of images must hold at least one; got none")
             return np.stack([self(one) for one in image])
         image = open_image(image).convert("L" if len(self.mean) == 1 else "RGB")
         pixels = np.asarray(self.crop(self.scale(image)), "float32") / np.float32(255)

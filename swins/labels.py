@@ -40,7 +40,9 @@ def class_names(source):
             return list(FASHION_MNIST)
         source = variant.num_classes
     if source not in LISTS:
-        raise SwinsError(f"names are known for {' and '.join(map(str, LISTS))} classes; got {source}")
+        raise SwinsError(
+            f"names are known for {' and '.join(map(str, LISTS))} classes, or by a name with its tag; got {source}"
+        )
     return [row[1] for row in table(LISTS[source])]
 
 

@@ -180,6 +180,14 @@ def pictures(tmp_path):
     return tmp_path
 
 
+def test_a_checkpoint_is_explained_too(checkpoint, pictures, command):
+    arguments = (pictures / "0.png", "-o", pictures / "out.png", "-m", checkpoint, "--kind", "rollout")
+    code, text, err = command("explain", *arguments, "--name", NAME)
+    assert code == 0 and "0.png | ankle boot 9" in text, err
+    code, text, err = command("explain", *arguments)
+    assert code == 0 and "0.png | class 9 9" in text, err
+
+
 def test_the_command_draws_what_can_be_read(converted, pictures, command):
     from PIL import Image
 
@@ -203,7 +211,7 @@ def test_the_command_draws_what_can_be_read(converted, pictures, command):
     code, _, err = command("explain", good[0], "-m", "swin_tinny", "-o", out)
     assert code == 1 and "unknown variant 'swin_tinny': the closest are" in err
     code, _, err = command("explain", good[0], "-m", pictures / "none", "-o", out)
-    assert code == 1 and "neither an artefact, nor a .keras file, nor a variant" in err
+    assert code == 1 and "neither an artefact, nor a file, nor a variant" in err
 
 
 def test_panels_of_the_embedded_model_stand_on_the_clothes(converted):

@@ -83,6 +83,11 @@ def test_grey_model_gets_one_channel():
     np.testing.assert_allclose(prepare(image)[..., 0], (image / 255 - 0.2860) / 0.3530, atol=1e-6)
 
 
+def test_no_images_at_all():
+    with pytest.raises(swins.SwinsError, match="must hold at least one"):
+        swins.preprocess("swin_tiny_patch4_window7_224")([])
+
+
 def test_unknown_protocol_and_unreadable_image(tmp_path):
     with pytest.raises(swins.SwinsError, match="unknown protocol 'timmm': the closest are timm"):
         swins.preprocess(NAMES[0], "timmm")

@@ -18,7 +18,7 @@ def test_names():
     assert swins.class_names(1000)[0] == "tench, Tinca tinca"
     assert swins.class_names("swin_mini_patch2_window4_28.fashion_mnist") == list(FASHION_MNIST)
     assert len(swins.class_names("swin_tiny_patch4_window7_224.ms_in22k")) == 21841
-    with pytest.raises(swins.SwinsError, match="1000 and 21841 classes; got 10"):
+    with pytest.raises(swins.SwinsError, match="1000 and 21841 classes, or by a name with its tag; got 10"):
         swins.class_names(10)  # whose would they be?
 
 

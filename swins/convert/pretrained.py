@@ -40,5 +40,5 @@ def fetch(name):
 def unreachable(repository):
     return (
         f"{repository}: not in the local cache, and the hub cannot be reached; connect to a network, "
-        "or pass a file you have: --checkpoint FILE, or weights=FILE"
+        "or take a file you have: weights=FILE, or `swins convert --checkpoint FILE`"
     )
