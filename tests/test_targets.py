@@ -2,8 +2,6 @@
 
 import csv
 import importlib.metadata
-import json
-import pathlib
 import shutil
 
 import numpy as np
@@ -218,10 +216,10 @@ def test_the_committed_table_is_within_tolerance():
         assert row["images"] == "10000" and float(row["keras_top1"]) - float(row["top1"]) <= 0.01
 
 
-def test_the_card_lists_them(made, exported, tmp_path):
+def test_the_card_lists_them(made, exported):
     folder, certificate = made
     certificate = {**certificate, "exports": artefacts.read_certificate(exported)["exports"]}
-    text = targets.card(artefacts.load_model(folder), json.loads(json.dumps(certificate)))
+    text = targets.card(artefacts.load_model(folder), certificate)
     for name in certificate["targets"]:
         assert f"| `{name}` | " in text
-    assert "512 images" in text and pathlib.Path(folder / "model.onnx").is_file()
+    assert "512 images" in text

@@ -25,7 +25,7 @@ from swins.export.run import preparation
 from swins.images import find_images, prepare_all
 from swins.plans import ANY
 
-OPSET = 17  # of ONNX: the first with LayerNormalization, which every runtime of the last years reads
+OPSET = 17  # of ONNX
 LARGEST_ONNX = 2**31 - 1  # bytes of a protocol buffer
 CALIBRATION = 128  # images that int8 sees
 AGREEMENT = 512  # images that top-1 is compared on
