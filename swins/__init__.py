@@ -3,6 +3,7 @@
 from swins.attention import attention_maps, stitched_attention
 from swins.build import backbone
 from swins.convert.load import create
+from swins.deploy import deploy
 from swins.errors import SwinsError
 from swins.explain import attention_rollout, grad_cam
 from swins.hub import HubLayer
@@ -28,6 +29,7 @@ __all__ = [
     "backbone",
     "class_names",
     "create",
+    "deploy",
     "grad_cam",
     "list_variants",
     "plan_stages",

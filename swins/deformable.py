@@ -66,8 +66,11 @@ class Block(v2_cr.Block):
 
     def build(self, shape):
         super().build(shape)
-        dim, policy = shape[-1], self.dtype_policy
-        same = {"data_format": "channels_last", "dtype": policy}
+        self.make_offsets(shape[-1])
+
+    def make_offsets(self, dim):
+        """The network of offsets, built for C channels."""
+        same = {"data_format": "channels_last", "dtype": self.dtype_policy}
         self.offset_0 = layers.DepthwiseConv2D(KERNEL, STRIDE, name="offset_network_0", **same)
         self.offset_2 = layers.Conv2D(
             2 * self.num_heads, 1, kernel_initializer="zeros", name="offset_network_2", **same

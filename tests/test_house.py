@@ -19,7 +19,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("images", "deformable"),
     ("models",),
     ("build", "describe", "attention", "resize", "labels", "archives"),
-    ("explain", "hub"),
+    ("explain", "hub", "deploy"),
     ("convert",),
     ("evaluate", "export"),
     ("cli", "__init__"),
