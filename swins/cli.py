@@ -48,7 +48,7 @@ def convert_command(args):
     print(certificate.summary(proof))
     print(f"wrote {folder / artefact.MODEL} and {folder / artefact.CERTIFICATE}")
     if args.export:
-        export_folder(folder, None, False, args.results)
+        export_folder(folder, None, False, args.results, False)
 
 
 def inspect_command(args):
@@ -122,10 +122,10 @@ def export_command(args):
     if args.results and "saved_model" not in args.to:
         raise SwinsError("--results is for SavedModels, whose card quotes it")
     precisions = args.precision or ["float32"]
-    wanted = targets.plan(others, precisions, args.images, args.artefact, args.output, args.overwrite)
+    wanted = targets.plan(others, precisions, args.images, args.artefact, args.output, args.overwrite, args.deploy)
     source, output = args.artefact, args.output
     if "saved_model" in args.to:
-        export_folder(source, output, args.overwrite, args.results)
+        export_folder(source, output, args.overwrite, args.results, args.deploy)
         source, output = output or source, None
     if others:
         folder, certificate = targets.export(
@@ -134,18 +134,20 @@ def export_command(args):
             precisions,
             args.images,
             output,
+            deployed=args.deploy,
             overwrite=args.overwrite,
             say=say,
         )
+        made = [targets.files_of(*pair, args.deploy)[0] for pair in wanted]
         for name, record in certificate["targets"].items():
-            if (record["target"], record["precision"]) in wanted:
+            if name in made:
                 print(f"{folder / name}: {target_text(record)}")
 
 
-def export_folder(source, output, overwrite, results):
+def export_folder(source, output, overwrite, results, deployed):
     from swins.export import run
 
-    folder, certificate = run.export(source, output, overwrite=overwrite, results=results, say=say)
+    folder, certificate = run.export(source, output, deployed=deployed, overwrite=overwrite, results=results, say=say)
     for part, record in certificate["exports"].items():
         print(
             f"{folder / part}: {record['output']} run without swins differ from Keras by {record['call']:.1e}; "
@@ -315,6 +317,11 @@ def parser():
         choices=("float32", "float16", "int8_dynamic", "int8"),
         metavar="P",
         help="float32 (the default), float16; for litert int8_dynamic and int8 too",
+    )
+    sub.add_argument(
+        "--deploy",
+        action="store_true",
+        help="make the faster form for inference: saved_model_deploy too, or model_deploy.onnx ...",
     )
     sub.add_argument("--images", metavar="DIR", help="real images: they calibrate int8, and top-1 is compared on them")
     sub.add_argument("-o", "--output", metavar="DIR", help="write a complete copy there instead")

@@ -9,6 +9,7 @@ Letters: B batch, (H, W) tokens of a feature map, C channels, T = B * H * W, (M,
 K windows of an image, D channels of a head.
 """
 
+import functools
 import math
 
 import keras
@@ -17,7 +18,7 @@ from keras import layers, ops
 
 from swins import deformable, v1, v2, v2_cr, windows
 from swins.errors import SwinsError
-from swins.layers import NORM_EPSILON, PatchEmbed, dense, gelu, softmax
+from swins.layers import NORM_EPSILON, PatchEmbed, gelu, on_tokens, softmax
 from swins.models import SwinTransformer
 from swins.sequential import by_queries
 
@@ -30,8 +31,14 @@ def numbers(tensor):
     return ops.convert_to_numpy(ops.cast(tensor, "float32"))
 
 
+@functools.lru_cache
 def layout(size, window, shift, pad_order):
-    """Where tokens go: vectors of integers, numpy where the size is known.
+    """`places` of a known size as numpy vectors, which blocks alike share."""
+    return tuple(ops.convert_to_numpy(x).astype("int32") for x in places(size, window, shift, pad_order))
+
+
+def places(size, window, shift, pad_order):
+    """Where tokens go, as vectors of integers.
 
     Returns:
         order (K*N): which token lies at a place of a window, counted from 1; 0 where padding does.
@@ -48,21 +55,26 @@ def layout(size, window, shift, pad_order):
         ops.cast(ops.logical_and(ops.arange(count) == count - 1, count > 1), "int32") for count in (rows, columns)
     )
     kinds = 2 * lowest[:, None] + rightmost[None, :]
-    vectors = [ops.reshape(x, (-1,)) for x in (windows.partition(rolled, window), back, kinds)]
-    return [ops.convert_to_numpy(x).astype("int32") for x in vectors] if isinstance(h * w, int) else vectors
+    return tuple(ops.reshape(x, (-1,)) for x in (windows.partition(rolled, window), back, kinds))
 
 
 @keras.saving.register_keras_serializable("swins.deploy")
 class Norm(layers.Layer):
-    """LayerNorm over channels, (..., C) -> (..., C), float32 inside, in operations that other runtimes fuse."""
+    """LayerNorm over channels, (..., C) -> (..., C), float32 inside, in operations that other runtimes fuse.
+
+    OpenVINO does so for matrices, and for axes given as a list.
+    """
 
     def build(self, shape):
         self.gamma = self.add_weight((shape[-1],), "ones", name="gamma")
         self.beta = self.add_weight((shape[-1],), "zeros", name="beta")
 
     def call(self, x):
+        return self.normalize(x) if len(x.shape) == 2 else on_tokens(self.normalize, x)
+
+    def normalize(self, x):
         y = ops.cast(x, "float32")
-        y = y - ops.mean(y, axis=[-1], keepdims=True)  # OpenVINO wants a list of axes
+        y = y - ops.mean(y, axis=[-1], keepdims=True)
         y = y / ops.sqrt(ops.mean(y * y, axis=[-1], keepdims=True) + NORM_EPSILON)
         return ops.cast(y * ops.cast(self.gamma, y.dtype) + ops.cast(self.beta, y.dtype), x.dtype)
 
@@ -72,21 +84,32 @@ class Norm(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins.deploy")
+class BackendNorm(Norm):
+    """LayerNorm over channels, (..., C) -> (..., C), as the backend has it."""
+
+    def call(self, x):
+        return ops.layer_normalization(x, self.gamma, self.beta, axis=-1, epsilon=NORM_EPSILON)
+
+
+@keras.saving.register_keras_serializable("swins.deploy")
 class OneDNNNorm(Norm):
     """LayerNorm over channels, (..., C) -> (..., C), in the form that TensorFlow's oneDNN makes one operation of.
 
-    That is a batch norm whose channels are the tokens, of matrices, five times faster than the sum of its parts. Their
-    number must not look constant, or it is folded before the pattern is seen: hence the placeholder with a default.
+    That is a batch norm, of a matrix, whose channels are the tokens: five times faster than the sum of its parts. The
+    placeholders' defaults are all they ever hold; without them the graph's optimiser would fold the number of tokens,
+    and reshapes into each other, before it looks for this pattern.
     """
 
     def call(self, x):
         import tensorflow as tf
 
-        matrix = tf.reshape(x, (-1, x.shape[-1])) if len(x.shape) > 2 else x
+        matrix, dim, nothing = x, x.shape[-1], tf.constant([], "float32")
+        if len(x.shape) > 2:
+            matrix = tf.reshape(x, (-1, dim))
+            matrix = tf.raw_ops.PlaceholderWithDefault(input=matrix, shape=(None, dim))
         tokens = tf.raw_ops.PlaceholderWithDefault(input=tf.shape(matrix)[0], shape=())
-        nothing = tf.constant([], "float32")
         y, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=tf.reshape(matrix, (1, tokens, x.shape[-1], 1)),
+            x=tf.reshape(matrix, (1, tokens, dim, 1)),
             scale=tf.ones((tokens,)),
             offset=tf.zeros((tokens,)),
             mean=nothing,
@@ -97,6 +120,22 @@ class OneDNNNorm(Norm):
         )
         y = self.beta + tf.reshape(y, tf.shape(matrix)) * self.gamma
         return tf.reshape(y, tf.shape(x)) if len(x.shape) > 2 else y
+
+
+def norm_form(portable):
+    """The layer to normalise with."""
+    form = OneDNNNorm if keras.backend.backend() == "tensorflow" else BackendNorm
+    return Norm if portable else form
+
+
+@keras.saving.register_keras_serializable("swins.deploy")
+class Linear(layers.Dense):
+    """A linear layer, (T, C) -> (T, C'); on PyTorch in one operation, of which Keras makes two."""
+
+    def call(self, x):
+        if keras.backend.backend() != "torch" or not self.use_bias:
+            return super().call(x)
+        return ops.convert_to_tensor(self.bias).addmm(x, ops.convert_to_tensor(self.kernel))
 
 
 class Part(layers.Layer):
@@ -116,14 +155,9 @@ class Part(layers.Layer):
         return layer
 
     def make_dense(self, units, name, dim, use_bias=True):
-        layer = dense(units, name, self.dtype_policy, use_bias)
+        layer = Linear(units, use_bias=use_bias, name=name, dtype=self.dtype_policy)
         layer.build((None, dim))
         return layer
-
-
-def norm_form(portable):
-    """The layer to normalise with."""
-    return Norm if portable or keras.backend.backend() != "tensorflow" else OneDNNNorm
 
 
 @keras.saving.register_keras_serializable("swins.deploy")
@@ -159,10 +193,8 @@ class Block(Part):
             autocast=False,
             name="table",
         )
-        self.layout = self.lay_out(shape[1:3]) if None not in shape[1:3] else None
-
-    def lay_out(self, size):
-        return layout(size, self.window_size, self.shift_size, self.pad_order)
+        self.cutting = self.window_size, self.shift_size, self.pad_order
+        self.layout = layout(tuple(shape[1:3]), *self.cutting) if None not in shape[1:3] else None
 
     def copy(self, block):
         """Take over what a block of the model computes with."""
@@ -218,18 +250,17 @@ class Block(Part):
         y = ops.transpose(ops.reshape(y, (-1, self.num_heads, *y.shape[2:])), (0, 2, 1, 3))
         return ops.reshape(y, (-1, x.shape[-1]))
 
-    def restore(self, x, places, tokens):
+    def restore(self, x, back, count, tokens):
         """Undo `cut`: (B*K*N, C) -> (T, C), the shape of tokens."""
-        back, count = places
         if not (isinstance(back, np.ndarray) and len(back) == count and (np.diff(back) == 1).all()):
             x = ops.take(ops.reshape(x, (-1, count, x.shape[-1])), back, axis=1)
         return ops.reshape(x, ops.shape(tokens))
 
     def in_windows(self, tokens, size):
         """Attention without its norm and projection: (T, C) -> (T, C)."""
-        order, back, kinds = self.layout or self.lay_out(size)
+        order, back, kinds = self.layout or places(size, *self.cutting)
         y = self.attend(self.cut(tokens, size[0] * size[1], order), kinds)
-        return self.restore(y, (back, ops.shape(order)[0]), tokens)
+        return self.restore(y, back, ops.shape(order)[0], tokens)
 
     def mlp(self, tokens):
         return self.fc2(gelu(self.fc1(tokens)))
@@ -323,12 +354,13 @@ class PatchMerging(Part):
         self.norm.copy(merging.norm)
         self.reduction.kernel.assign(numbers(merging.reduction.kernel))
 
-    def merge(self, tokens):
-        return self.reduction(self.norm(tokens))
+    def merge(self, x):
+        """(B, H, W, 4C) -> (T, 2C)."""
+        return self.reduction(ops.reshape(self.norm(x), (-1, x.shape[-1])))
 
     def call(self, x):
         x = windows.neighbours(x)
-        y = self.merge(ops.reshape(x, (-1, x.shape[-1])))
+        y = self.merge(x)
         return ops.reshape(y, (*ops.shape(x)[:3], y.shape[-1]))
 
 
@@ -341,8 +373,8 @@ class PatchMergingV2(PatchMerging):
         self.reduction = self.make_dense(dim // 2, "reduction", dim, use_bias=False)
         self.norm = self.make_norm("norm", dim // 2)
 
-    def merge(self, tokens):
-        return self.norm(self.reduction(tokens))
+    def merge(self, x):
+        return self.norm(self.reduction(ops.reshape(x, (-1, x.shape[-1]))))
 
 
 def block_twin(form):

@@ -18,7 +18,8 @@ PREPARE = string.Template(
     "Normalise with mean $mean and standard deviation $std (pixels from 0 to 1); sizes and crops are those of timm's\n"
     "evaluation."
 )
-EXPORTED = {"saved_model": "classifier", "saved_model_fe": "feature vector"}
+EXPORTED = {"saved_model": "classifier", "saved_model_fe": "feature vector", "saved_model_deploy": "for inference"}
+USES = {"saved_model_deploy": "SavedModel for inference only, faster"}  # of the others: reusable, fine-tunable
 
 
 def archive_name(part):
@@ -64,7 +65,8 @@ def accuracy(name, certificate):
 def target_row(name, record):
     """A file for another runtime, as a row of the card's table."""
     worst = max(record["difference"].values())
-    text = f"{record['target']}, {record['precision']}: differs from Keras by at most {worst:.1e} of the largest output"
+    form = ", ".join([record["target"], record["precision"], *["deployed"] * record.get("deployed", False)])
+    text = f"{form}: differs from Keras by at most {worst:.1e} of the largest output"
     if record["images"]:
         text += f", same top-1 on {record['top1_agreement']:.1%} of {record['images']} images"
     return f"| `{name}` | {text} ({', '.join(record['versions'])}) |"
@@ -110,8 +112,8 @@ def card(model, certificate):
         files="\n".join(
             [
                 *(
-                    f"| `{a}` | reusable, fine-tunable SavedModel: images to {e['output']} |"
-                    for a, e in zip(archives, exports.values(), strict=True)
+                    f"| `{a}` | {USES.get(part, 'reusable, fine-tunable SavedModel')}: images to {e['output']} |"
+                    for a, (part, e) in zip(archives, exports.items(), strict=True)
                 ),
                 *(target_row(*item) for item in certificate.get("targets", {}).items()),
             ]

@@ -15,6 +15,7 @@ import numpy as np
 from swins.convert import artefact
 from swins.convert import checkpoint as checkpoints
 from swins.convert.certificate import difference, native_size, seeded_images
+from swins.deploy import deploy
 from swins.errors import SwinsError
 from swins.export import saved_model
 from swins.export.card import archive_name, card, measured_row
@@ -23,7 +24,7 @@ from swins.plans import ANY
 
 TOLERANCE = 1e-5  # of the largest output
 PIXEL_TOLERANCE = 0.02  # mean difference of decoded pixels from Pillow's, normalised (about 1/255)
-PARTS = {"saved_model": "logits", "saved_model_fe": "features"}
+PARTS = {"saved_model": "logits", "saved_model_fe": "features", "saved_model_deploy": "logits"}  # the last if asked for
 CHECK = pathlib.Path(__file__).with_name("check.py")
 
 
@@ -58,8 +59,25 @@ def photographs(image_size):
     return files
 
 
+def parts_of(model, deployed):
+    """{part: what it gives} of an export of this model."""
+    kinds = {part: kind if model.variant.num_classes else "features" for part, kind in PARTS.items()}
+    if not model.variant.num_classes:
+        del kinds["saved_model"]
+    if not deployed:
+        del kinds["saved_model_deploy"]
+    return kinds
+
+
+def in_keras(model, part, kind):
+    """The Keras model that a part is made from."""
+    if part == "saved_model_deploy":
+        return deploy(model)
+    return model if kind == "logits" or not model.variant.num_classes else saved_model.features(model)
+
+
 def check(model, prepare, folder, parts, name):
-    """Compare SavedModels with the Keras model they were made from -> {part: record for the certificate}.
+    """Compare SavedModels, {part: what it gives}, with the Keras model -> {part: record for the certificate}.
 
     `serving_bytes` must give what the model gives for its decoded pixels, and these must be close to Pillow's.
 
@@ -76,10 +94,10 @@ def check(model, prepare, folder, parts, name):
             raise SwinsError(f"{name}: decoded pixels must be within {PIXEL_TOLERANCE} of Pillow's; got {pixels:.3f}")
     records = {}
     for part, out in outputs.items():
-        reference = model if PARTS[part] == "logits" else saved_model.features(model)
+        reference = in_keras(model, "", parts[part])  # the model itself beside its deployed form, too
         expected = np.asarray(reference(images, training=False))
         record = {
-            "output": PARTS[part],
+            "output": parts[part],
             "call": difference(out["call"], expected)["relative"],
             "serving_default": difference(out["serving_default"], expected)["relative"],
             "trainable_variables": int(out["trainable"]),
@@ -100,7 +118,8 @@ def check(model, prepare, folder, parts, name):
         compared = ("call", "serving_default", "serving_bytes", "all_outputs")
         if not all(record.get(k, 0.0) <= TOLERANCE for k in compared):  # NaN is not
             raise SwinsError(f"{name}: {part} must agree with Keras within {TOLERANCE:g}; got {record}")
-        if not int(out["gradients"]) == int(out["trainable"]) == len(reference.trainable_variables):
+        trainable = 0 if part == "saved_model_deploy" else len(reference.trainable_variables)
+        if not int(out["gradients"]) == int(out["trainable"]) == trainable:
             raise SwinsError(f"{name}: every trainable variable of {part} must get a gradient; got {record}")
         records[part] = record
     return records
@@ -131,7 +150,7 @@ def pack(folder, archive):
             tar.add(path, path.name, filter=plain)
 
 
-def export(folder, output=None, *, overwrite=False, results=None, say=lambda text: None):
+def export(folder, output=None, *, deployed=False, overwrite=False, results=None, say=lambda text: None):
     """Complete an artefact with SavedModels, archives and a model card -> (folder, certificate).
 
     Every file is made and checked in a temporary sibling, which then replaces the folder (or becomes `output`).
@@ -139,6 +158,7 @@ def export(folder, output=None, *, overwrite=False, results=None, say=lambda tex
     Args:
         folder: an artefact made by `convert`.
         output: another folder for the result; by default the artefact itself is completed.
+        deployed: write `saved_model_deploy` too, for inference only and faster: see `swins.deploy`.
         overwrite: replace an existing `output`, or the exports that the artefact already has.
         results: a results table whose row for these weights the card quotes.
         say: called with a line of text before each step that takes long.
@@ -155,12 +175,11 @@ def export(folder, output=None, *, overwrite=False, results=None, say=lambda tex
     with artefact.completing(source, target, {*PARTS, *map(archive_name, PARTS)}, overwrite) as partial:
         model = artefact.load_model(source)
         prepare = preparation(model, certificate)
-        parts = {p: kind for p, kind in PARTS.items() if model.variant.num_classes or kind == "features"}
+        parts = parts_of(model, deployed)
         for part, kind in parts.items():
             say(f"writing {part} ({kind})")
-            exported = model if kind == "logits" else saved_model.features(model)
             complete = model if part == next(iter(parts)) else None
-            saved_model.save(exported, prepare, partial / part, kind, complete)
+            saved_model.save(in_keras(model, part, kind), prepare, partial / part, kind, complete)
             pack(partial / part, partial / archive_name(part))
         say("running it where swins is not")
         exports = check(model, prepare, partial, parts, certificate["name"])
@@ -183,4 +202,5 @@ def verify_exports(folder):
         archive = folder / archive_name(part)
         if not archive.is_file() or checkpoints.sha256(archive) != recorded["sha256"]:
             raise SwinsError(f"{archive} is not the archive that was made with its artefact; export again")
-    return check(model, preparation(model, certificate), folder, list(certificate["exports"]), certificate["name"])
+    parts = {part: recorded["output"] for part, recorded in certificate["exports"].items()}
+    return check(model, preparation(model, certificate), folder, parts, certificate["name"])

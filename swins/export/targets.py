@@ -18,6 +18,7 @@ import numpy as np
 from swins.convert import artefact
 from swins.convert import checkpoint as checkpoints
 from swins.convert.certificate import difference, native_size, seeded_images
+from swins.deploy import deploy
 from swins.errors import SwinsError, unknown_name
 from swins.export import saved_model
 from swins.export.card import card
@@ -115,9 +116,9 @@ TARGETS = {
 }
 
 
-def files_of(target, precision):
+def files_of(target, precision, deployed=False):
     """Names of a target's files in an artefact; the first is the one to load."""
-    stem = "model" if precision == "float32" else f"model_{precision}"
+    stem = "_".join(["model", *["deploy"] * deployed, *[precision] * (precision != "float32")])
     return tuple(stem + suffix for suffix in TARGETS[target].suffixes)
 
 
@@ -156,7 +157,7 @@ def float32_twin(model):
     return twin
 
 
-def check(model, name, path, target, precision, images):
+def check(model, name, path, target, precision, images, deployed=False):
     """Run a file on seeded and real images and compare it with the model -> record for the certificate.
 
     Args:
@@ -165,6 +166,7 @@ def check(model, name, path, target, precision, images):
         path: the file.
         target, precision: what it is.
         images: real ones, prepared (n, H, W, C), or None.
+        deployed: whether it was made from `swins.deploy(model)`.
 
     Raises:
         SwinsError: if it differs; the message says by how much.
@@ -183,11 +185,13 @@ def check(model, name, path, target, precision, images):
     expected = {key: model.predict(batch, batch_size=32, verbose=0) for key, batch in batches.items()}
     judged = ["images"] if precision == "int8" else list(batches)  # int8 has seen no noise
     differences = {key: difference(outputs[key], expected[key])["relative"] for key in judged}
+    files = files_of(target, precision, deployed)
     record = {
         "target": target,
         "precision": precision,
-        "files": {file: checkpoints.sha256(path.with_name(file)) for file in files_of(target, precision)},
-        "bytes": sum(path.with_name(file).stat().st_size for file in files_of(target, precision)),
+        "deployed": deployed,
+        "files": {file: checkpoints.sha256(path.with_name(file)) for file in files},
+        "bytes": sum(path.with_name(file).stat().st_size for file in files),
         "versions": versions_of(target),
         "difference": differences,
         "tolerance": TOLERANCES[precision],
@@ -202,7 +206,7 @@ def check(model, name, path, target, precision, images):
     return record
 
 
-def plan(targets, precisions, images=None, source=None, output=None, overwrite=False):
+def plan(targets, precisions, images=None, source=None, output=None, overwrite=False, deployed=False):
     """[(target, precision)] to make. Raises SwinsError for what cannot be made, before anything is."""
     for target in targets:
         if target not in TARGETS:
@@ -222,7 +226,7 @@ def plan(targets, precisions, images=None, source=None, output=None, overwrite=F
         find_images(images)
     if source is not None:
         artefact.read_certificate(source)
-        made = [file for pair in wanted for file in files_of(*pair)]
+        made = [file for pair in wanted for file in files_of(*pair, deployed)]
         artefact.refuse_completing(source, output or source, made, overwrite)
     return wanted
 
@@ -248,7 +252,15 @@ def make(target, precision, source, path, calibration):
 
 
 def export(
-    folder, targets, precisions=("float32",), images=None, output=None, *, overwrite=False, say=lambda text: None
+    folder,
+    targets,
+    precisions=("float32",),
+    images=None,
+    output=None,
+    *,
+    deployed=False,
+    overwrite=False,
+    say=lambda text: None,
 ):
     """Complete an artefact with files for other runtimes -> (folder, certificate).
 
@@ -258,6 +270,7 @@ def export(
         precisions: of "float32", "float16", "int8_dynamic", "int8"; the last two are LiteRT's.
         images: a folder of real images, which calibrate int8 and on which top-1 is compared.
         output: another folder for the result; by default the artefact itself is completed.
+        deployed: make `model_deploy.*` from `swins.deploy(model, portable=True)`, which is faster.
         overwrite: replace an existing `output`, or such files that the artefact already has.
         say: called with a line of text before each step that takes long.
 
@@ -265,10 +278,10 @@ def export(
         SwinsError: a target that cannot be made here, images that cannot be read, or a file that does not give the
             model's numbers; nothing is then kept.
     """
-    wanted = plan(targets, precisions, images, folder, output, overwrite)
+    wanted = plan(targets, precisions, images, folder, output, overwrite, deployed)
     source = pathlib.Path(folder)
     certificate = artefact.read_certificate(source)
-    made = [file for pair in wanted for file in files_of(*pair)]
+    made = [file for pair in wanted for file in files_of(*pair, deployed)]
     with artefact.completing(source, pathlib.Path(output or source), made, overwrite) as partial:
         model = float32_twin(artefact.load_model(source))
         prepare = preparation(model, certificate)
@@ -276,13 +289,14 @@ def export(
         calibration = None if real is None else real[:: max(1, len(real) // CALIBRATION)][:CALIBRATION]
         with tempfile.TemporaryDirectory() as temporary:
             kind = "logits" if model.variant.num_classes else "features"
-            saved_model.save(model, None, pathlib.Path(temporary), kind)
+            form = deploy(model, portable=True) if deployed else model
+            saved_model.save(form, None, pathlib.Path(temporary), kind)
             for target, precision in wanted:
-                path = partial / files_of(target, precision)[0]
+                path = partial / files_of(target, precision, deployed)[0]
                 say(f"writing {path.name}")
                 make(target, precision, temporary, path, calibration)
                 say(f"running {path.name} where swins is not")
-                record = check(model, certificate["name"], path, target, precision, real)
+                record = check(model, certificate["name"], path, target, precision, real, deployed)
                 certificate.setdefault("targets", {})[path.name] = record
         artefact.write_json(partial / artefact.CERTIFICATE, certificate)
         if "exports" in certificate:
@@ -310,5 +324,6 @@ def verify(folder):
         if precision == "int8":  # judged on real images alone, which are not kept
             records[name] = None
         else:
-            records[name] = check(model, certificate["name"], folder / name, target, precision, None)
+            deployed = recorded.get("deployed", False)  # not in certificates of 0.1.0's first days
+            records[name] = check(model, certificate["name"], folder / name, target, precision, None, deployed)
     return records

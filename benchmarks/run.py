@@ -1,0 +1,219 @@
+"""Us and the peers in one run -> benchmarks/results.csv, machine.txt, growth.png: make bench.
+
+Every contender lives in a process of its own (contenders.py) and waits while the others work. They take turns, in
+another order each round; a turn is one call that is not timed, then calls for half a second. A round's time is the
+median of its calls; ratios are of times of the same round, and the table has their medians. Run it on a quiet machine.
+
+    python benchmarks/run.py [GROUP ...]    groups: inference, training, growth; rows of other groups stay
+"""
+
+import csv
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).parent
+PEERS = HERE / ".peers"  # packages that only peers need: see requirements.txt
+TABLE = HERE / "results.csv"
+MACHINE = HERE / "machine.txt"
+COLUMNS = (
+    "group",
+    "precision",
+    "size",
+    "contender",
+    "images_per_second",
+    "slowest_round",
+    "fastest_round",
+    "over_reference",
+    "over_floor",
+    "first_call_s",
+    "peak_MiB",
+)
+ROUNDS = {1: 5, 8: 7, 32: 3}
+SECONDS = 0.5  # of a turn, at least
+PACKAGES = ("tensorflow", "keras", "torch", "timm", "jax", "onnxruntime", "openvino", "keras-hub", "tfswin")
+
+INFERENCE = {  # label: (function of contenders.py, backend of Keras)
+    "matrix product (floor)": ("floor", "tensorflow"),
+    "timm eager": ("timm", ""),
+    "timm torch.compile": ("timm_compile", ""),
+    "KerasHub, TensorFlow graph": ("keras_hub", "tensorflow"),
+    "KerasHub, TensorFlow XLA": ("keras_hub_xla", "tensorflow"),
+    "swins, TensorFlow graph": ("swins_plain", "tensorflow"),
+    "swins, TensorFlow XLA": ("swins_xla", "tensorflow"),
+    "swins.deploy, TensorFlow graph": ("swins_deploy", "tensorflow"),
+    "swins.deploy, JAX": ("swins_deploy", "jax"),
+    "swins.deploy, PyTorch eager": ("swins_deploy", "torch"),
+    "OpenVINO on timm's ONNX": ("openvino", ""),
+    "OpenVINO on timm's PyTorch": ("openvino_torch", ""),
+    "OpenVINO on swins --deploy": ("swins_openvino", ""),
+}
+FLOAT32 = {
+    "tfswin, TensorFlow graph": ("tfswin", "tensorflow"),
+    "onnxruntime on timm's ONNX": ("onnxruntime", ""),
+    "onnxruntime on swins --deploy": ("swins_onnxruntime", ""),
+}
+TRAINING = {
+    "timm eager": ("timm", ""),
+    "KerasHub, TensorFlow graph": ("keras_hub", "tensorflow"),
+    "KerasHub, TensorFlow XLA": ("keras_hub_xla", "tensorflow"),
+    "swins, TensorFlow graph": ("swins_plain", "tensorflow"),
+    "swins, TensorFlow XLA": ("swins_xla", "tensorflow"),
+    "swins, JAX": ("swins_plain", "jax"),
+    "swins, PyTorch eager": ("swins_plain", "torch"),
+}
+SIDES = (224, 320, 448, 640, 768, 1024)
+WINDOWS = (7, 14, 28, 56)
+RUNS = (  # group, precision, sizes, contenders
+    ("inference", "float32", (1, 8, 32), INFERENCE | FLOAT32),
+    ("inference", "bfloat16", (1, 8, 32), INFERENCE),
+    ("training", "float32", (8,), TRAINING),
+    ("training", "bfloat16", (8,), TRAINING),
+    ("growth", "float32", SIDES, {"image side": ("growth_side", "tensorflow")}),
+    ("growth", "float32", SIDES, {"image side, open size": ("growth_open", "tensorflow")}),
+    ("growth", "float32", WINDOWS, {"window at 448 pixels": ("growth_window", "tensorflow")}),
+)
+REFERENCE, FLOOR = "timm eager", "matrix product (floor)"
+
+
+class Contender:
+    """A process of contenders.py."""
+
+    def __init__(self, function, backend, precision, task, files):
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(PEERS))))
+        legacy = {"TF_USE_LEGACY_KERAS": "1"} if function == "tfswin" else {}
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", "PYTHONPATH": path}
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(HERE / "contenders.py"), function, precision, task, str(files)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env={**os.environ, **quiet, **legacy, "KERAS_BACKEND": backend or "tensorflow"},
+        )
+
+    def time(self, size, seconds):
+        """The answer to one turn. Raises RuntimeError with the process' last words if there is none."""
+        try:
+            self.process.stdin.write(json.dumps({"size": size, "seconds": seconds}) + "\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            self.log.seek(0)
+            raise RuntimeError(self.log.read()[-1500:]) from None
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.terminate()
+        self.process.wait()
+
+
+def measure(group, precision, sizes, contenders, files, say):
+    """Rows of the table."""
+    task = "training" if group == "training" else "inference"
+    alive = {label: Contender(*facts, precision, task, files) for label, facts in contenders.items()}
+    rows = []
+    try:
+        for label in list(alive):  # one after the other: first calls are timed too
+            try:
+                alive[label].time(sizes[0], 0)
+            except RuntimeError as error:
+                say(f"{label} cannot run:\n{error}")
+                alive.pop(label).end()
+        rounds = {(size, label): [] for size in sizes for label in alive}
+        for size in sizes:
+            for i in range(ROUNDS.get(size, 5)):
+                say(f"{group} {precision} size {size} round {i + 1}")
+                for label in random.Random(f"{size} {i}").sample(list(alive), len(alive)):
+                    rounds[size, label].append(alive[label].time(size, SECONDS))
+        for size in sizes:
+            seconds = {x: [statistics.median(r["seconds"]) for r in rounds[size, x]] for x in alive}
+            for label in alive:
+                rows.append(row_of(group, precision, size, label, seconds, rounds[size, label]))
+    finally:
+        for contender in alive.values():
+            contender.end()
+    return rows
+
+
+def row_of(group, precision, size, label, seconds, answers):
+    images, mine = 1 if group == "growth" else size, seconds[label]
+
+    def over(other):
+        if other not in seconds:
+            return ""
+        return f"{statistics.median(a / b for a, b in zip(seconds[other], mine, strict=True)):.3f}"
+
+    memory = {} if label == FLOOR else {"first_call_s": answers[0]["first"], "peak_MiB": answers[-1]["peak_MiB"]}
+    return {
+        "group": group,
+        "precision": precision,
+        "size": size,
+        "contender": label,
+        "images_per_second": f"{images / statistics.median(mine):.2f}",
+        "slowest_round": f"{images / max(mine):.2f}",
+        "fastest_round": f"{images / min(mine):.2f}",
+        "over_reference": over(REFERENCE),
+        "over_floor": over(FLOOR),
+        **{key: f"{value:.1f}" for key, value in memory.items()},
+    }
+
+
+def describe_machine():
+    """What the numbers were measured on."""
+    facts = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""
+    names = [line.split(":")[1].strip() for line in facts.splitlines() if line.startswith("model name")]
+    flags = next((line.split(":")[1].split() for line in facts.splitlines() if line.startswith("flags")), [])
+    wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    sys.path.append(str(PEERS))
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
+    return "\n".join(
+        (
+            f"{(names or ['?'])[0]}, {os.cpu_count()} cores ({', '.join(wide)}), {memory:.0f} GiB",
+            ", ".join(versions),
+            f"{platform.system()}, Python {platform.python_version()}, {datetime.date.today()}",
+        )
+    )
+
+
+def say(text):
+    print(f"{datetime.datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+def main(groups):
+    rows = []
+    if groups and TABLE.is_file():
+        with open(TABLE, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["group"] not in groups]
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        say(f"the machine is busy (load {load:.1f}): the numbers will show it")
+    with tempfile.TemporaryDirectory() as temporary:
+        files = pathlib.Path(temporary)
+        for export in ("export_timm", "export_swins") if not groups or "inference" in groups else ():
+            say(export)
+            quiet = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONWARNINGS": "ignore"}
+            command = [sys.executable, "-P", str(HERE / "contenders.py"), export, temporary]
+            subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for group, precision, sizes, contenders in RUNS:
+            if not groups or group in groups:
+                rows += measure(group, precision, sizes, contenders, files, say)
+                with open(TABLE, "w", newline="") as file:
+                    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                    writer.writeheader()
+                    writer.writerows(rows)
+    MACHINE.write_text(describe_machine() + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,242 @@
+"""Deployed models beside the models they come from: numbers, sizes, types, files, and which operations are used."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import DATA
+from keras import ops
+from test_models import SMALL, moved
+from test_v1 import relative
+
+import swins
+from swins import windows
+from swins.convert import artefact as artefacts
+from swins.convert import run as conversion
+from swins.deploy import COMPUTED_IN, OneDNNNorm, layout
+from swins.export import run as exports
+from swins.export import targets
+
+TOLERANCE = 1e-5
+ROUNDED = {"mixed_bfloat16": 2e-2, "mixed_float16": 4e-3}  # a few units of their last place
+OPEN = {"image_size": (None, None)}
+CASES = {
+    "v1": (swins.SwinTransformer, {}),
+    "v1_padded": (swins.SwinTransformer, {"image_size": (30, 44), "drop_rate": 0.2}),
+    "v1_other_order": (swins.SwinTransformer, {"image_size": (30, 44), "pad_order": "pad_then_roll"}),
+    "v1_one_axis": (swins.SwinTransformer, {"image_size": (8, 48), "num_classes": 0}),
+    "v1_windows_of_one": (swins.SwinTransformer, {"image_size": 8, "window_size": 1}),
+    "v1_chunks": (swins.SwinTransformer, {"query_chunk": 5}),
+    "s3": (swins.SwinTransformer, {"window_size": (8, 4), "depths": (2, 2)}),
+    "v2": (swins.SwinTransformerV2, {}),
+    "v2_padded": (swins.SwinTransformerV2, {"image_size": (28, 36), "window_size": 5, "query_chunk": 7}),
+    "cr": (swins.SwinTransformerV2CR, {"extra_norm": "stages"}),
+    "cr_deformable": (swins.SwinTransformerV2CR, {"deformable": (0, 1), "extra_norm": "none"}),
+}
+
+
+def small(family, **options):
+    return moved(family(**{**SMALL, "num_classes": 7, "drop_path_rate": 0.3, **options}))
+
+
+def images_for(model, rng, size=None, count=3):
+    return rng.normal(size=(count, *(size or model.input.shape[1:3]), 3)).astype("float32")
+
+
+def run(model, x):
+    return ops.convert_to_numpy(model(x, training=False))
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("portable", [False, True], ids=["native", "portable"])
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_model(case, portable, rng):
+    family, options = CASES[case]
+    model = small(family, **options)
+    deployed = swins.deploy(model, portable=portable)
+    x = images_for(model, rng)
+    assert np.abs(run(model, x)).max() > 0
+    assert relative(run(deployed, x), run(model, x)) <= TOLERANCE
+    assert deployed.output.shape == model.output.shape
+    assert not deployed.trainable_variables
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("order", windows.PAD_ORDERS)
+@pytest.mark.parametrize("family", [swins.SwinTransformer, swins.SwinTransformerV2, swins.SwinTransformerV2CR])
+def test_any_size_in_one_graph(family, order, rng):
+    model = small(family, **OPEN, pad_order=order)
+    deployed = swins.deploy(model)
+    for size in ((32, 32), (8, 8), (30, 44), (6, 50), (32, 32)):  # a map smaller than its window is not shifted
+        x = images_for(model, rng, size)
+        assert relative(run(deployed, x), run(model, x)) <= TOLERANCE, size
+
+
+def test_full_size_models_of_all_families(rng):
+    for name in ("swin_tiny_patch4_window7_224", "swin_s3_tiny_224", "swinv2_tiny_window8_256", "swinv2_cr_tiny_224"):
+        model = moved(swins.create(name))
+        x = images_for(model, rng, count=1)
+        assert relative(run(swins.deploy(model), x), run(model, x)) <= TOLERANCE, name
+
+
+def test_real_images_and_the_same_answers(converted):
+    model = artefacts.load_model(converted)
+    images = targets.real_images(DATA, exports.preparation(model, artefacts.read_certificate(converted)), 64)
+    ours, theirs = run(swins.deploy(model), images), run(model, images)
+    assert relative(ours, theirs) <= TOLERANCE
+    assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("policy", COMPUTED_IN)
+def test_half_precision_is_as_near_as_the_mixed_model(policy, rng):
+    if policy == "mixed_float16" and keras.backend.backend() == "torch":
+        pytest.skip("PyTorch has no float16 convolution on CPUs")
+    for family in (swins.SwinTransformer, swins.SwinTransformerV2):
+        exact = small(family)
+        model = family(**{**exact.get_config(), "dtype": policy})
+        model.set_weights(exact.get_weights())
+        deployed = swins.deploy(model)
+        x = images_for(model, rng)
+        block = deployed.get_layer("stages_0_blocks_1")
+        assert block.fc1.kernel.dtype == COMPUTED_IN[policy] and deployed.get_layer("head").kernel.dtype == "float32"
+        for half in (model, deployed):
+            assert relative(run(half, x), run(exact, x)) <= ROUNDED[policy]
+        also = swins.deploy(exact, dtype=COMPUTED_IN[policy])
+        np.testing.assert_array_equal(run(also, x), run(deployed, x))
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("family", [swins.SwinTransformer, swins.SwinTransformerV2CR])
+def test_saved_and_loaded(family, rng, tmp_path):
+    model = small(family, **({"deformable": (1,)} if family is swins.SwinTransformerV2CR else {}))
+    deployed = swins.deploy(model)
+    deployed.save(tmp_path / "deployed.keras")
+    x = images_for(model, rng)
+    np.testing.assert_array_equal(run(keras.saving.load_model(tmp_path / "deployed.keras"), x), run(deployed, x))
+
+
+def test_where_tokens_go():
+    """A map of 3x4 tokens in windows of 2x2, shifted by 1: written out."""
+    order, back, kinds = layout((3, 4), (2, 2), (1, 1), "roll_then_pad")
+    assert order.reshape(4, 4).tolist() == [[6, 7, 10, 11], [8, 5, 12, 9], [2, 3, 0, 0], [4, 1, 0, 0]]
+    assert kinds.tolist() == [0, 1, 2, 3]
+    assert [order.tolist()[place] for place in back] == list(range(1, 13))
+    order, _, kinds = layout((2, 4), (2, 2), (0, 1), "roll_then_pad")
+    assert order.reshape(2, 4).tolist() == [[2, 3, 6, 7], [4, 1, 8, 5]] and kinds.tolist() == [0, 1]
+
+
+def test_a_table_has_the_mask_of_each_kind_of_window():
+    deployed = swins.deploy(small(swins.SwinTransformer))
+    plain, shifted = (deployed.get_layer(f"stages_0_blocks_{b}") for b in (0, 1))
+    assert plain.table.shape == (1, 2, 16, 16) and shifted.table.shape == (4, 2, 16, 16)
+    mask = np.asarray(windows.shift_mask((16, 16), (4, 4), (2, 2)))
+    _, _, kinds = layout((16, 16), (4, 4), (2, 2), "roll_then_pad")
+    table = np.asarray(shifted.table)
+    np.testing.assert_allclose(table[kinds] - table[0], np.broadcast_to(mask[:, None], (16, 2, 16, 16)), atol=1e-5)
+
+
+def test_nothing_is_left_that_only_training_needs():
+    model = small(swins.SwinTransformerV2CR, drop_rate=0.1, extra_norm="none")
+    names = [layer.name for layer in swins.deploy(model).layers]
+    assert "head_drop" not in names and "norm" not in names
+    paths = " ".join(v.path for v in swins.deploy(model).variables)
+    assert "meta" not in paths and "logit_scale" not in paths
+
+
+def test_on_tensorflow_onednn_fuses_norms_gelus_and_residuals(rng):
+    """By name of the operations that a graph runs, as the optimiser leaves it, for known and unknown batches."""
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("these are TensorFlow's operations")
+    deployed = swins.deploy(small(swins.SwinTransformer))
+    norms = sum(isinstance(layer, OneDNNNorm) for layer in deployed._flatten_layers())
+    for batch in (3, None):
+        spec = tf.TensorSpec((batch, 32, 32, 3))
+        graph = optimised(tf.function(deployed, input_signature=[spec], autograph=False).get_concrete_function())
+        operations = [node.op for node in graph.node]
+        fused = [
+            [part.decode() for part in node.attr["fused_ops"].list.s] for node in graph.node if "fused_ops" in node.attr
+        ]
+        if not any("Mkl" in operation for operation in operations) and "_MklLayerNorm" not in operations:
+            pytest.skip("this TensorFlow has no oneDNN")
+        assert operations.count("_MklLayerNorm") == norms == 2 * 4 + 3
+        # of an unknown batch, it cannot tell that attention's branch has the shape of what it is added to
+        assert fused.count(["BiasAdd", "Add"]) == (2 * 4 if batch else 4)
+        assert fused.count(["BiasAdd", "GeluExact"]) == 4
+        assert not {"FusedBatchNormV3", "Erf"} & set(operations)
+
+
+def optimised(concrete):
+    """A function's graph after TensorFlow's graph optimiser."""
+    from tensorflow.core.protobuf import config_pb2
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+    from tensorflow.python.grappler import tf_optimizer
+    from tensorflow.python.training.saver import export_meta_graph
+
+    frozen = convert_variables_to_constants_v2(concrete)
+    meta = export_meta_graph(graph_def=frozen.graph.as_graph_def(), graph=frozen.graph)
+    for node in meta.graph_def.node:
+        node.device = "/job:localhost/replica:0/task:0/device:CPU:0"
+    fetch = meta.collection_def["train_op"].node_list.value
+    fetch.extend(tensor.name for tensor in frozen.outputs)
+    return tf_optimizer.OptimizeGraph(config_pb2.ConfigProto(), meta)
+
+
+@pytest.mark.parametrize(
+    "model, options, said",
+    [
+        (lambda: keras.Sequential([keras.layers.Dense(1)]), {}, "takes a Swin of this package"),
+        (lambda: swins.deploy(small(swins.SwinTransformer)), {}, "takes a Swin of this package"),
+        (lambda: small(swins.SwinTransformer), {"dtype": "int8"}, "float32, bfloat16 or float16; got int8"),
+    ],
+)
+def test_what_cannot_be_deployed(model, options, said):
+    with pytest.raises(swins.SwinsError, match=said):
+        swins.deploy(model(), **options)
+
+
+@pytest.fixture(scope="module")
+def made(converted, tmp_path_factory):
+    """An artefact whose every export is deployed, and its certificate."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("SavedModels are written under TensorFlow")
+    folder = tmp_path_factory.mktemp("deployed") / "artefact"
+    exports.export(converted, folder, deployed=True)
+    return targets.export(folder, list(targets.TARGETS), images=DATA, deployed=True)
+
+
+def test_exports_are_certified(made, command):
+    folder, certificate = made
+    record = certificate["exports"]["saved_model_deploy"]
+    assert record["trainable_variables"] == 0 and record["output"] == "logits"
+    assert max(record[k] for k in ("call", "serving_default", "serving_bytes")) <= TOLERANCE
+    assert set(certificate["targets"]) == {"model_deploy.onnx", "model_deploy.tflite", "model_deploy.xml"}
+    for record in certificate["targets"].values():
+        assert record["deployed"] and max(record["difference"].values()) <= TOLERANCE
+        assert record["top1_agreement"] == 1
+    text = (folder / "README.md").read_text()
+    assert "`model_deploy.tar.gz` | SavedModel for inference only" in text
+    assert "onnx, float32, deployed: differs" in text
+    assert b"Flex" not in (folder / "model_deploy.tflite").read_bytes()
+    code, out, err = command("verify", folder)
+    assert code == 0, err
+    assert "model_deploy.onnx" in out and "saved_model_deploy" in out
+
+
+def test_any_size_in_one_file(tmp_path, perturbed):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("files for other runtimes are written under TensorFlow")
+    name = "swin_mini_patch2_window4_28"
+    folder, _ = conversion.convert(name, perturbed(name), tmp_path / "out", image_size=(None, None))
+    _, certificate = targets.export(folder, list(targets.TARGETS), deployed=True)
+    for record in certificate["targets"].values():
+        assert set(record["difference"]) == {"batch_1", "batch_3", "other_size"}
+        assert max(record["difference"].values()) <= TOLERANCE
+
+
+def test_the_command(artefact, command):
+    code, out, err = command("export", artefact, "--deploy", "--to", "openvino")
+    assert code == 0, err
+    assert "model_deploy.xml" in out
+    code, _, err = command("export", artefact, "--deploy", "--to", "openvino")
+    assert code == 1 and "--overwrite" in err
