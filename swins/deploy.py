@@ -69,6 +69,9 @@ class Norm(layers.Layer):
         self.gamma = self.add_weight((shape[-1],), "ones", name="gamma")
         self.beta = self.add_weight((shape[-1],), "zeros", name="beta")
 
+    def compute_output_shape(self, shape):
+        return shape
+
     def call(self, x):
         return self.normalize(x) if len(x.shape) == 2 else on_tokens(self.normalize, x)
 
@@ -170,6 +173,7 @@ class Block(Part):
     """
 
     SIMILARITY = None  # type of the logits; None for the layer's own
+    compute_output_shape = v1.Block.compute_output_shape
 
     def __init__(self, num_heads, window_size, shift_size, hidden_dim, pad_order, query_chunk=0, **kwargs):
         super().__init__(**kwargs)
@@ -344,6 +348,8 @@ class DeformableBlock(BlockV2):
 @keras.saving.register_keras_serializable("swins.deploy")
 class PatchMerging(Part):
     """V1's merging: (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C)."""
+
+    compute_output_shape = v1.PatchMerging.compute_output_shape
 
     def build(self, shape):
         dim = 4 * shape[-1]
