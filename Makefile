@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND ?= tensorflow
 
-.PHONY: demo test lint env lock parity sizes memory targets bench notebooks preprocessing tables clean
+.PHONY: demo test lint env lock parity sizes memory targets bench profile notebooks preprocessing tables clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
@@ -50,6 +50,9 @@ bench: env  ## us beside timm, KerasHub, tfswin, onnxruntime and OpenVINO -> ben
 	test -d benchmarks/.peers || $(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps \
 		--target benchmarks/.peers --requirement benchmarks/requirements.txt
 	$(PY) benchmarks/run.py
+
+profile: env  ## where the time goes, operation by operation -> benchmarks/profiles.txt (3 minutes)
+	$(PY) benchmarks/profiles.py
 
 preprocessing: env  ## our preprocessing against timm's on PHOTOS -> in1k_eval/preprocessing.csv
 	$(PY) in1k_eval/preprocessing.py $(PHOTOS)

@@ -5,7 +5,6 @@ batch of that size, timed after one that is not. A task is "inference" (images t
 (one step of AdamW). FILES is a folder of exported models, made by NAME = "export_timm" or "export_swins".
 """
 
-import inspect
 import json
 import os
 import pathlib
@@ -33,7 +32,7 @@ def timm_model(precision):
     import torch
 
     torch.set_num_threads(THREADS)
-    model = timm.create_model(MODEL)
+    model = timm.create_model(MODEL, drop_path_rate=0.0)
     return model.to(
         getattr(torch, precision)
     ), lambda batch: torch.from_numpy(pixels(batch)).permute(0, 3, 1, 2).contiguous().to(getattr(torch, precision))
@@ -44,7 +43,7 @@ def timm(precision, task, files, compiled=False):
 
     if task == "training":  # autocast over float32 weights, as timm's own script trains
         model, images = timm_model("float32")
-        model = torch.compile(model.train()) if compiled else model.train()
+        model = torch.compile(model.train(), dynamic=False) if compiled else model.train()
         optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
 
         def step(batch):
@@ -62,7 +61,7 @@ def timm(precision, task, files, compiled=False):
 
         return step
     model, images = timm_model(precision)
-    model = torch.compile(model.eval()) if compiled else model.eval()
+    model = torch.compile(model.eval(), dynamic=False) if compiled else model.eval()
 
     def inference(batch):
         x = images(batch)
@@ -107,7 +106,9 @@ def tfswin(precision, task, files):
     import tensorflow as tf
     import tfswin as peer
 
-    model = peer.SwinTransformerTiny224(weights=None, classes=CLASSES)
+    model = peer.SwinTransformerTiny224(
+        weights=None, classes=CLASSES, include_preprocessing=False, classifier_activation=None
+    )
     function = tf.function(lambda images: model(images, training=False))
 
     def inference(batch):
@@ -123,10 +124,10 @@ def onnxruntime(precision, task, files, file="timm.onnx", channels_first=True):
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = THREADS
-    session = ort.InferenceSession(str(files / file), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
 
     def inference(batch):
+        session = ort.InferenceSession(str(files / file), options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
         x = pixels(batch)
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_first else x
         return lambda: session.run(None, {name: x})[0]
@@ -134,21 +135,25 @@ def onnxruntime(precision, task, files, file="timm.onnx", channels_first=True):
     return inference
 
 
-def openvino(precision, task, files, file="timm.onnx", channels_first=True):
+def openvino_request(path, precision, batch, channels_first, **more):
+    """A model compiled for a batch, and the batch."""
     import numpy as np
     import openvino as ov
 
     core = ov.Core()
+    model = core.read_model(path)
+    x = pixels(batch)
+    x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_first else x
+    model.reshape(x.shape)
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
     options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
+    return core.compile_model(model, "CPU", {**options, **more}).create_infer_request(), x
 
+
+def openvino(precision, task, files, file="timm.onnx", channels_first=True):
     def inference(batch):
-        model = core.read_model(files / file)
-        x = pixels(batch)
-        x = np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if channels_first else x
-        model.reshape(x.shape)
-        request = core.compile_model(model, "CPU", options).create_infer_request()
-        return lambda: request.infer({0: x})[0]
+        request, x = openvino_request(files / file, precision, batch, channels_first)
+        return lambda: request.infer({0: x}, share_inputs=True)[0]
 
     return inference
 
@@ -166,9 +171,13 @@ def on_keras(model, task, jit=False):
     import numpy as np
 
     backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(THREADS)
     if task == "training":
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=jit)
+        model.compile(keras.optimizers.AdamW(1e-4), loss, jit_compile=jit or backend == "jax")
 
         def step(batch):
             x, y = pixels(batch), np.arange(batch) % CLASSES
@@ -187,9 +196,6 @@ def on_keras(model, task, jit=False):
         stateless = jax.jit(lambda t, o, images: model.stateless_call(t, o, images, training=False)[0])
         function, convert = lambda images: stateless(trained, other, images), jax.numpy.asarray
     else:
-        import torch
-
-        torch.set_num_threads(THREADS)
         function, convert = torch.inference_mode()(lambda images: model(images, training=False)), torch.from_numpy
 
     def inference(batch):
@@ -213,14 +219,10 @@ def swins_xla(precision, task, files):
     return swins_plain(precision, task, files, jit=True)
 
 
-def swins_deploy(precision, task, files, jit=False):
+def swins_deploy(precision, task, files):
     import swins
 
-    return on_keras(swins.deploy(swins_model(precision)), task, jit)
-
-
-def swins_deploy_xla(precision, task, files):
-    return swins_deploy(precision, task, files, jit=True)
+    return on_keras(swins.deploy(swins_model(precision)), task)
 
 
 def swins_onnxruntime(precision, task, files):
@@ -233,35 +235,27 @@ def swins_openvino(precision, task, files):
 
 def growth_side(precision, task, files):
     """The size is the image side, of one image."""
-    return one_image(lambda side: swins_model(precision, image_size=side), precision)
+    return one_image(lambda side: swins_model(precision, image_size=side))
 
 
 def growth_open(precision, task, files):
-    """The same in one graph of any size."""
-    model = swins_model(precision, image_size=(None, None))
-    return one_image(lambda side: model, precision)
+    """The same in a model of any size."""
+    return one_image(lambda side: swins_model(precision, image_size=(None, None)))
 
 
 def growth_window(precision, task, files):
     """The size is the window, of one image of 448 pixels."""
-    return one_image(lambda window: swins_model(precision, image_size=448, window_size=window), precision, 448)
+    return one_image(lambda window: swins_model(precision, image_size=448, window_size=window), 448)
 
 
-def one_image(model_of, precision, side=None):
+def one_image(model_of, side=None):
     import tensorflow as tf
 
     import swins
 
-    functions = {}
-
     def inference(size):
-        model = swins.deploy(model_of(size))
-        spec = tf.TensorSpec((None, *model.input.shape[1:]))
-        if model.input.shape[1] is None:
-            functions.setdefault(None, tf.function(model, input_signature=[spec], autograph=False))
-        else:
-            functions[size] = tf.function(model, input_signature=[spec], autograph=False)
-        function, x = functions.get(None) or functions[size], tf.constant(pixels(1, side or size))
+        model, x = swins.deploy(model_of(size)), tf.constant(pixels(1, side or size))
+        function = tf.function(model, input_signature=[tf.TensorSpec((1, *model.input.shape[1:]))], autograph=False)
         return lambda: function(x).numpy()
 
     return inference
@@ -331,9 +325,7 @@ def main(name, precision, task, files):
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w")  # the libraries may print
     os.dup2(2, 1)
-    start = time.perf_counter()
-    make = globals()[name](precision, task, pathlib.Path(files))
-    built, calls, first = time.perf_counter() - start, {}, None
+    make, calls, first = globals()[name](precision, task, pathlib.Path(files)), {}, None
     for line in sys.stdin:
         request = json.loads(line)
         size = request["size"]
@@ -347,14 +339,11 @@ def main(name, precision, task, files):
         while not seconds or time.perf_counter() < end:
             seconds.append(timed(calls[size]))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(
-            json.dumps({"seconds": seconds, "built": built, "first": first, "peak_MiB": peak}), file=answers, flush=True
-        )
+        print(json.dumps({"seconds": seconds, "first": first, "peak_MiB": peak}), file=answers, flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1].startswith("export_"):
         globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))
     else:
-        assert len(sys.argv) - 1 == len(inspect.signature(main).parameters), __doc__
         main(*sys.argv[1:])

@@ -1,12 +1,14 @@
-"""Us and the peers in one run -> benchmarks/results.csv, machine.txt, growth.png: make bench.
+"""Us and the peers in one run -> benchmarks/results.csv, machine.txt: make bench.
 
 Every contender lives in a process of its own (contenders.py) and waits while the others work. They take turns, in
 another order each round; a turn is one call that is not timed, then calls for half a second. A round's time is the
-median of its calls; ratios are of times of the same round, and the table has their medians. Run it on a quiet machine.
+median of its calls; ratios are of times of the same round, and the table has their medians. A first call includes
+tracing and compiling, and for files their loading. What grows has a process for each size. Run it on a quiet machine.
 
     python benchmarks/run.py [GROUP ...]    groups: inference, training, growth; rows of other groups stay
 """
 
+import contextlib
 import csv
 import datetime
 import importlib.metadata
@@ -63,6 +65,7 @@ FLOAT32 = {
 }
 TRAINING = {
     "timm eager": ("timm", ""),
+    "timm torch.compile": ("timm_compile", ""),
     "KerasHub, TensorFlow graph": ("keras_hub", "tensorflow"),
     "KerasHub, TensorFlow XLA": ("keras_hub_xla", "tensorflow"),
     "swins, TensorFlow graph": ("swins_plain", "tensorflow"),
@@ -89,7 +92,6 @@ class Contender:
 
     def __init__(self, function, backend, precision, task, files):
         path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(PEERS))))
-        legacy = {"TF_USE_LEGACY_KERAS": "1"} if function == "tfswin" else {}
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", "PYTHONPATH": path}
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
         self.process = subprocess.Popen(
@@ -98,7 +100,7 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            env={**os.environ, **quiet, **legacy, "KERAS_BACKEND": backend or "tensorflow"},
+            env={**os.environ, **quiet, "KERAS_BACKEND": backend or "tensorflow"},
         )
 
     def time(self, size, seconds):
@@ -112,36 +114,53 @@ class Contender:
             raise RuntimeError(self.log.read()[-1500:]) from None
 
     def end(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of a process that ended before
+            self.process.stdin.close()
         self.process.terminate()
         self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
 
 
 def measure(group, precision, sizes, contenders, files, say):
-    """Rows of the table."""
+    """Rows of the table. A contender that fails is left out, and its last words are said."""
     task = "training" if group == "training" else "inference"
-    alive = {label: Contender(*facts, precision, task, files) for label, facts in contenders.items()}
-    rows = []
+    if group == "growth":
+        alive = {(label, size): contenders[label] for label in contenders for size in sizes}
+    else:
+        alive = {(label, None): facts for label, facts in contenders.items()}
+    answers = {}
+
+    def turn(key, size, seconds):
+        try:
+            answers.setdefault((key[0], size), []).append(alive[key].time(size, seconds))
+        except RuntimeError as error:
+            say(f"{key[0]} fails at size {size}:\n{error}")
+            answers.pop((key[0], size), None)
+            alive.pop(key).end()
+
     try:
-        for label in list(alive):  # one after the other: first calls are timed too
-            try:
-                alive[label].time(sizes[0], 0)
-            except RuntimeError as error:
-                say(f"{label} cannot run:\n{error}")
-                alive.pop(label).end()
-        rounds = {(size, label): [] for size in sizes for label in alive}
+        for key in list(alive):  # one after the other: first calls are timed too
+            alive[key] = Contender(*alive[key], precision, task, files)
+            turn(key, key[1] or sizes[0], 0)
         for size in sizes:
             for i in range(ROUNDS.get(size, 5)):
                 say(f"{group} {precision} size {size} round {i + 1}")
-                for label in random.Random(f"{size} {i}").sample(list(alive), len(alive)):
-                    rounds[size, label].append(alive[label].time(size, SECONDS))
-        for size in sizes:
-            seconds = {x: [statistics.median(r["seconds"]) for r in rounds[size, x]] for x in alive}
-            for label in alive:
-                rows.append(row_of(group, precision, size, label, seconds, rounds[size, label]))
+                here = [key for key in alive if key[1] in (None, size)]
+                for key in random.Random(f"{size} {i}").sample(here, len(here)):
+                    turn(key, size, SECONDS)
     finally:
         for contender in alive.values():
-            contender.end()
+            if isinstance(contender, Contender):
+                contender.end()
+    rows = []
+    for size in sizes:
+        here = {label: told for (label, its), told in answers.items() if its == size}
+        seconds = {
+            label: [statistics.median(a["seconds"]) for a in told[-ROUNDS.get(size, 5) :]]
+            for label, told in here.items()
+        }
+        rows += [row_of(group, precision, size, label, seconds, here[label]) for label in here]
     return rows
 
 
@@ -176,7 +195,8 @@ def describe_machine():
     wide = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     sys.path.append(str(PEERS))
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in PACKAGES]
+    found = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    versions = [f"{package} {found[package]}" for package in PACKAGES if package in found]
     return "\n".join(
         (
             f"{(names or ['?'])[0]}, {os.cpu_count()} cores ({', '.join(wide)}), {memory:.0f} GiB",
@@ -191,6 +211,9 @@ def say(text):
 
 
 def main(groups):
+    known = list(dict.fromkeys(group for group, *_ in RUNS))
+    if not set(groups) <= set(known):
+        sys.exit(f"groups are {', '.join(known)}; got {' '.join(groups)}")
     rows = []
     if groups and TABLE.is_file():
         with open(TABLE, newline="") as file:
@@ -198,13 +221,16 @@ def main(groups):
     load = os.getloadavg()[0]
     if load > 0.5:
         say(f"the machine is busy (load {load:.1f}): the numbers will show it")
+    MACHINE.write_text(describe_machine() + "\n")
     with tempfile.TemporaryDirectory() as temporary:
         files = pathlib.Path(temporary)
         for export in ("export_timm", "export_swins") if not groups or "inference" in groups else ():
             say(export)
             quiet = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONWARNINGS": "ignore"}
             command = [sys.executable, "-P", str(HERE / "contenders.py"), export, temporary]
-            subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            done = subprocess.run(command, env=quiet, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{export} fails:\n{done.stderr[-3000:]}")
         for group, precision, sizes, contenders in RUNS:
             if not groups or group in groups:
                 rows += measure(group, precision, sizes, contenders, files, say)
@@ -212,7 +238,6 @@ def main(groups):
                     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
                     writer.writeheader()
                     writer.writerows(rows)
-    MACHINE.write_text(describe_machine() + "\n")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,75 @@ def targets():
     return markdown(("name", "target", "precision", "MiB", "difference", "top-1 (Keras)", "same top-1"), rows)
 
 
+def speed_of(group, precision, size):
+    """The rows of `make bench` for one batch, in the order of their speed."""
+    rows = [
+        r
+        for r in read("benchmarks/results.csv")
+        if (r["group"], r["precision"], r["size"]) == (group, precision, str(size))
+    ]
+    return sorted(rows, key=lambda r: -float(r["images_per_second"]))
+
+
+def speed(group, sizes):
+    """Images per second of us and the peers, and how many times timm eager that is for the middle size."""
+    contenders = {}
+    for precision in ("float32", "bfloat16"):
+        for size in sizes:
+            for r in speed_of(group, precision, size):
+                contenders.setdefault(r["contender"], {})[precision, size] = r
+    columns = [(precision, size) for precision in ("float32", "bfloat16") for size in sizes]
+    main = sizes[len(sizes) // 2]
+    rows = []
+    for contender, cells in sorted(contenders.items(), key=lambda item: -order(item[1], main)):
+        line = [contender]
+        for precision, size in columns:
+            r = cells.get((precision, size))
+            line.append(f"{float(r['images_per_second']):.1f}" if r else "")
+        for precision in ("float32", "bfloat16"):
+            r = cells.get((precision, main))
+            line.append(f"{float(r['over_reference']):.2f}" if r else "")
+        rows.append(line)
+    header = ["", *(f"{precision}, batch {size}" for precision, size in columns)]
+    header += [f"over timm eager, {precision}, batch {main}" for precision in ("float32", "bfloat16")]
+    return markdown(header, rows)
+
+
+def order(cells, size):
+    r = cells.get(("float32", size)) or next(iter(cells.values()))
+    return float(r["images_per_second"])
+
+
+def inference():
+    """Inference, from `make bench`."""
+    return speed("inference", (1, 8, 32))
+
+
+def training():
+    """Training steps, from `make bench`."""
+    return speed("training", (8,))
+
+
+def growth():
+    """Time and memory by image side and by window, from `make bench`."""
+    rows = [r for r in read("benchmarks/results.csv") if r["group"] == "growth"]
+    first = {}
+    lines = []
+    for r in rows:
+        seconds, side = 1 / float(r["images_per_second"]), int(r["size"])
+        base, least = first.setdefault(r["contender"], (seconds, side))
+        linear = ""
+        if "side" in r["contender"]:
+            linear = f"{seconds / base / (side / least) ** 2:.2f}"
+        lines.append((r["contender"], side, f"{seconds * 1e3:.0f}", linear, f"{float(r['peak_MiB']):.0f}"))
+    return markdown(("what grows", "to", "ms", "over linear in pixels", "peak MiB of the process"), lines)
+
+
+def machine():
+    """What `make bench` ran on."""
+    return "".join(f"> {line}\n" for line in (ROOT / "benchmarks/machine.txt").read_text().splitlines()).rstrip()
+
+
 def results():
     """What was evaluated here, from in1k_eval/results.csv."""
     rows = [
@@ -99,7 +168,8 @@ def results():
 
 
 TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results, targets)}
-PAGES = ("README.md", "docs/runtimes.md")
+TABLES |= {f.__name__: f for f in (inference, training, growth, machine)}
+PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md")
 
 
 def regenerate(text):

@@ -69,7 +69,7 @@ def verify_command(args):
         from swins.export.run import verify_exports
 
         for part, record in verify_exports(args.folder).items():
-            print(f"  {part:<13} relative {record['call']:.1e}")
+            print(f"  {part:<18} relative {record['call']:.1e}")
     if recorded.get("targets"):
         from swins.export import targets
 

@@ -12,11 +12,12 @@ import swins
 from swins import windows
 from swins.convert import artefact as artefacts
 from swins.convert import run as conversion
-from swins.deploy import COMPUTED_IN, OneDNNNorm, layout
+from swins.deploy import OneDNNNorm, layout
 from swins.export import run as exports
 from swins.export import targets
 
 TOLERANCE = 1e-5
+DTYPES = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 ROUNDED = {"mixed_bfloat16": 2e-2, "mixed_float16": 4e-3}  # a few units of their last place
 OPEN = {"image_size": (None, None)}
 CASES = {
@@ -87,7 +88,7 @@ def test_real_images_and_the_same_answers(converted):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("policy", COMPUTED_IN)
+@pytest.mark.parametrize("policy", DTYPES)
 def test_half_precision_is_as_near_as_the_mixed_model(policy, rng):
     if policy == "mixed_float16" and keras.backend.backend() == "torch":
         pytest.skip("PyTorch has no float16 convolution on CPUs")
@@ -98,10 +99,10 @@ def test_half_precision_is_as_near_as_the_mixed_model(policy, rng):
         deployed = swins.deploy(model)
         x = images_for(model, rng)
         block = deployed.get_layer("stages_0_blocks_1")
-        assert block.fc1.kernel.dtype == COMPUTED_IN[policy] and deployed.get_layer("head").kernel.dtype == "float32"
+        assert block.fc1.kernel.dtype == DTYPES[policy] and deployed.get_layer("head").kernel.dtype == "float32"
         for half in (model, deployed):
             assert relative(run(half, x), run(exact, x)) <= ROUNDED[policy]
-        also = swins.deploy(exact, dtype=COMPUTED_IN[policy])
+        also = swins.deploy(exact, dtype=DTYPES[policy])
         np.testing.assert_array_equal(run(also, x), run(deployed, x))
 
 
@@ -195,6 +196,14 @@ def test_what_cannot_be_deployed(model, options, said):
         swins.deploy(model(), **options)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_quantized_models_are_refused():
+    model = small(swins.SwinTransformer)
+    model.quantize("int8")
+    with pytest.raises(swins.SwinsError, match="before it is quantized"):
+        swins.deploy(model)
+
+
 @pytest.fixture(scope="module")
 def made(converted, tmp_path_factory):
     """An artefact whose every export is deployed, and its certificate."""
@@ -216,7 +225,7 @@ def test_exports_are_certified(made, command):
         assert record["top1_agreement"] == 1
     text = (folder / "README.md").read_text()
     assert "`model_deploy.tar.gz` | SavedModel for inference only" in text
-    assert "onnx, float32, deployed: differs" in text
+    assert "onnx, deployed float32: differs" in text
     assert b"Flex" not in (folder / "model_deploy.tflite").read_bytes()
     code, out, err = command("verify", folder)
     assert code == 0, err

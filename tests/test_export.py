@@ -148,6 +148,11 @@ def test_headless_models_export_features_only_and_other_channels_no_bytes(tmp_pa
     assert proof["exports"]["saved_model_fe"]["all_outputs"] <= 1e-5
     assert not (folder / "saved_model").exists() and (folder / "saved_model_fe").is_dir()
     assert "images to features" in (folder / "README.md").read_text()
+    for deployed in (True, False):  # once there, it is made again with the rest
+        _, proof = run.export(folder, deployed=deployed, overwrite=True)
+        assert list(proof["exports"]) == ["saved_model_fe", "saved_model_deploy"]
+        assert proof["exports"]["saved_model_deploy"]["output"] == "features"
+        assert (folder / "model_deploy.tar.gz").is_file()
 
 
 @pytest.mark.parametrize("protocol", ["timm", "ms"])

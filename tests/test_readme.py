@@ -49,6 +49,8 @@ def test_resize_lines(perturbed, monkeypatch):
         assert names[name].get_layer("stages_3_blocks_1").window_size == (12, 12)
     assert names["wide"].input.shape == (None, 240, 272, 3)
     assert names["every"].input.shape == (None, None, None, 3)
+    exec(block("fast = swins.deploy"), names)
+    assert names["fast"].input.shape == names["fast16"].input.shape == (None, 224, 224, 3)
 
 
 PAGES = README.parent / "docs"

@@ -19,7 +19,8 @@ PREPARE = string.Template(
     "evaluation."
 )
 EXPORTED = {"saved_model": "classifier", "saved_model_fe": "feature vector", "saved_model_deploy": "for inference"}
-USES = {"saved_model_deploy": "SavedModel for inference only, faster"}  # of the others: reusable, fine-tunable
+USES = dict.fromkeys(EXPORTED, "reusable, fine-tunable SavedModel")
+USES["saved_model_deploy"] = "SavedModel for inference only, faster"
 
 
 def archive_name(part):
@@ -65,8 +66,9 @@ def accuracy(name, certificate):
 def target_row(name, record):
     """A file for another runtime, as a row of the card's table."""
     worst = max(record["difference"].values())
-    form = ", ".join([record["target"], record["precision"], *["deployed"] * record.get("deployed", False)])
-    text = f"{form}: differs from Keras by at most {worst:.1e} of the largest output"
+    form = "deployed " if record.get("deployed") else ""
+    form += record["precision"]
+    text = f"{record['target']}, {form}: differs from Keras by at most {worst:.1e} of the largest output"
     if record["images"]:
         text += f", same top-1 on {record['top1_agreement']:.1%} of {record['images']} images"
     return f"| `{name}` | {text} ({', '.join(record['versions'])}) |"
@@ -112,7 +114,7 @@ def card(model, certificate):
         files="\n".join(
             [
                 *(
-                    f"| `{a}` | {USES.get(part, 'reusable, fine-tunable SavedModel')}: images to {e['output']} |"
+                    f"| `{a}` | {USES[part]}: images to {e['output']} |"
                     for a, (part, e) in zip(archives, exports.items(), strict=True)
                 ),
                 *(target_row(*item) for item in certificate.get("targets", {}).items()),

@@ -69,10 +69,8 @@ def parts_of(model, deployed):
     return kinds
 
 
-def in_keras(model, part, kind):
-    """The Keras model that a part is made from."""
-    if part == "saved_model_deploy":
-        return deploy(model)
+def giving(model, kind):
+    """The Keras model that gives "logits" or "features"."""
     return model if kind == "logits" or not model.variant.num_classes else saved_model.features(model)
 
 
@@ -94,7 +92,7 @@ def check(model, prepare, folder, parts, name):
             raise SwinsError(f"{name}: decoded pixels must be within {PIXEL_TOLERANCE} of Pillow's; got {pixels:.3f}")
     records = {}
     for part, out in outputs.items():
-        reference = in_keras(model, "", parts[part])  # the model itself beside its deployed form, too
+        reference = giving(model, parts[part])
         expected = np.asarray(reference(images, training=False))
         record = {
             "output": parts[part],
@@ -175,11 +173,12 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
     with artefact.completing(source, target, {*PARTS, *map(archive_name, PARTS)}, overwrite) as partial:
         model = artefact.load_model(source)
         prepare = preparation(model, certificate)
-        parts = parts_of(model, deployed)
+        parts = parts_of(model, deployed or "saved_model_deploy" in certificate.get("exports", {}))
         for part, kind in parts.items():
             say(f"writing {part} ({kind})")
             complete = model if part == next(iter(parts)) else None
-            saved_model.save(in_keras(model, part, kind), prepare, partial / part, kind, complete)
+            exported = deploy(model) if part == "saved_model_deploy" else giving(model, kind)
+            saved_model.save(exported, prepare, partial / part, kind, complete)
             pack(partial / part, partial / archive_name(part))
         say("running it where swins is not")
         exports = check(model, prepare, partial, parts, certificate["name"])

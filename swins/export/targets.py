@@ -118,7 +118,9 @@ TARGETS = {
 
 def files_of(target, precision, deployed=False):
     """Names of a target's files in an artefact; the first is the one to load."""
-    stem = "_".join(["model", *["deploy"] * deployed, *[precision] * (precision != "float32")])
+    stem = "model_deploy" if deployed else "model"
+    if precision != "float32":
+        stem += f"_{precision}"
     return tuple(stem + suffix for suffix in TARGETS[target].suffixes)
 
 

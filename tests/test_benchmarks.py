@@ -1,0 +1,59 @@
+"""The benchmark's own arithmetic, and that what is committed is complete. No timing is asserted."""
+
+import ast
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+from test_house import ROOT
+
+HERE = ROOT / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench", HERE / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ratios_are_medians_of_ratios_of_the_same_round(bench):
+    seconds = {bench.REFERENCE: [4.0, 8.0, 6.0], bench.FLOOR: [1.0, 2.0, 1.0], "ours": [2.0, 4.0, 1.0]}
+    answers = [{"first": 3.0, "peak_MiB": 100.0}] * 3
+    row = bench.row_of("inference", "float32", 8, "ours", seconds, answers)
+    assert row["images_per_second"] == "4.00" and (row["slowest_round"], row["fastest_round"]) == ("2.00", "8.00")
+    assert row["over_reference"] == "2.000" and row["over_floor"] == "0.500"
+    assert row["first_call_s"] == "3.0" and row["peak_MiB"] == "100.0"
+    assert bench.row_of("growth", "float32", 448, "ours", {"ours": [0.5]}, answers)["images_per_second"] == "2.00"
+
+
+def test_every_contender_exists_and_was_measured(bench):
+    tree = ast.parse((HERE / "contenders.py").read_text())
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    with open(HERE / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    measured = {(r["group"], r["precision"], int(r["size"]), r["contender"]) for r in rows}
+    for group, precision, sizes, contenders in bench.RUNS:
+        assert {function for function, _ in contenders.values()} <= functions
+        for size in sizes:
+            assert {(group, precision, size, label) for label in contenders} <= measured
+    assert (HERE / "machine.txt").read_text().count("\n") == 3
+    assert (HERE / "profiles.txt").read_text().count(" ms\n") == 8
+
+
+def test_a_contender_answers_and_a_failing_one_tells_why(bench, tmp_path):
+    command = [sys.executable, "-P", HERE / "contenders.py", "nonsense", "float32", "inference", tmp_path]
+    assert subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL).returncode
+    contender = bench.Contender("nonsense", "", "float32", "inference", tmp_path)
+    with pytest.raises(RuntimeError, match="KeyError: 'nonsense'"):
+        contender.time(1, 0)
+    contender.end()
+    command = [sys.executable, "-P", HERE / "contenders.py", "swins_deploy", "float32", "inference", tmp_path]
+    requests = json.dumps({"size": 1, "seconds": 0}) + "\n"
+    done = subprocess.run(command, capture_output=True, input=requests, text=True)
+    answer = json.loads(done.stdout)
+    assert len(answer["seconds"]) == 1 and answer["first"] > 0 and answer["peak_MiB"] > 0
