@@ -79,7 +79,6 @@ RUNS = (  # group, precision, sizes, contenders
     ("inference", "float32", (1, 8, 32), INFERENCE | FLOAT32),
     ("inference", "bfloat16", (1, 8, 32), INFERENCE),
     ("training", "float32", (8,), TRAINING),
-    ("training", "bfloat16", (8,), TRAINING),
     ("growth", "float32", SIDES, {"image side": ("growth_side", "tensorflow")}),
     ("growth", "float32", SIDES, {"image side, open size": ("growth_open", "tensorflow")}),
     ("growth", "float32", WINDOWS, {"window at 448 pixels": ("growth_window", "tensorflow")}),

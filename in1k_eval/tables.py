@@ -106,7 +106,10 @@ def speed(group, sizes):
         for size in sizes:
             for r in speed_of(group, precision, size):
                 contenders.setdefault(r["contender"], {})[precision, size] = r
-    columns = [(precision, size) for precision in ("float32", "bfloat16") for size in sizes]
+    precisions = [
+        p for p in ("float32", "bfloat16") if any(p == key[0] for cells in contenders.values() for key in cells)
+    ]
+    columns = [(precision, size) for precision in precisions for size in sizes]
     main = sizes[len(sizes) // 2]
     rows = []
     for contender, cells in sorted(contenders.items(), key=lambda item: -order(item[1], main)):
@@ -114,12 +117,12 @@ def speed(group, sizes):
         for precision, size in columns:
             r = cells.get((precision, size))
             line.append(f"{float(r['images_per_second']):.1f}" if r else "")
-        for precision in ("float32", "bfloat16"):
+        for precision in precisions:
             r = cells.get((precision, main))
             line.append(f"{float(r['over_reference']):.2f}" if r else "")
         rows.append(line)
     header = ["", *(f"{precision}, batch {size}" for precision, size in columns)]
-    header += [f"over timm eager, {precision}, batch {main}" for precision in ("float32", "bfloat16")]
+    header += [f"over timm eager, {precision}, batch {main}" for precision in precisions]
     return markdown(header, rows)
 
 
