@@ -43,7 +43,7 @@ def tensorflow_times(model):
     for line in plane.lines:
         for event in line.events:
             name = plane.event_metadata[event.metadata_id].name
-            if ":" in name and not name.startswith("$"):  # node:Operation#...
+            if ":" in name and "::" not in name and not name.startswith("$"):  # node:Operation#...
                 kind = name.split(":")[-1].split("#")[0]
                 if kind[:1].isupper() or kind.startswith("_Mkl"):
                     yield kind, event.duration_ps / 1e12
