@@ -43,14 +43,17 @@ ROUNDS = {1: 5, 8: 7, 32: 3}
 SECONDS = 0.5  # of a turn, at least
 PACKAGES = ("tensorflow", "keras", "torch", "timm", "jax", "onnxruntime", "openvino", "keras-hub", "tfswin")
 
-INFERENCE = {  # label: (function of contenders.py, backend of Keras)
-    "matrix product (floor)": ("floor", "tensorflow"),
+BOTH = {  # label: (function of contenders.py, backend of Keras)
     "timm eager": ("timm", ""),
     "timm torch.compile": ("timm_compile", ""),
     "KerasHub, TensorFlow graph": ("keras_hub", "tensorflow"),
     "KerasHub, TensorFlow XLA": ("keras_hub_xla", "tensorflow"),
     "swins, TensorFlow graph": ("swins_plain", "tensorflow"),
     "swins, TensorFlow XLA": ("swins_xla", "tensorflow"),
+}
+INFERENCE = {
+    "matrix product (floor)": ("floor", "tensorflow"),
+    **BOTH,
     "swins.deploy, TensorFlow graph": ("swins_deploy", "tensorflow"),
     "swins.deploy, JAX": ("swins_deploy", "jax"),
     "swins.deploy, PyTorch eager": ("swins_deploy", "torch"),
@@ -64,12 +67,7 @@ FLOAT32 = {
     "onnxruntime on swins --deploy": ("swins_onnxruntime", ""),
 }
 TRAINING = {
-    "timm eager": ("timm", ""),
-    "timm torch.compile": ("timm_compile", ""),
-    "KerasHub, TensorFlow graph": ("keras_hub", "tensorflow"),
-    "KerasHub, TensorFlow XLA": ("keras_hub_xla", "tensorflow"),
-    "swins, TensorFlow graph": ("swins_plain", "tensorflow"),
-    "swins, TensorFlow XLA": ("swins_xla", "tensorflow"),
+    **BOTH,
     "swins, JAX": ("swins_plain", "jax"),
     "swins, PyTorch eager": ("swins_plain", "torch"),
 }

@@ -1,6 +1,7 @@
 """Shared fixtures: the embedded checkpoint, its artefact, perturbed references, photographs."""
 
 import functools
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -29,6 +30,14 @@ PHOTOS = ROOT.parent / "shared" / "data" / "photos" / "images"
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are written under TensorFlow alone"
 )
+
+
+def script(path):
+    """The module of a script that belongs to no package, by its path below the root."""
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

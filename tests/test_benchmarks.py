@@ -2,23 +2,19 @@
 
 import ast
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
 
 import pytest
-from test_house import ROOT
+from conftest import ROOT, script
 
 HERE = ROOT / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("bench", HERE / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/run.py")
 
 
 def test_ratios_are_medians_of_ratios_of_the_same_round(bench):

@@ -1,9 +1,9 @@
 """The demo says in its last line whether it worked; `make demo` runs it whole."""
 
-import importlib.util
 import pathlib
 
 import pytest
+from conftest import script
 
 from swins.errors import SwinsError
 from swins.evaluate import datasets
@@ -13,10 +13,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.fixture
 def demo():
-    spec = importlib.util.spec_from_file_location("demo_run", ROOT / "demo" / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("demo/run.py")
 
 
 @pytest.mark.parametrize("error", [SwinsError("a\n- b\n- c"), RuntimeError("graph"), OSError(28, "No space left")])

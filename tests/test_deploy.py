@@ -12,9 +12,9 @@ import swins
 from swins import windows
 from swins.convert import artefact as artefacts
 from swins.convert import run as conversion
-from swins.deploy import OneDNNNorm, layout
 from swins.export import run as exports
 from swins.export import targets
+from swins.fused import FusedNorm, layout
 
 TOLERANCE = 1e-5
 DTYPES = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
@@ -144,19 +144,20 @@ def test_nothing_is_left_that_only_training_needs():
     assert "meta" not in paths and "logit_scale" not in paths
 
 
-def test_on_tensorflow_onednn_fuses_norms_gelus_and_residuals(rng):
+def test_on_tensorflow_onednn_fuses_norms_gelus_and_residuals(tmp_path):
     """By name of the operations that a graph runs, as the optimiser leaves it, for known and unknown batches."""
     tf = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("these are TensorFlow's operations")
     deployed = swins.deploy(small(swins.SwinTransformer))
-    norms = sum(isinstance(layer, OneDNNNorm) for layer in deployed._flatten_layers())
+    norms = sum(isinstance(layer, FusedNorm) for layer in deployed._flatten_layers())
     for batch in (3, None):
         spec = tf.TensorSpec((batch, 32, 32, 3))
-        graph = optimised(tf.function(deployed, input_signature=[spec], autograph=False).get_concrete_function())
-        operations = [node.op for node in graph.node]
+        deployed.export(tmp_path / str(batch), input_signature=[spec], verbose=False)
+        nodes = nodes_run(tmp_path / str(batch), np.zeros((3, 32, 32, 3), "float32"))
+        operations = [node.op for node in nodes]
         fused = [
-            [part.decode() for part in node.attr["fused_ops"].list.s] for node in graph.node if "fused_ops" in node.attr
+            [part.decode() for part in node.attr["fused_ops"].list.s] for node in nodes if "fused_ops" in node.attr
         ]
         if not any("Mkl" in operation for operation in operations) and "_MklLayerNorm" not in operations:
             pytest.skip("this TensorFlow has no oneDNN")
@@ -167,20 +168,17 @@ def test_on_tensorflow_onednn_fuses_norms_gelus_and_residuals(rng):
         assert not {"FusedBatchNormV3", "Erf"} & set(operations)
 
 
-def optimised(concrete):
-    """A function's graph after TensorFlow's graph optimiser."""
-    from tensorflow.core.protobuf import config_pb2
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-    from tensorflow.python.grappler import tf_optimizer
-    from tensorflow.python.training.saver import export_meta_graph
+def nodes_run(saved_model, images):
+    """What TensorFlow runs of a SavedModel, as its optimiser leaves it; only sessions tell."""
+    import tensorflow as tf
 
-    frozen = convert_variables_to_constants_v2(concrete)
-    meta = export_meta_graph(graph_def=frozen.graph.as_graph_def(), graph=frozen.graph)
-    for node in meta.graph_def.node:
-        node.device = "/job:localhost/replica:0/task:0/device:CPU:0"
-    fetch = meta.collection_def["train_op"].node_list.value
-    fetch.extend(tensor.name for tensor in frozen.outputs)
-    return tf_optimizer.OptimizeGraph(config_pb2.ConfigProto(), meta)
+    v1, told = tf.compat.v1, tf.compat.v1.RunMetadata()
+    with v1.Session(graph=tf.Graph()) as session:
+        signature = v1.saved_model.load(session, ["serve"], str(saved_model)).signature_def["serve"]
+        (taken,), (given,) = signature.inputs.values(), signature.outputs.values()
+        options = v1.RunOptions(output_partition_graphs=True)
+        session.run(given.name, {taken.name: images}, options=options, run_metadata=told)
+    return [node for graph in told.partition_graphs for node in graph.node]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import ast
 import csv
-import importlib.util
 import pathlib
 import re
 
 import pytest
+from conftest import script
 
 import swins
 
@@ -17,7 +17,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("model_configs", "v2"),
     ("tags", "v2_cr"),
     ("images", "deformable"),
-    ("models",),
+    ("models", "fused"),
     ("build", "describe", "attention", "resize", "labels", "archives"),
     ("explain", "hub", "deploy"),
     ("convert",),
@@ -87,18 +87,14 @@ def test_public_names_are_documented():
 
 
 def test_generated_tables_of_the_readme_are_current():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "in1k_eval" / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    tables = script("in1k_eval/tables.py")
     for page in tables.PAGES:
         text = (ROOT / page).read_text()
         assert tables.regenerate(text) == text, f"{page}: make tables"
 
 
 def test_tables_fill_empty_places_and_touch_nothing_else():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "in1k_eval" / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    tables = script("in1k_eval/tables.py")
     empty = "a\n<!-- table: parity -->\n<!-- end -->\nb\n<!-- table: variants -->\n<!-- end -->\nc\n"
     once = tables.regenerate(empty)
     assert once.startswith("a\n") and "\nb\n" in once and once.endswith("\nc\n") and once.count("---") > 4

@@ -1,11 +1,11 @@
 """Preprocessing against timm's own transform, on real photographs and on pictures made here."""
 
-import importlib.util
 import io
 import pathlib
 
 import numpy as np
 import pytest
+from conftest import script
 from PIL import Image
 
 import swins
@@ -17,10 +17,7 @@ NAMES = ("swin_tiny_patch4_window7_224", "swin_base_patch4_window12_384")
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("preprocessing", ROOT / "in1k_eval" / "preprocessing.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.compare
+    return script("in1k_eval/preprocessing.py").compare
 
 
 @pytest.fixture(scope="module")

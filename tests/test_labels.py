@@ -1,10 +1,8 @@
 """Names of classes, and classifiers over some of them."""
 
-import importlib.util
-
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import script
 
 import swins
 from swins.labels import FASHION_MNIST, imagenet1k_in_22k, table
@@ -31,10 +29,7 @@ def test_the_map_is_microsofts():
 
 
 def test_the_lists_are_what_their_script_makes():
-    spec = importlib.util.spec_from_file_location("classes", ROOT / "in1k_eval" / "classes.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    in1k, in22k, names = script.synsets()
+    in1k, in22k, names = script("in1k_eval/classes.py").synsets()
     assert [row[:2] for row in table("imagenet1k")] == [[s, names[s]] for s in in1k]
     assert table("imagenet22k") == [[s, names[s]] for s in in22k]
     assert len(set(in22k)) == 21841

@@ -1,10 +1,8 @@
 """Every notebook runs top to bottom on the embedded model; the committed ones hold what they gave, and pictures."""
 
-import importlib.util
-
 import nbformat
 import pytest
-from conftest import ROOT, needs_tensorflow
+from conftest import ROOT, needs_tensorflow, script
 
 FOLDER = ROOT / "notebooks"
 PICTURES = {"classification": 2, "finetune": 2, "hub": 1, "convert_your_own": 1}
@@ -17,10 +15,7 @@ SMALLER = {  # parameters set for the test
 
 
 def runner():
-    spec = importlib.util.spec_from_file_location("run", FOLDER / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("notebooks/run.py")
 
 
 def pictures(notebook):

@@ -1,6 +1,5 @@
 """Any size: fixed sizes against timm, open ones against torchvision, and one graph for all of them."""
 
-import importlib.util
 import json
 import pathlib
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from conftest import script
 from test_models import SMALL, moved
 from test_v1 import relative
 
@@ -208,9 +208,7 @@ def test_v2_weights_refuse_windows_they_were_not_trained_with(torchvision, tmp_p
 
 
 def test_the_table_of_sizes_is_within_tolerance():
-    spec = importlib.util.spec_from_file_location("sizes", ROOT / "in1k_eval" / "sizes.py")
-    sizes = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sizes)
+    sizes = script("in1k_eval/sizes.py")
     with open(sizes.TABLE, newline="") as file:
         rows = list(sizes.csv.DictReader(file))
     assert {(r["name"], r["size"]) for r in rows} == {(n, sizes.text(s)) for n in sizes.MODELS for s in sizes.SIZES}
