@@ -32,6 +32,12 @@ needs_tensorflow = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random numbers in every run, drop-path's too."""
+    keras.utils.set_random_seed(0)
+
+
 def script(path):
     """The module of a script that belongs to no package, by its path below the root."""
     spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), ROOT / path)

@@ -100,9 +100,11 @@ def save(model, preprocess, folder, output, complete=None):
     def call(images, training=False):
         return model(images, training=training)
 
+    infer, _ = (call.get_concrete_function(images, training=training) for training in (False, True))
+
     @tf.function(input_signature=[images])
     def serving_default(images):
-        return {output: call(images, training=False)}
+        return {output: infer(images)}
 
     signatures = {"serving_default": serving_default}
     if complete:
@@ -112,12 +114,11 @@ def save(model, preprocess, folder, output, complete=None):
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
         def serving_bytes(image_bytes):
-            prepared = tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32)
-            return {output: call(prepared, training=False)}
+            return {output: infer(tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32))}
 
         signatures["serving_bytes"] = serving_bytes
-    for training in (False, True):
-        call.get_concrete_function(images, training=training)
+    # concrete ones: while it saves, TensorFlow would trace any other anew
+    signatures = {name: function.get_concrete_function() for name, function in signatures.items()}
     root = tf.train.Checkpoint()  # the public trackable whose attributes may be set freely
     root.__call__ = call
     root.variables = [v.value for v in model.variables]
