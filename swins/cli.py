@@ -113,6 +113,22 @@ def eval_command(args):
         run.write_predictions(predictions, args.predictions)
 
 
+def train_command(args):
+    from swins.train import recipe, run
+
+    chosen = recipe.with_settings(recipe.load(args.recipe), args.set)
+    folder = args.output or pathlib.Path("runs") / pathlib.Path(args.recipe).stem
+    if args.print:
+        print(json.dumps(recipe.as_json(chosen), indent=1))
+        return
+    if not args.data:
+        raise SwinsError("train needs --data: a folder of images, or tfds:NAME")
+    result = run.train(chosen, args.data, folder, overwrite=args.overwrite, tensorboard=args.tensorboard, say=say)
+    if result:
+        print(f"top-1 {result['top1']:.4f} of {result['images']} images after {result['hours']} hours")
+        print(f"wrote {pathlib.Path(folder, 'model.keras')}, log.csv and curves.png")
+
+
 def export_command(args):
     from swins.export import targets
 
@@ -300,6 +316,21 @@ def parser():
     sub.add_argument("--skip-unreadable", action="store_true", help="score what can be read, count the rest")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     sub.set_defaults(run=eval_command)
+
+    sub = commands.add_parser("train", help="train a recipe on labelled images; started again, it goes on")
+    sub.add_argument("recipe", help="a Python file that defines RECIPE, such as recipes/finetune.py; it is executed")
+    sub.add_argument(
+        "--data",
+        help="class folders, train/ and val/ of them, CIFAR-10's *.bin, IDX files, Tiny ImageNet, or tfds:NAME",
+    )
+    sub.add_argument("-o", "--output", metavar="DIR", help="the run's folder (default runs/RECIPE)")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, as --set optim.ema=0.999"
+    )
+    sub.add_argument("--print", action="store_true", help="print all settings and end")
+    sub.add_argument("--tensorboard", action="store_true", help="write TensorBoard's events too")
+    sub.add_argument("--overwrite", action="store_true", help="begin again, and delete the run in the folder")
+    sub.set_defaults(run=train_command)
 
     sub = commands.add_parser("export", help="add SavedModels and a model card, or files for other runtimes")
     sub.add_argument("artefact")

@@ -21,7 +21,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("build", "describe", "attention", "resize", "labels", "archives"),
     ("explain", "hub", "deploy"),
     ("convert",),
-    ("evaluate", "export"),
+    ("evaluate", "export", "train"),
     ("cli", "__init__"),
 )
 CORE = ("windows", "layers", "v1", "model_configs", "models")  # the rows and classes of V2 and V2-CR among them

@@ -1,0 +1,1 @@
+"""Training: recipes, optimiser, augmentation, data, and a loop that can be killed."""

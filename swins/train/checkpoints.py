@@ -1,0 +1,96 @@
+"""The state of a run in files: written whole or not at all, read back to the bit, the newest that is sound."""
+
+import json
+import os
+import pathlib
+import re
+import zipfile
+import zlib
+
+import numpy as np
+from keras import ops
+
+from swins.errors import SwinsError, first_line
+
+KEPT = 2
+
+
+def loss_variables(model):
+    """What the mean loss of an epoch is kept in."""
+    return next(metric for metric in model.metrics if metric.name == "loss").variables
+
+
+def variables_of(model):
+    """All that a step changes, each once: weights, states of random numbers, the optimiser's, the mean loss."""
+    found = [*model.variables, *model.optimizer.variables, *loss_variables(model)]
+    return list({id(variable): variable for variable in found}.values())
+
+
+class Checkpoints:
+    """A folder of checkpoints, of which the newest are kept.
+
+    A file is a NumPy archive, whose every part has a checksum: the variables in order, and facts as JSON.
+    """
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+
+    def paths(self):
+        """Checkpoints, newest first."""
+        found = [p for p in self.folder.glob("step-*.npz") if re.fullmatch(r"step-\d+\.npz", p.name)]
+        return sorted(found, key=lambda p: int(p.stem.removeprefix("step-")), reverse=True)
+
+    def save(self, model, step, facts):
+        """Write the state after a step; facts are JSON."""
+        getattr(model, "jax_state_sync", lambda: None)()
+        variables = variables_of(model)
+        arrays = {f"{i:05d}": ops.convert_to_numpy(v.value) for i, v in enumerate(variables)}
+        names = [[v.path, list(v.shape)] for v in variables]
+        arrays["facts"] = np.frombuffer(json.dumps({**facts, "step": step, "variables": names}).encode(), "uint8")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:08d}.npz"
+        partial = path.with_name(f".{path.name}.partial")
+        with open(partial, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        for old in self.paths()[KEPT:]:
+            old.unlink()
+
+    def restore(self, model, say):
+        """Load the newest sound state into a compiled model whose optimiser is built -> its facts, or None.
+
+        Raises:
+            SwinsError: if there are checkpoints but none of them is sound, or it is of another model.
+        """
+        paths, broken = self.paths(), []
+        for path in paths:
+            try:
+                facts, arrays = read(path)
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                say(f"{path} is damaged ({first_line(error)}); trying the one before it")
+                broken.append(path)
+                continue
+            variables = variables_of(model)
+            mine, its = [[v.path, list(v.shape)] for v in variables], facts["variables"]
+            if [shape for _, shape in mine] != [shape for _, shape in its]:
+                raise SwinsError(f"{path}: its variables are not this model's; choose another folder with -o")
+            for variable, array in zip(variables, arrays, strict=True):
+                variable.assign(array)
+            for path in broken:
+                path.unlink()
+            return facts
+        if paths:
+            raise SwinsError(
+                f"{self.folder}: none of its {len(paths)} checkpoints can be read; begin again in another folder with "
+                "-o, or with --overwrite"
+            )
+        return None
+
+
+def read(path):
+    """(facts, arrays) of a checkpoint."""
+    with np.load(path, allow_pickle=False) as file:
+        facts = json.loads(file["facts"].tobytes())
+        return facts, [file[f"{i:05d}"] for i in range(len(facts["variables"]))]
