@@ -44,7 +44,7 @@ class Checkpoints:
         """Write the state after a step; facts are JSON."""
         getattr(model, "jax_state_sync", lambda: None)()
         variables = variables_of(model)
-        arrays = {f"{i:05d}": ops.convert_to_numpy(v.value) for i, v in enumerate(variables)}
+        arrays = {f"{i:05d}": ops.convert_to_numpy(ops.convert_to_tensor(v)) for i, v in enumerate(variables)}
         names = [[v.path, list(v.shape)] for v in variables]
         arrays["facts"] = np.frombuffer(json.dumps({**facts, "step": step, "variables": names}).encode(), "uint8")
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -105,10 +105,10 @@ class Run:
 class Progress(keras.callbacks.Callback):
     """Counts batches, saves the state, keeps the log, says how far it is, and stops when the loss is no number."""
 
-    def __init__(self, run, recipe, per_epoch, validation, unreadable, writes):
+    def __init__(self, run, recipe, per_epoch, validate, unreadable, writes):
         super().__init__()
         self.run, self.recipe, self.per_epoch, self.writes = run, recipe, per_epoch, writes
-        self.validation, self.unreadable = validation, unreadable
+        self.validate, self.unreadable = validate, unreadable
         self.before, self.begun, self.first = run.seconds, time.perf_counter(), run.step
         self.said, self.loss_so_far = self.begun, None
 
@@ -122,7 +122,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self.run.step % self.per_epoch:  # fit forgets what an epoch's mean loss was when the run was killed
-            self.loss_so_far = [np.array(v) for v in loss_variables(self.model)]
+            self.loss_so_far = [np.array(keras.ops.convert_to_tensor(v)) for v in loss_variables(self.model)]
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.loss_so_far:
@@ -158,15 +158,16 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         getattr(self.model, "jax_state_sync", lambda: None)()
+        told = self.validate(self.model)
         row = {
             "epoch": epoch + 1,
             "learning_rate": f"{float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)):.3e}",
             "loss": f"{float(logs['loss']):.6f}",
-            "val_loss": f"{float(logs['val_cross_entropy']):.6f}",
-            "val_top1": f"{float(logs['val_top1']):.6f}",
-            "val_top5": f"{float(logs['val_top5']):.6f}",
-            "val_images": len(self.validation) - len(self.unreadable[1].texts),
-            "unreadable": sum(len(part.texts) for part in self.unreadable),
+            "val_loss": f"{float(told['cross_entropy']):.6f}",
+            "val_top1": f"{float(told['top1']):.6f}",
+            "val_top5": f"{float(told['top5']):.6f}",
+            "val_images": told["images"],
+            "unreadable": len(self.unreadable.texts) + told["unreadable"],
             "seconds": round(self.seconds()),
         }
         self.run.rows = [*self.run.rows, row]
@@ -204,28 +205,31 @@ def fit(model, run, recipe, splits, prepare, share, tensorboard):
     """Train from where the run is to its end, epoch by epoch -> the callback that watched."""
     training, validation = splits
     classes, per_epoch = len(training.classes), batches_per_epoch(recipe, training)
-    unreadable = [
-        datasets.Unreadable(run.folder / f"unreadable{part}.txt", max(1, int(datasets.MOST_UNREADABLE * len(split))))
-        for part, split in zip(("", "_validation"), splits, strict=True)
-    ]
-    held, count = datasets.validation_batches(
-        validation, prepare, recipe.data.batch, classes, unreadable[1], recipe.data.threads, share
+    unreadable, not_scored = (
+        datasets.Unreadable(run.folder / name, max(1, int(datasets.MOST_UNREADABLE * len(split))))
+        for name, split in zip(("unreadable.txt", "unreadable_validation.txt"), splits, strict=True)
     )
-    progress = Progress(run, recipe, per_epoch, validation, unreadable, writes=share.index == 0)
+
+    def validate(model):
+        held, count = datasets.validation_batches(
+            validation, prepare, recipe.data.batch, classes, not_scored, recipe.data.threads, share
+        )
+        averages = [keras.callbacks.SwapEMAWeights()] if recipe.optim.ema else []
+        told = model.evaluate(held, steps=count, callbacks=averages, return_dict=True, verbose=0)
+        missing = len(not_scored.texts)
+        return {**told, "images": len(validation) - missing, "unreadable": missing}
+
+    progress = Progress(run, recipe, per_epoch, validate, unreadable, writes=share.index == 0)
     callbacks = [progress]
-    if recipe.optim.ema:
-        callbacks.insert(0, keras.callbacks.SwapEMAWeights())
     if tensorboard and share.index == 0:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
     while run.step < recipe.epochs * per_epoch:
         epoch, done = divmod(run.step, per_epoch)  # the epoch that was killed on its way is a fit of its own
         model.fit(
-            datasets.training_batches(training, recipe, prepare, classes, unreadable[0], run.step, share),
+            datasets.training_batches(training, recipe, prepare, classes, unreadable, run.step, share),
             initial_epoch=epoch,
             epochs=epoch + 1 if done else recipe.epochs,
             steps_per_epoch=per_epoch - done,
-            validation_data=held,
-            validation_steps=count,
             callbacks=callbacks,
             shuffle=False,
             verbose=0,
@@ -302,6 +306,8 @@ def finish(model, run, recipe, prepare, classes, progress):
     """Write model.keras, with averaged weights if there are, and result.json -> the result."""
     if recipe.optim.ema:
         model.optimizer.average_into(model.trainable_variables)
+    if keras.distribution.distribution():  # the file is written by one process: nothing may wait for the others
+        keras.distribution.set_distribution(None)
     plain = type(model).from_config(model.get_config())
     plain.set_weights(model.get_weights())
     plain.save(run.folder / "model.keras")
