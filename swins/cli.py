@@ -1,11 +1,11 @@
 """The command line: arguments in, exit code out (0 done, 1 could not, 2 not understood)."""
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import signal
 import sys
-from dataclasses import asdict
 
 from swins import __version__
 from swins.errors import SwinsError
@@ -78,29 +78,59 @@ def verify_command(args):
 
 
 def eval_command(args):
+    from swins import devices
+    from swins.evaluate import run
+
+    if args.all and (args.predictions or args.model):
+        raise SwinsError("--all evaluates many artefacts, so it takes no --predictions and no --model")
+    run.check_targets(args.results, args.predictions)
+    scope, _, count = devices.start(join=False)
+    devices.check_batch("--batch", args.batch, count)
+    artefacts = run.artefacts_in(args.artefact) if args.all else [args.artefact]
+    for path in artefacts:
+        if len(artefacts) > 1:
+            say(f"{path}:")
+        with scope():
+            eval_artefact(args, path, several=count > 1)
+
+
+def eval_artefact(args, path, several):
     from swins.convert import artefact
     from swins.evaluate import datasets, run
     from swins.images import preprocess
 
-    model, certificate = artefact.open_evaluated(args.artefact)
+    model, certificate = artefact.open_evaluated(path)
     name = args.model or certificate.get("name") or model.name
     if any(
         getattr(find(name)[2], part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
     ):
-        raise SwinsError(f"{args.artefact} is no {name}: channels, blocks or heads differ; pass its own name with -m")
+        raise SwinsError(f"{path} is no {name}: channels, blocks or heads differ; pass its own name with -m")
     if not model.variant.num_classes:
-        raise SwinsError(f"{args.artefact} has no classifier (num_classes is 0), so there is nothing to score")
-    run.check_targets(args.results, args.predictions)
+        raise SwinsError(f"{path} has no classifier (num_classes is 0), so there is nothing to score")
     prepare = preprocess(name, args.protocol, model.variant.image_size, model.variant.in_chans)
     dataset = datasets.find_dataset(args.data, model.variant.num_classes, args.labels)
-    outcome = run.evaluate(model, prepare, dataset, args.batch, not args.quiet)
-    predictions, unreadable, _ = outcome
+    if args.real:
+        dataset = dataclasses.replace(dataset, name=f"{dataset.name} ({pathlib.Path(args.real).stem})")
+    if args.all and run.has_row(args.results, certificate, dataset.name, args.protocol, prepare.image_size):
+        say(f"{args.results} has its row")
+        return
+    journal = None
+    if args.predictions:
+        identity = [certificate["weights_sha256"], dataset.name, dataset.count, args.protocol, prepare.image_size]
+        journal = run.Journal(run.journal_of(args.predictions), identity)
+        if journal.rows:
+            say(f"going on after {len(journal.rows)} of {dataset.count} images")
+    outcome = run.evaluate(model, prepare, dataset, args.batch, not args.quiet, several, journal)
+    predictions, unreadable, speed = outcome
     for text in unreadable[:20]:
         print(f"unreadable: {text}", file=sys.stderr)
     if not predictions:
         raise SwinsError(f"{args.data}: none of its {len(unreadable)} files is an image that can be read")
+    if args.real:
+        predictions = run.relabelled(predictions, args.real)
+        outcome = predictions, unreadable, speed
     row = run.result_row(name, dataset, args.protocol, prepare.image_size, outcome, certificate)
-    print(json.dumps(asdict(row), indent=1))
+    print(json.dumps(dataclasses.asdict(row), indent=1))
     if unreadable and not args.skip_unreadable:
         raise SwinsError(
             f"{args.data}: every file must be a readable image; {len(unreadable)} of {dataset.count} are not (listed "
@@ -111,6 +141,7 @@ def eval_command(args):
         print(f"added a row to {args.results}", file=sys.stderr)
     if args.predictions:
         run.write_predictions(predictions, args.predictions)
+        journal.path.unlink()
 
 
 def train_command(args):
@@ -303,16 +334,24 @@ def parser():
     sub.set_defaults(run=verify_command)
 
     sub = commands.add_parser("eval", help="top-1 and top-5 of an artefact on labelled images")
-    sub.add_argument("artefact", help="artefact folder or .keras file")
+    sub.add_argument("artefact", help="artefact folder or .keras file; with --all, a folder of artefacts")
+    sub.add_argument(
+        "--all", action="store_true", help="every artefact in the folder but those with a row in --results"
+    )
     sub.add_argument(
         "--data", required=True, help="class folders, images with labels.csv, IDX files, or tfds:imagenet2012"
     )
     sub.add_argument("--labels", metavar="CSV", help="file names and class numbers (default: DATA/labels.csv if there)")
+    sub.add_argument(
+        "--real", metavar="JSON", help="other labels, as ImageNet-ReaL's: a list of classes for each image"
+    )
     sub.add_argument("--protocol", choices=("timm", "ms"), default="timm")
     sub.add_argument("-m", "--model", metavar="NAME", help="variant whose preprocessing applies (default: recorded)")
     sub.add_argument("--batch", type=positive, default=32)
     sub.add_argument("--results", metavar="CSV", help="table to add a row to")
-    sub.add_argument("--predictions", metavar="CSV", help="write the five classes of every image")
+    sub.add_argument(
+        "--predictions", metavar="CSV", help="write the five classes of every image; ended half way, the run goes on"
+    )
     sub.add_argument("--skip-unreadable", action="store_true", help="score what can be read, count the rest")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
     sub.set_defaults(run=eval_command)

@@ -238,3 +238,72 @@ def test_tensorflow_datasets_source(tmp_path):
     assert len(rows) == 3
     for name, image, label in rows:
         assert isinstance(name, str) and isinstance(image, bytes) and 0 <= label < 1000
+
+
+def test_folders_named_by_numbers_are_class_numbers(tmp_path):
+    for i in range(12):
+        (tmp_path / str(i)).mkdir()
+    assert [c.name for c in datasets.in_order(tmp_path.iterdir())] == [str(i) for i in range(12)]
+    (tmp_path / "other").mkdir()
+    assert [c.name for c in datasets.in_order(tmp_path.iterdir())][:3] == ["0", "1", "10"]
+
+
+def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypatch):
+    whole, half = tmp_path / "whole.csv", tmp_path / "half.csv"
+    code, row, _ = evaluate(command, converted, "--data", table, "--batch", 8, "--predictions", whole)
+    assert code == 0 and not list(tmp_path.glob(".*.journal"))
+    real, calls = run.predict, []
+
+    def ends(*arguments):
+        calls.append(len(arguments[1]))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(run, "predict", ends)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        command("eval", converted, "--data", table, "--batch", 8, "--predictions", half, "--quiet")
+    assert not half.exists()
+    (journal,) = tmp_path.glob(".half.csv.journal")
+    journal.write_text(journal.read_text() + '["a.png", 1, [3,')  # it was killed while it wrote
+    code, again, err = evaluate(command, converted, "--data", table, "--batch", 8, "--predictions", half)
+    assert code == 0 and "going on after 24 of 70 images" in err and sum(calls) == 70 + 8
+    assert half.read_text() == whole.read_text() and again["top1"] == row["top1"] and not journal.exists()
+    # another protocol begins again
+    journal.write_text('["other"]\n["0.png", 1, [1, 2, 3, 4, 5]]\n')
+    code, third, err = evaluate(command, converted, "--data", table, "--predictions", half)
+    assert code == 0 and "going on" not in err and third["images"] == COUNT
+
+
+def test_other_labels(command, converted, table, samples, tmp_path):
+    names = sorted(f"{i}.png" for i in range(COUNT))
+    labels = [int(samples[1][int(name.removesuffix(".png"))]) for name in names]
+    real = [[label, (label + 1) % 10] for label in labels]
+    real[0] = []
+    (tmp_path / "real.json").write_text(json.dumps(real))
+    _, plain, _ = evaluate(command, converted, "--data", table)
+    code, row, err = evaluate(command, converted, "--data", table, "--real", tmp_path / "real.json")
+    assert code == 0, err
+    assert row["images"] == COUNT - 1 and row["top1"] >= plain["top1"] - 0.02 and row["dataset"] == "flat (real)"
+    predictions = [("b.png", 0, [4, 5, 6, 7, 8]), ("a.png", 0, [1, 2, 3, 4, 5])]
+    (tmp_path / "map.json").write_text(json.dumps({"a.png": [9, 2], "b.png": [4, 0]}))
+    assert run.score(run.relabelled(predictions, tmp_path / "map.json")) == (0.5, 1.0)
+    for text, said in (("[[1]]", "labels of every image; got 1 and 2"), ("{}", "2 have none"), ("x", "no JSON")):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(SwinsError, match=said):
+            run.relabelled(predictions, tmp_path / "bad.json")
+
+
+def test_every_artefact_in_a_folder(command, converted, table, tmp_path):
+    (tmp_path / "all").mkdir()
+    shutil.copytree(converted, tmp_path / "all" / "one")
+    results = tmp_path / "results.csv"
+    for said in ("", "has its row"):
+        code, _, err = command("eval", "--all", tmp_path / "all", "--data", table, "--results", results, "--quiet")
+        assert code == 0 and said in err
+        with open(results, newline="") as file:
+            assert [row["images"] for row in csv.DictReader(file)] == [str(COUNT)]
+    code, _, err = command("eval", "--all", table, "--data", table)
+    assert code == 1 and "holds no artefacts" in err
+    code, _, err = command("eval", "--all", tmp_path, "--data", table, "--predictions", tmp_path / "p.csv")
+    assert code == 1 and "--all evaluates many artefacts" in err

@@ -18,10 +18,11 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("tags", "v2_cr"),
     ("images", "deformable"),
     ("models", "fused"),
-    ("build", "describe", "attention", "resize", "labels", "archives"),
+    ("build", "describe", "attention", "resize", "labels", "archives", "devices"),
     ("explain", "hub", "deploy"),
     ("convert",),
-    ("evaluate", "export", "train"),
+    ("evaluate", "export"),
+    ("train",),
     ("cli", "__init__"),
 )
 CORE = ("windows", "layers", "v1", "model_configs", "models")  # the rows and classes of V2 and V2-CR among them

@@ -124,6 +124,26 @@ def test_runtimes_page(converted, fashion, tmp_path, monkeypatch, command):
         assert np.abs(names["logits"] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+def test_training_page(perturbed, fashion, monkeypatch, tmp_path, command):
+    from PIL import Image
+
+    monkeypatch.setattr(pretrained, "fetch", lambda name: perturbed("swin_tiny_patch4_window7_224"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(README.parent / "recipes")
+    for i, (pixels, label) in enumerate(zip(fashion["pixels"], fashion["labels"], strict=True)):
+        (tmp_path / "my_images" / f"class_{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "my_images" / f"class_{label}" / f"{i}.png")
+    text = (PAGES / "training.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("swins ")]
+    assert lines[0].startswith("swins train recipes/finetune.py --data my_images") and lines[0] in README.read_text()
+    small = ("epochs=2", "data.batch=16", "model.compile=False")
+    for line in lines:
+        more = [part for text in small for part in ("--set", text)] if "finetune.py" in line else []
+        code, _, err = command(*shlex.split(line)[1:], *more)
+        assert code == 0, f"{line}: {err}"
+    assert (tmp_path / "predictions.csv").is_file() and (tmp_path / "runs" / "finetune" / "curves.png").is_file()
+
+
 def test_pages_are_reachable_and_whole():
     for page in (README, *PAGES.glob("*.md"), README.parent / "hub_export" / "README.md"):
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)

@@ -41,8 +41,17 @@ def from_idx(folder, images, num_classes):
     return Dataset(folder.name, len(pixels), rows)
 
 
+def in_order(classes):
+    """Class folders by number: their names, if these are 0, 1, 2 ... as ImageNet-V2's, else their sorted place."""
+    numbered = {str(i): i for i in range(len(classes))}
+    if {c.name for c in classes} == set(numbered):
+        return sorted(classes, key=lambda c: numbered[c.name])
+    return sorted(classes)
+
+
 def from_class_folders(folder, classes, num_classes):
-    """One sub-folder per class; sorted names are the class numbers. Every file in them is a sample."""
+    """One sub-folder per class. Every file in them is a sample."""
+    classes = in_order(classes)
     require_classes(folder, len(classes), num_classes)
     files = [(p, label) for label, c in enumerate(classes) for p in sorted(c.rglob("*")) if not p.is_dir()]
     return Dataset(folder.name, len(files), ((str(p.relative_to(folder)), p, label) for p, label in files))

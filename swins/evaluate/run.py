@@ -3,6 +3,7 @@
 import csv
 import datetime
 import itertools
+import json
 import os
 import pathlib
 import platform
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 import keras
 import numpy as np
 
-from swins.errors import SwinsError
+from swins.errors import SwinsError, first_line
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,48 @@ def batches(samples, size):
         yield batch
 
 
-def predict(model, images, size):
-    """Logits of up to `size` images; a short batch is padded, so that nothing is compiled twice."""
+def predict(model, images, size, several=False):
+    """Logits of up to `size` images; a short batch is padded, so that nothing is compiled twice.
+
+    On several devices each gets as many; TensorFlow divides what `predict` is given, but no single batch.
+    """
     padded = np.zeros((size, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
+    if several and keras.backend.backend() == "tensorflow":
+        return np.asarray(model.predict(padded, batch_size=size, verbose=0))[: len(images)]
     return np.asarray(model.predict_on_batch(padded))[: len(images)]
 
 
-def evaluate(model, preprocess, dataset, batch=32, progress=True):
+class Journal:
+    """What was predicted so far, in a file of JSON lines: an evaluation that is ended goes on from there.
+
+    Its first line says what is evaluated, by what; another file is begun when that is not the same.
+    """
+
+    def __init__(self, path, identity):
+        self.path, self.rows = pathlib.Path(path), []
+        first = json.dumps(identity, sort_keys=True)
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        if lines and lines[0] == first:
+            for line in lines[1:]:
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    break  # it was ended while it wrote
+                if isinstance(row[2], str):
+                    break  # what could not be read may have been mended
+                self.rows.append(row)
+        with open(self.path, "w") as file:
+            file.writelines(f"{line}\n" for line in (first, *map(json.dumps, self.rows)))
+
+    def add(self, rows):
+        """Remember (name, label, classes or the text of an error) of some samples."""
+        self.rows += rows
+        with open(self.path, "a") as file:
+            file.writelines(f"{json.dumps(row)}\n" for row in rows)
+
+
+def evaluate(model, preprocess, dataset, batch=32, progress=True, several=False, journal=None):
     """Run a model over a Dataset -> (predictions, unreadable, images per second).
 
     Args:
@@ -80,28 +115,38 @@ def evaluate(model, preprocess, dataset, batch=32, progress=True):
         dataset: a Dataset.
         batch: images at a time.
         progress: whether a bar is drawn on standard error.
+        several: whether the model lies on several devices.
+        journal: a Journal; samples that it has are not run again.
 
     Returns:
         predictions: list of (sample name, label, classes of the five largest logits, first the largest).
         unreadable: list of texts, one for each file that is not an image.
         images per second: of the whole run but the first batch, decoding included.
     """
-    workers = os.cpu_count() or 1
-    readable = prefetch(lambda s: decode(preprocess, s), dataset.samples, workers, ahead=2 * batch)
-    predictions, unreadable, start, warm = [], [], None, 0
+    workers, rows = os.cpu_count() or 1, list(journal.rows) if journal else []
+    samples = itertools.islice(dataset.samples, len(rows), None)
+    readable = prefetch(lambda s: decode(preprocess, s), samples, workers, ahead=2 * batch)
+    start, warm = None, 0
     with bar(dataset.count, progress) as done:
+        done.update(len(rows))
         for group in batches(readable, batch):
-            unreadable += [error for *_, error in group if error]
-            good = [(name, image, label) for name, image, label, error in group if not error]
+            good = [image for _, image, _, error in group if not error]
+            top = []
             if good:
-                logits = predict(model, np.stack([image for _, image, _ in good]), batch)
-                top = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-                predictions += [(n, label, row.tolist()) for (n, _, label), row in zip(good, top, strict=True)]
+                logits = predict(model, np.stack(good), batch, several)
+                top = np.argsort(-logits, axis=1, kind="stable")[:, :5].tolist()
+            found = iter(top)
+            new = [(name, label, error or next(found)) for name, _, label, error in group]
+            rows += new
+            if journal:
+                journal.add(new)
             if start is None:
-                start, warm = time.perf_counter(), len(predictions)
+                start, warm = time.perf_counter(), len(rows)
             done.update(len(group))
     seconds = time.perf_counter() - (start or 0)
-    return predictions, unreadable, (len(predictions) - warm) / seconds if len(predictions) > warm else 0.0
+    predictions = [(name, label, top) for name, label, top in rows if not isinstance(top, str)]
+    unreadable = [text for _, _, text in rows if isinstance(text, str)]
+    return predictions, unreadable, (len(rows) - warm) / seconds if len(rows) > warm else 0.0
 
 
 def bar(count, show):
@@ -118,6 +163,36 @@ def score(predictions):
     top1 = np.mean([row[0] == label for _, label, row in predictions])
     top5 = np.mean([label in row for _, label, row in predictions])
     return float(top1), float(top5)
+
+
+def relabelled(predictions, path):
+    """Predictions with other sets of right answers, as ImageNet-ReaL has them -> predictions, one label each.
+
+    A prediction is right if any of an image's labels is; images without a label are left out. The label given back is
+    the best placed of them.
+
+    Args:
+        path: JSON, a list of lists of classes in the order of the images' names, or {name: list of classes}.
+
+    Raises:
+        SwinsError: if the file is neither, or not of as many images.
+    """
+    try:
+        real = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise SwinsError(f"{path}: no JSON of labels ({first_line(error)})") from error
+    names = [pathlib.PurePath(name).name for name, _, _ in predictions]
+    if isinstance(real, list):
+        if len(real) != len(names):
+            raise SwinsError(f"{path}: must have labels of every image; got {len(real)} and {len(names)} images")
+        real = dict(zip(sorted(names), real, strict=True))
+    missing = [name for name in names if not isinstance(real, dict) or not isinstance(real.get(name), list)]
+    if missing:
+        raise SwinsError(
+            f"{path}: must have a list of classes for every image; {len(missing)} have none: {missing[:3]}"
+        )
+    kept = [(n, real[name], row) for (n, _, row), name in zip(predictions, names, strict=True) if real[name]]
+    return [(name, next((c for c in row if c in labels), labels[0]), row) for name, labels, row in kept]
 
 
 def result_row(name, dataset, protocol, image_size, outcome, certificate):
@@ -177,6 +252,35 @@ def append_row(result, path):
         if fresh:
             writer.writeheader()
         writer.writerow(row)
+
+
+def artefacts_in(folder):
+    """Artefact folders and .keras files in a folder, by name. Raises SwinsError if there are none."""
+    if not pathlib.Path(folder).is_dir():
+        raise SwinsError(f"{folder}: no such folder of artefacts")
+    paths = sorted(pathlib.Path(folder).iterdir())
+    found = [p for p in paths if p.suffix == ".keras" or (p / "model.keras").is_file()]
+    if not found:
+        raise SwinsError(f"{folder} holds no artefacts: folders with a model.keras, or .keras files")
+    return found
+
+
+def has_row(path, certificate, dataset, protocol, image_size):
+    """Whether a results table has the row of these weights, on this data set, by this protocol."""
+    if not (path and pathlib.Path(path).is_file()):
+        return False
+    size = "x".join(map(str, image_size))
+    with open(path, newline="") as file:
+        return any(
+            (r["weights_sha256"], r["dataset"], r["protocol"], r["image_size"])
+            == (certificate["weights_sha256"], dataset, protocol, size)
+            for r in csv.DictReader(file)
+        )
+
+
+def journal_of(path):
+    """The file beside a table of predictions that is kept while they are made."""
+    return pathlib.Path(path).with_name(f".{pathlib.Path(path).name}.journal")
 
 
 def write_predictions(predictions, path):

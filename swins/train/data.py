@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from swins.devices import ALONE
 from swins.errors import SwinsError, first_line
+from swins.evaluate.datasets import in_order
 from swins.images import Preprocess, open_image, pillow, read_idx
 from swins.train.augment import TrainTransform, mix, targets
 
@@ -63,8 +65,8 @@ class Stored:
 
 
 def folders(folder):
-    """Sub-folders that are not hidden, by name."""
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    """Sub-folders that are not hidden, by class number."""
+    return in_order([p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")])
 
 
 def listed(classes, names=None):
@@ -261,15 +263,16 @@ def readable(split, index, unreadable):
     raise SwinsError(f"{split.name}: none of its {len(split)} images can be read")
 
 
-@dataclass(frozen=True)
-class Share:
-    """What one of several processes reads: every count-th sample, from the index-th."""
+def reader():
+    """The library that reads ahead. Raises SwinsError if it is missing."""
+    try:
+        import grain
+    except ModuleNotFoundError as error:
+        raise SwinsError("training needs grain: pip install 'swins[train]'") from error
+    return grain
 
-    index: int = 0
-    count: int = 1
 
-
-def training_batches(split, recipe, prepare, num_classes, unreadable, start=0, share=Share()):
+def training_batches(split, recipe, prepare, num_classes, unreadable, start=0, share=ALONE):
     """Endless batches to train on -> grain.IterDataset of (images (b, H, W, C) float32, targets (b, classes)).
 
     Every sample and every number drawn depends on the seed and the step alone, not on threads or on where a run began.
@@ -281,11 +284,8 @@ def training_batches(split, recipe, prepare, num_classes, unreadable, start=0, s
         start: parts of batches, of `accumulate` each, that were read before.
         share: which samples of a batch are this process'.
     """
-    import grain
-
+    grain = reader()
     batch = recipe.data.batch // recipe.optim.accumulate
-    if len(split) < recipe.data.batch:
-        raise SwinsError(f"data.batch must not exceed the training images; got {recipe.data.batch} and {len(split)}")
     transform = TrainTransform(recipe.augment, prepare.image_size, prepare.mean, prepare.std)
     seed, smoothing = recipe.seed, recipe.augment.smoothing
     own = batch // share.count
@@ -310,13 +310,12 @@ def training_batches(split, recipe, prepare, num_classes, unreadable, start=0, s
     return order[start * own :].to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate)
 
 
-def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0, share=Share()):
+def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0, share=ALONE):
     """Every sample once, in batches of one size -> (grain.IterDataset of images, one-hot rows and weights, count).
 
     What fills the last batch, and what cannot be read, has weight 0.
     """
-    import grain
-
+    grain = reader()
     own = batch // share.count
     count = -(-len(split) // batch)
     size = (*prepare.image_size, len(prepare.mean))

@@ -63,6 +63,31 @@ def schedule(optim, batch, epochs, steps_per_epoch):
 
 
 @keras.saving.register_keras_serializable("swins")
+class ByUpdates(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule by updates, for an optimiser that accumulates: Keras asks it by parts of batches.
+
+    Args:
+        schedule: learning rate by update.
+        accumulate: parts that are one update.
+    """
+
+    def __init__(self, schedule, accumulate):
+        self.schedule, self.accumulate = schedule, accumulate
+
+    def __call__(self, step):
+        return self.schedule(ops.floor_divide(step, self.accumulate))
+
+    def get_config(self):
+        serialize = keras.optimizers.schedules.serialize
+        return {"schedule": serialize(self.schedule), "accumulate": self.accumulate}
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.optimizers.schedules.deserialize
+        return cls(deserialize(config["schedule"]), config["accumulate"])
+
+
+@keras.saving.register_keras_serializable("swins")
 class AdamW(keras.optimizers.Optimizer):
     """Decoupled weight decay (arXiv:1711.05101), step for step PyTorch's.
 
@@ -128,14 +153,15 @@ class AdamW(keras.optimizers.Optimizer):
 def optimizer(model, recipe, steps_per_epoch):
     """The AdamW of a recipe for a model; a step is one update, after `accumulate` batches."""
     optim = recipe.optim
+    rates = schedule(optim, recipe.data.batch, recipe.epochs, steps_per_epoch)
     return AdamW(
-        schedule(optim, recipe.data.batch, recipe.epochs, steps_per_epoch),
+        ByUpdates(rates, optim.accumulate) if optim.accumulate > 1 else rates,
         groups(model, optim),
         optim.beta_1,
         optim.beta_2,
         optim.epsilon,
         global_clipnorm=optim.clip_norm or None,
         use_ema=optim.ema > 0,
-        ema_momentum=optim.ema or 0.99,
+        ema_momentum=optim.ema ** (1 / optim.accumulate) if optim.ema else 0.99,  # Keras averages after every part
         gradient_accumulation_steps=optim.accumulate if optim.accumulate > 1 else None,
     )

@@ -18,11 +18,11 @@ import time
 import keras
 import numpy as np
 
+from swins import devices
 from swins.convert.load import create
 from swins.errors import SwinsError
 from swins.tags import find
 from swins.train import data as datasets
-from swins.train import devices
 from swins.train.checkpoints import Checkpoints, loss_variables
 from swins.train.optim import optimizer
 from swins.train.recipe import as_json, differences, model_options
@@ -240,7 +240,10 @@ def fit(model, run, recipe, splits, prepare, share, tensorboard):
 def batches_per_epoch(recipe, training):
     """Calls of the training step an epoch; `accumulate` of them are one update."""
     if len(training) < recipe.data.batch:
-        raise SwinsError(f"data.batch must not exceed the training images; got {recipe.data.batch} and {len(training)}")
+        raise SwinsError(
+            f"data.batch must not exceed the training images; got {recipe.data.batch} and {len(training)}; lower it: "
+            f"--set data.batch={max(2, len(training) // 4 * 2)}"
+        )
     return len(training) // recipe.data.batch * recipe.optim.accumulate
 
 
@@ -261,29 +264,30 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     Raises:
         SwinsError: bad data, settings that cannot work, a loss that is no number, or too little memory.
     """
-    strategy, share, count = devices.start()
-    devices.check_batch(recipe.data.batch, recipe.optim.accumulate, count)
+    scope, share, count = devices.start()
+    devices.check_batch("data.batch", recipe.data.batch, count, recipe.optim.accumulate)
     splits = datasets.find_splits(source, recipe.data.held_out, recipe.seed)
     for split in splits:
         if split.strays:
             few = ", ".join(str(path) for path in split.strays[:3])
             say(f"{len(split.strays)} files in {source} are no images by their endings and are left out: {few}, ...")
     per_epoch = batches_per_epoch(recipe, splits[0])
-    run = Run(folder, say)
-    if share.index == 0:
-        run.open(recipe, overwrite)
     if recipe.deterministic:
         make_deterministic()
     keras.utils.set_random_seed(recipe.seed)
     classes = splits[0].classes
-    with strategy:
+    with scope():
         model = new_model(recipe, len(classes))
         compile_model(model, recipe, per_epoch // recipe.optim.accumulate)
-        run.restore(model)
     size = model.variant.image_size
     if None in size:
         raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
     prepare = datasets.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
+    run = Run(folder, say)
+    if share.index == 0:
+        run.open(recipe, overwrite)
+    with scope():
+        run.restore(model)
     say(f"{recipe.model.name}: {model.count_params():,} parameters, {size[0]}x{size[1]} pixels, {count} device(s)")
     say(f"{len(splits[0])} images to train on, {len(splits[1])} to validate, {len(classes)} classes")
     try:

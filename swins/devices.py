@@ -2,33 +2,47 @@
 
 import contextlib
 import os
+from dataclasses import dataclass
 
 import keras
 
 from swins.errors import SwinsError
-from swins.train.data import Share
 
 
-def start():
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes reads: every count-th sample, from the index-th."""
+
+    index: int = 0
+    count: int = 1
+
+
+ALONE = Share()
+
+
+def start(join=True):
     """Join the other processes of a run, if the environment names them, and share batches among all devices.
 
     JAX: keras.distribution.initialize reads KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID. Call it
     before anything is computed.
 
+    Args:
+        join: whether other processes are joined.
+
     Returns:
-        (strategy, Share, devices): a context in which to make and fit the model, what this process reads, and how many
+        (scope, Share, devices): what makes a context in which to make the model, what this process reads, and how many
         devices a batch is divided among.
     """
     backend = keras.backend.backend()
     if backend == "jax":
-        return start_jax()
+        return start_jax(join)
     if backend == "tensorflow":
         return start_tensorflow()
-    return contextlib.nullcontext(), Share(), 1
+    return contextlib.nullcontext, ALONE, 1
 
 
-def start_jax():
-    if os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES"):
+def start_jax(join):
+    if join and os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES"):
         keras.distribution.initialize()
     import jax
 
@@ -36,7 +50,7 @@ def start_jax():
     share = Share(jax.process_index(), jax.process_count())
     if devices > 1:
         keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-    return contextlib.nullcontext(), share, devices
+    return contextlib.nullcontext, share, devices
 
 
 def start_tensorflow():
@@ -50,15 +64,15 @@ def start_tensorflow():
     else:
         logical = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         if len(logical) < 2:
-            return contextlib.nullcontext(), Share(), 1
+            return contextlib.nullcontext, ALONE, 1
         strategy = tf.distribute.MirroredStrategy([device.name for device in logical])
-    return strategy.scope(), Share(), strategy.num_replicas_in_sync
+    return strategy.scope, ALONE, strategy.num_replicas_in_sync
 
 
-def check_batch(batch, accumulate, devices):
-    """Raise SwinsError unless every device gets the same number of images."""
-    if batch // accumulate % devices:
+def check_batch(name, batch, devices, parts=1):
+    """Raise SwinsError unless every device gets the same number of images of each part of a batch."""
+    if batch // parts % devices:
         raise SwinsError(
-            f"data.batch, in {accumulate} parts, is divided among {devices} devices; got {batch}; choose a multiple of "
-            f"{accumulate * devices}"
+            f"{name} is divided among {devices} devices, in {parts} parts; got {batch}; choose a multiple of "
+            f"{parts * devices}"
         )

@@ -1,0 +1,11 @@
+"""Swin-S on ImageNet-1k from scratch, with Microsoft's settings.
+
+Paper     arXiv:2103.14030, section 4.1 and appendix A2.1
+Command   swins train recipes/imagenet1k_swin_small.py --data IMAGENET
+Expected  top-1 83.2 (arXiv:2103.14030, table 1)
+Obtained  not run: ImageNet is not at hand
+"""
+
+from swins.train.recipe import Model, Recipe
+
+RECIPE = Recipe(model=Model("swin_small_patch4_window7_224", drop_path_rate=0.3, dtype="mixed_bfloat16"))

@@ -1,0 +1,12 @@
+"""Swin-T on ImageNet-1k from scratch, with Microsoft's settings.
+
+Paper     arXiv:2103.14030, section 4.1 and appendix A2.1; rates are 5e-4 for 512 images, scaled to the batch.
+Command   swins train recipes/imagenet1k_swin_tiny.py --data IMAGENET
+Hardware  8 V100 in the paper
+Expected  top-1 81.2 (arXiv:2103.14030, table 1)
+Obtained  not run: ImageNet is not at hand
+"""
+
+from swins.train.recipe import Model, Recipe
+
+RECIPE = Recipe(model=Model("swin_tiny_patch4_window7_224", drop_path_rate=0.2, dtype="mixed_bfloat16"))
