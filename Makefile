@@ -5,6 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export KERAS_BACKEND ?= tensorflow
+# the tests compile much and compute little
+QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 
 .PHONY: demo test lint env lock parity sizes memory targets bench profile notebooks preprocessing tables clean
 
@@ -13,7 +15,7 @@ demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 min
 
 test: env  ## every test under TensorFlow, then those marked `backends` under JAX and PyTorch; no network
 	KERAS_BACKEND=tensorflow $(PY) -m pytest
-	KERAS_BACKEND=jax $(PY) -m pytest tests -m backends
+	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" KERAS_BACKEND=jax $(PY) -m pytest tests -m backends
 	KERAS_BACKEND=torch $(PY) -m pytest tests -m backends
 
 lint: env

@@ -20,12 +20,20 @@ from swins.train import run
 from swins.train.recipe import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
-    model=Model("swin_mini_patch2_window4_28.fashion_mnist", depths=(1, 1), embed_dim=24, drop_path_rate=0.0),
+    model=Model(
+        "swin_mini_patch2_window4_28.fashion_mnist",
+        depths=(1, 1),
+        embed_dim=24,
+        drop_path_rate=0.0,
+        compile=keras.backend.backend() == "jax",
+    ),
     data=Data(batch=32, crop=1.0, threads=2),
     augment=Augment(scale=None, pad=1, rand_augment="", erase=0.1, mixup=0.0, cutmix=0.0),
     optim=Optim(learning_rate=1e-3, per_images=0, warmup_epochs=1),
     epochs=2,
 )
+
+NUMBERS = {"embed_dim": 8, "depths": (1,), "num_heads": (1,), "num_classes": 10}
 
 
 def evaluated():
@@ -36,7 +44,7 @@ def evaluated():
     scope, _, count = devices.start(join=False)
     keras.utils.set_random_seed(0)
     with scope():
-        model = swins.create(RECIPE.model.name, depths=(1, 1), embed_dim=24)
+        model = swins.SwinTransformer(image_size=28, patch_size=4, in_chans=1, **NUMBERS)
         dataset = datasets.Dataset("noise", len(samples), samples)
         prepare = swins.preprocess(RECIPE.model.name)
         predictions, _, _ = evaluation.evaluate(model, prepare, dataset, 64, progress=False, several=count > 1)

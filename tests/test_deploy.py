@@ -44,6 +44,8 @@ def images_for(model, rng, size=None, count=3):
 
 
 def run(model, x):
+    if keras.backend.backend() == "jax":  # as one program: it compiles single operations one by one
+        return np.asarray(model.predict_on_batch(x))
     return ops.convert_to_numpy(model(x, training=False))
 
 
@@ -235,7 +237,7 @@ def test_any_size_in_one_file(tmp_path, perturbed):
         pytest.skip("files for other runtimes are written under TensorFlow")
     name = "swin_mini_patch2_window4_28"
     folder, _ = conversion.convert(name, perturbed(name), tmp_path / "out", image_size=(None, None))
-    _, certificate = targets.export(folder, list(targets.TARGETS), deployed=True)
+    _, certificate = targets.export(folder, ["onnx"], deployed=True)  # the others' are in test_targets.py
     for record in certificate["targets"].values():
         assert set(record["difference"]) == {"batch_1", "batch_3", "other_size"}
         assert max(record["difference"].values()) <= TOLERANCE

@@ -243,9 +243,9 @@ def test_tensorflow_datasets_source(tmp_path):
 def test_folders_named_by_numbers_are_class_numbers(tmp_path):
     for i in range(12):
         (tmp_path / str(i)).mkdir()
-    assert [c.name for c in datasets.in_order(tmp_path.iterdir())] == [str(i) for i in range(12)]
+    assert [c.name for c in datasets.in_order(list(tmp_path.iterdir()))] == [str(i) for i in range(12)]
     (tmp_path / "other").mkdir()
-    assert [c.name for c in datasets.in_order(tmp_path.iterdir())][:3] == ["0", "1", "10"]
+    assert [c.name for c in datasets.in_order(list(tmp_path.iterdir()))][:3] == ["0", "1", "10"]
 
 
 def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypatch):
@@ -261,9 +261,8 @@ def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypa
         return real(*arguments)
 
     monkeypatch.setattr(run, "predict", ends)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        command("eval", converted, "--data", table, "--batch", 8, "--predictions", half, "--quiet")
-    assert not half.exists()
+    code, _, _ = command("eval", converted, "--data", table, "--batch", 8, "--predictions", half, "--quiet")
+    assert code and not half.exists()
     (journal,) = tmp_path.glob(".half.csv.journal")
     journal.write_text(journal.read_text() + '["a.png", 1, [3,')  # it was killed while it wrote
     code, again, err = evaluate(command, converted, "--data", table, "--batch", 8, "--predictions", half)

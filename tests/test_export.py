@@ -165,7 +165,8 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
         assert np.abs(pixels - prepare(file)).mean() <= run.PIXEL_TOLERANCE
 
 
-def test_a_full_size_model_is_exported(tmp_path, perturbed, command):
+def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch):
+    monkeypatch.setattr(run, "parts_of", lambda model, deployed: {"saved_model": "logits"})
     name = "swin_s3_tiny_224"
     arguments = ("-m", name, "--checkpoint", perturbed(name), "-o", tmp_path / "out", "--export")
     code, out, err = command("convert", *arguments)

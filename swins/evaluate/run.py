@@ -17,6 +17,8 @@ import numpy as np
 
 from swins.errors import SwinsError, first_line
 
+PREDICTED_AT_ONCE = 8  # batches, where `predict` divides them: it takes long to begin
+
 
 @dataclass(frozen=True)
 class Result:
@@ -70,7 +72,8 @@ def predict(model, images, size, several=False):
 
     On several devices each gets as many; TensorFlow divides what `predict` is given, but no single batch.
     """
-    padded = np.zeros((size, *images.shape[1:]), images.dtype)
+    total = -(-len(images) // size) * size
+    padded = np.zeros((total, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
     if several and keras.backend.backend() == "tensorflow":
         return np.asarray(model.predict(padded, batch_size=size, verbose=0))[: len(images)]
@@ -127,9 +130,10 @@ def evaluate(model, preprocess, dataset, batch=32, progress=True, several=False,
     samples = itertools.islice(dataset.samples, len(rows), None)
     readable = prefetch(lambda s: decode(preprocess, s), samples, workers, ahead=2 * batch)
     start, warm = None, 0
+    at_once = PREDICTED_AT_ONCE if several and keras.backend.backend() == "tensorflow" else 1
     with bar(dataset.count, progress) as done:
         done.update(len(rows))
-        for group in batches(readable, batch):
+        for group in batches(readable, batch * at_once):
             good = [image for _, image, _, error in group if not error]
             top = []
             if good:
