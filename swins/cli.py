@@ -81,6 +81,7 @@ def eval_command(args):
     from swins import devices
     from swins.evaluate import run
 
+    real = run.read_real(args.real) if args.real else None
     if args.all and (args.predictions or args.model):
         raise SwinsError("--all evaluates many artefacts, so it takes no --predictions and no --model")
     run.check_targets(args.results, args.predictions)
@@ -91,32 +92,37 @@ def eval_command(args):
         if len(artefacts) > 1:
             say(f"{path}:")
         with scope():
-            eval_artefact(args, path, several=count > 1)
+            eval_artefact(args, path, real, several=count > 1)
 
 
-def eval_artefact(args, path, several):
+def eval_artefact(args, path, real, several):
     from swins.convert import artefact
     from swins.evaluate import datasets, run
     from swins.images import preprocess
 
     model, certificate = artefact.open_evaluated(path)
-    name = args.model or certificate.get("name") or model.name
+    trained = run.training_of(path) if not args.model else None  # whose images were prepared in a way of their own
+    name = args.model or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or model.name
     if any(
         getattr(find(name)[2], part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
     ):
         raise SwinsError(f"{path} is no {name}: channels, blocks or heads differ; pass its own name with -m")
     if not model.variant.num_classes:
         raise SwinsError(f"{path} has no classifier (num_classes is 0), so there is nothing to score")
-    prepare = preprocess(name, args.protocol, model.variant.image_size, model.variant.in_chans)
+    if trained:
+        prepare = run.preparation_of(trained)
+    else:
+        prepare = preprocess(name, args.protocol, model.variant.image_size, model.variant.in_chans)
     dataset = datasets.find_dataset(args.data, model.variant.num_classes, args.labels)
-    if args.real:
+    if real:
         dataset = dataclasses.replace(dataset, name=f"{dataset.name} ({pathlib.Path(args.real).stem})")
-    if args.all and run.has_row(args.results, certificate, dataset.name, args.protocol, prepare.image_size):
+    if args.all and run.has_row(args.results, certificate, dataset, args.protocol, prepare.image_size):
         say(f"{args.results} has its row")
         return
     journal = None
     if args.predictions:
-        identity = [certificate["weights_sha256"], dataset.name, dataset.count, args.protocol, prepare.image_size]
+        sources = [str(path and pathlib.Path(path).resolve()) for path in (args.data, args.labels)]
+        identity = [certificate["weights_sha256"], *sources, dataset.count, args.protocol, prepare.image_size]
         journal = run.Journal(run.journal_of(args.predictions), identity)
         if journal.rows:
             say(f"going on after {len(journal.rows)} of {dataset.count} images")
@@ -126,8 +132,8 @@ def eval_artefact(args, path, several):
         print(f"unreadable: {text}", file=sys.stderr)
     if not predictions:
         raise SwinsError(f"{args.data}: none of its {len(unreadable)} files is an image that can be read")
-    if args.real:
-        predictions = run.relabelled(predictions, args.real)
+    if real:
+        predictions = run.relabelled(predictions, real)
         outcome = predictions, unreadable, speed
     row = run.result_row(name, dataset, args.protocol, prepare.image_size, outcome, certificate)
     print(json.dumps(dataclasses.asdict(row), indent=1))
@@ -442,7 +448,7 @@ def main(arguments=None):
         print(f"swins {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"swins {args.command}: interrupted; nothing was left behind", file=sys.stderr)
+        print(f"swins {args.command}: interrupted; no file was left half written", file=sys.stderr)
         return 130
 
 

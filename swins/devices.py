@@ -69,6 +69,14 @@ def start_tensorflow():
     return strategy.scope, ALONE, strategy.num_replicas_in_sync
 
 
+def wait(share):
+    """Wait until every process of a run is here."""
+    if share.count > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("swins")
+
+
 def check_batch(name, batch, devices, parts=1):
     """Raise SwinsError unless every device gets the same number of images of each part of a batch."""
     if batch // parts % devices:

@@ -29,7 +29,7 @@ RECIPE = Recipe(
     ),
     data=Data(batch=32, crop=1.0, threads=2),
     augment=Augment(scale=None, pad=1, rand_augment="", erase=0.1, mixup=0.0, cutmix=0.0),
-    optim=Optim(learning_rate=1e-3, per_images=0, warmup_epochs=1),
+    optim=Optim(learning_rate=1e-3, per_images=0, warmup_epochs=1, clip_norm=0.1),
     epochs=2,
 )
 

@@ -286,11 +286,12 @@ def test_other_labels(command, converted, table, samples, tmp_path):
     assert row["images"] == COUNT - 1 and row["top1"] >= plain["top1"] - 0.02 and row["dataset"] == "flat (real)"
     predictions = [("b.png", 0, [4, 5, 6, 7, 8]), ("a.png", 0, [1, 2, 3, 4, 5])]
     (tmp_path / "map.json").write_text(json.dumps({"a.png": [9, 2], "b.png": [4, 0]}))
-    assert run.score(run.relabelled(predictions, tmp_path / "map.json")) == (0.5, 1.0)
-    for text, said in (("[[1]]", "labels of every image; got 1 and 2"), ("{}", "2 have none"), ("x", "no JSON")):
+    assert run.score(run.relabelled(predictions, run.read_real(tmp_path / "map.json"))) == (0.5, 1.0)
+    wrong = {"[[1]]": "labels of every image", "{}": "2 have none", "x": "no JSON", "[1, 2]": "list of lists"}
+    for text, said in wrong.items():
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(SwinsError, match=said):
-            run.relabelled(predictions, tmp_path / "bad.json")
+            run.relabelled(predictions, run.read_real(tmp_path / "bad.json"))
 
 
 def test_every_artefact_in_a_folder(command, converted, table, tmp_path):

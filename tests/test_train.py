@@ -349,6 +349,12 @@ def test_other_settings_do_not_go_on(idx, tmp_path):
     run.train(dataclasses.replace(SMALL, epochs=1), idx, tmp_path / "run", say=quiet)
     with pytest.raises(SwinsError, match=r"other settings \(epochs: 1, now 2\)"):
         run.train(SMALL, idx, tmp_path / "run", say=quiet)
+    other = tmp_path / "other"
+    shutil.copytree(idx, other)
+    images, labels = (read_idx(other / f"train-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    write_idx(other, "train", images, labels[::-1].copy())
+    with pytest.raises(SwinsError, match=r"other settings .training data: '200 images"):
+        run.train(dataclasses.replace(SMALL, epochs=1), other, tmp_path / "run", say=quiet)
     before = (tmp_path / "run" / "log.csv").read_text()
     run.train(SMALL, idx, tmp_path / "run", overwrite=True, say=quiet)
     assert (tmp_path / "run" / "log.csv").read_text() != before
@@ -386,6 +392,21 @@ def test_too_little_memory_says_what_to_lower(idx, tmp_path, monkeypatch, error)
         run.train(SMALL, idx, tmp_path / "run", say=quiet)
 
 
+def test_pretrained_weights_are_carried_over_to_other_windows(checkpoint):
+    recipe = changed(SMALL, model={"weights": str(checkpoint), "window_size": 7, "depths": None, "embed_dim": None})
+    model = run.new_model(recipe, 3)
+    assert model.get_layer("stages_0_blocks_0").window_size == (7, 7) and model.output.shape == (None, 3)
+    native = run.new_model(changed(recipe, model={"window_size": None}), 10)
+    path = "stages_0_blocks_0/mlp/fc1/kernel"
+    ours, theirs = (next(np.array(v) for v in m.variables if v.path == path) for m in (model, native))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("text", ["the classroom has no zoom", "bedroom/a.png"])
+def test_other_errors_are_not_taken_for_a_want_of_memory(text):
+    assert not run.out_of_memory(RuntimeError(text)) and run.out_of_memory(RuntimeError("OOM when allocating"))
+
+
 def test_what_does_not_fit_is_refused(idx, tmp_path):
     for change, said in (
         ({"model": {"num_classes": 3}}, "must be the data's; got 3 and 10"),
@@ -393,9 +414,11 @@ def test_what_does_not_fit_is_refused(idx, tmp_path):
         ({"data": {"mean": (0.1, 0.2)}, "model": {"in_chans": 3}}, "a number a channel"),
         ({"model": {"image_size": (None, None)}}, "image_size"),
         ({"model": {"name": "swin_tinny"}}, "unknown variant"),
+        ({"model": {"dtype": "mixed_float16"}}, "model.dtype must be one of float32, mixed_bfloat16"),
     ):
         with pytest.raises(SwinsError, match=said):
             run.train(changed(SMALL, **change), idx, tmp_path / "run", say=quiet)
+        assert not (tmp_path / "run").exists()
     with pytest.raises(SwinsError, match="divided among 4 devices, in 1 parts; got 6; choose a multiple of 4"):
         devices.check_batch("data.batch", 6, 4)
 
@@ -456,7 +479,7 @@ def test_the_command(idx, folder, tmp_path, command, checkpoint):
     assert code == 0, err
     assert "top-1" in out and "3 classes" in err and "epoch 8" in err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["top1"] > 0.7
-    code, out, err = command("eval", tmp_path / "run" / "model.keras", "--data", folder, "-m", NAME, "--quiet")
+    code, out, err = command("eval", tmp_path / "run" / "model.keras", "--data", folder, "--quiet")
     assert code == 0 and json.loads(out)["images"] == 42
     code, _, err = command("train", recipe)
     assert code == 1 and "needs --data" in err

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from swins.errors import SwinsError, first_line
+from swins.images import Preprocess
 
 PREDICTED_AT_ONCE = 8  # batches, where `predict` divides them: it takes long to begin
 
@@ -150,7 +151,7 @@ def evaluate(model, preprocess, dataset, batch=32, progress=True, several=False,
     seconds = time.perf_counter() - (start or 0)
     predictions = [(name, label, top) for name, label, top in rows if not isinstance(top, str)]
     unreadable = [text for _, _, text in rows if isinstance(text, str)]
-    return predictions, unreadable, (len(rows) - warm) / seconds if len(rows) > warm else 0.0
+    return predictions, unreadable, (len(rows) - warm) / seconds if start and len(rows) > warm else 0.0
 
 
 def bar(count, show):
@@ -169,31 +170,44 @@ def score(predictions):
     return float(top1), float(top5)
 
 
-def relabelled(predictions, path):
+def read_real(path):
+    """Other sets of right answers, as ImageNet-ReaL's JSON has them. Raises SwinsError if the file has none."""
+    try:
+        real = json.loads(pathlib.Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise SwinsError(f"{path}: no JSON of labels ({first_line(error)})") from error
+    if not (
+        isinstance(real, dict | list)
+        and all(isinstance(x, list) for x in (real.values() if isinstance(real, dict) else real))
+    ):
+        raise SwinsError(f"{path}: must be a list of lists of classes, or {{file name: list of classes}}")
+    return real
+
+
+def relabelled(predictions, real):
     """Predictions with other sets of right answers, as ImageNet-ReaL has them -> predictions, one label each.
 
     A prediction is right if any of an image's labels is; images without a label are left out. The label given back is
     the best placed of them.
 
     Args:
-        path: JSON, a list of lists of classes in the order of the images' names, or {name: list of classes}.
+        real: a list of lists of classes in the order of the images' names, or {name: list of classes}.
 
     Raises:
-        SwinsError: if the file is neither, or not of as many images.
+        SwinsError: if it has no labels for an image, or is a list of another length.
     """
-    try:
-        real = json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise SwinsError(f"{path}: no JSON of labels ({first_line(error)})") from error
     names = [pathlib.PurePath(name).name for name, _, _ in predictions]
     if isinstance(real, list):
         if len(real) != len(names):
-            raise SwinsError(f"{path}: must have labels of every image; got {len(real)} and {len(names)} images")
+            raise SwinsError(
+                f"--real: a list must have labels of every image, and every image be readable; got {len(real)} and "
+                f"{len(names)} images"
+            )
         real = dict(zip(sorted(names), real, strict=True))
-    missing = [name for name in names if not isinstance(real, dict) or not isinstance(real.get(name), list)]
+    missing = [name for name in names if name not in real]
     if missing:
         raise SwinsError(
-            f"{path}: must have a list of classes for every image; {len(missing)} have none: {missing[:3]}"
+            f"--real: must have a list of classes for every image; {len(missing)} have none: {missing[:3]}"
         )
     kept = [(n, real[name], row) for (n, _, row), name in zip(predictions, names, strict=True) if real[name]]
     return [(name, next((c for c in row if c in labels), labels[0]), row) for name, labels, row in kept]
@@ -258,6 +272,27 @@ def append_row(result, path):
         writer.writerow(row)
 
 
+def training_of(path):
+    """What a training run says of its model, result.json beside the .keras file; None if there is none."""
+    file = pathlib.Path(path).with_name("result.json")
+    if pathlib.Path(path).suffix != ".keras" or not file.is_file():
+        return None
+    try:
+        told = json.loads(file.read_text())
+        preparation_of(told)
+        return told if told["recipe"]["model.name"] else None
+    except (ValueError, KeyError, TypeError):
+        return None  # it is no training run's
+
+
+def preparation_of(training):
+    """The Preprocess that a training run validated with."""
+    facts = training["preprocess"]
+    size, crop = tuple(facts["image_size"]), facts["crop"]
+    resize = tuple(int(side / crop) for side in size)
+    return Preprocess(size, resize, True, tuple(facts["mean"]), tuple(facts["std"]))
+
+
 def artefacts_in(folder):
     """Artefact folders and .keras files in a folder, by name. Raises SwinsError if there are none."""
     if not pathlib.Path(folder).is_dir():
@@ -276,8 +311,8 @@ def has_row(path, certificate, dataset, protocol, image_size):
     size = "x".join(map(str, image_size))
     with open(path, newline="") as file:
         return any(
-            (r["weights_sha256"], r["dataset"], r["protocol"], r["image_size"])
-            == (certificate["weights_sha256"], dataset, protocol, size)
+            (r["weights_sha256"], r["dataset"], r["protocol"], r["image_size"], int(r["images"]) + int(r["unreadable"]))
+            == (certificate["weights_sha256"], dataset.name, protocol, size, dataset.count)
             for r in csv.DictReader(file)
         )
 

@@ -79,7 +79,7 @@ class Checkpoints:
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(array)
             for path in broken:
-                path.unlink()
+                path.unlink(missing_ok=True)
             return facts
         if paths:
             raise SwinsError(

@@ -3,8 +3,11 @@
 A Split is a sequence of (name, image, label); image is a path, bytes or a uint8 array.
 """
 
+import hashlib
+import json
 import os
 import pathlib
+import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +37,12 @@ class Split:
 
     def __getitem__(self, index):
         return self.samples[index]
+
+    def digest(self):
+        """A short digest of names and labels, as far as they are known without reading the samples."""
+        known = [(name, label) for name, _, label in self.samples] if isinstance(self.samples, list) else []
+        text = json.dumps([self.classes, known, getattr(self.samples, "labels", np.zeros(0)).tolist()])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Arrays:
@@ -226,8 +235,12 @@ def find_splits(source, held_out=0.1, seed=0):
     for part, split in zip(("training", "validation"), found, strict=True):
         if not len(split):
             raise SwinsError(
-                f"{source}: holds no {part} images; each class needs at least two images of a known ending"
+                f"{source}: holds no {part} images; it needs images of a known ending, in a folder a class"
             )
+        labels = getattr(split.samples, "labels", None)
+        if labels is not None and int(labels.max()) >= len(split.classes):
+            last = len(split.classes) - 1
+            raise SwinsError(f"{source}: labels must be from 0 to {last}; the {part} images have {int(labels.max())}")
     classes = found[0].classes
     if len(classes) < 2:
         raise SwinsError(f"{source}: a classifier needs at least two classes; got {len(classes)}: {', '.join(classes)}")
@@ -238,18 +251,25 @@ class Unreadable:
     """Names of samples that could not be read, once each, in a file too."""
 
     def __init__(self, path, limit):
-        self.path, self.limit, self.texts = pathlib.Path(path), limit, {}
+        self.path, self.limit, self.texts, self.failed = pathlib.Path(path), limit, {}, None
+        self.lock = threading.Lock()
+        if self.path.is_file():  # of the same run, before it was killed
+            lines = self.path.read_text().splitlines()
+            self.texts = {name: text for name, _, text in (line.partition("\t") for line in lines)}
 
     def add(self, name, text):
         """Remember a sample. Raises SwinsError above the limit."""
-        if name not in self.texts:
-            self.texts[name] = text
-            self.path.write_text("".join(f"{line}\n" for _, line in sorted(self.texts.items())))
+        with self.lock:
+            if name not in self.texts:
+                self.texts[name] = text
+                lines = (f"{name}\t{line}\n" for name, line in sorted(self.texts.items()))
+                self.path.write_text("".join(lines))
         if len(self.texts) > self.limit:
-            raise SwinsError(
+            self.failed = SwinsError(
                 f"more than {self.limit} images cannot be read: {'; '.join(list(self.texts.values())[:3])}, ...; all "
                 f"are in {self.path}; mend or remove them"
             )
+            raise self.failed
 
 
 def readable(split, index, unreadable):
@@ -292,7 +312,6 @@ def training_batches(split, recipe, prepare, num_classes, unreadable, start=0, s
 
     def load(place, index):
         image, label = readable(split, index % len(split), unreadable)
-        check_label(label, num_classes, split)
         return place, transform(image, np.random.default_rng((seed, 0, place))), label
 
     def collate(samples):
@@ -324,7 +343,6 @@ def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0
         if place >= len(split):
             return np.zeros(size, "float32"), 0, 0.0
         name, image, label = split[place]
-        check_label(label, num_classes, split)
         try:
             return prepare(image), label, 1.0
         except SwinsError as error:
@@ -338,12 +356,6 @@ def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0
     places = grain.MapDataset.range(count * batch)[share.index :: share.count].map(load)
     options = grain.ReadOptions(num_threads=threads or os.cpu_count() or 1, prefetch_buffer_size=max(2 * own, 16))
     return places.to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate), count
-
-
-def check_label(label, num_classes, split):
-    """Raise SwinsError for a class that the model has not."""
-    if not 0 <= label < num_classes:
-        raise SwinsError(f"{split.name}: labels must be from 0 to {num_classes - 1}; got {label}")
 
 
 def evaluation_transform(recipe, size, weights, channels):

@@ -87,6 +87,13 @@ class ByUpdates(keras.optimizers.schedules.LearningRateSchedule):
         return cls(deserialize(config["schedule"]), config["accumulate"])
 
 
+def replicas():
+    """Devices that TensorFlow's strategy divides a batch among."""
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 @keras.saving.register_keras_serializable("swins")
 class AdamW(keras.optimizers.Optimizer):
     """Decoupled weight decay (arXiv:1711.05101), step for step PyTorch's.
@@ -105,7 +112,11 @@ class AdamW(keras.optimizers.Optimizer):
     def __init__(
         self, learning_rate=1e-3, groups=None, beta_1=0.9, beta_2=0.999, epsilon=1e-8, name="adamw", **options
     ):
+        together = None
+        if keras.backend.backend() == "tensorflow" and replicas() > 1:  # Keras would clip each replica's part by itself
+            together, options = options.get("global_clipnorm"), {**options, "global_clipnorm": None}
         super().__init__(learning_rate=learning_rate, name=name, **options)
+        self.clip_together = together
         self.groups = {path: g if isinstance(g, Group) else Group(*g) for path, g in (groups or {}).items()}
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
@@ -122,6 +133,10 @@ class AdamW(keras.optimizers.Optimizer):
             import tensorflow as tf  # the norm of these is not that of their sum
 
             grads = [g if g is None else tf.convert_to_tensor(g) for g in grads]
+            if self.clip_together:
+                total = tf.distribute.get_replica_context().all_reduce("sum", grads)
+                scale = self.clip_together / tf.maximum(tf.linalg.global_norm(total), self.clip_together)
+                grads = [g * scale for g in grads]
         return super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
@@ -147,7 +162,8 @@ class AdamW(keras.optimizers.Optimizer):
     def get_config(self):
         own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
         pairs = {path: [g.weight_decay, g.rate_scale] for path, g in self.groups.items()}
-        return {**super().get_config(), **own, "groups": pairs}
+        config = {**super().get_config(), **own, "groups": pairs}
+        return {**config, "global_clipnorm": self.clip_together or config["global_clipnorm"]}
 
 
 def optimizer(model, recipe, steps_per_epoch):

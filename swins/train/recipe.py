@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 
 from swins.errors import SwinsError, unknown_name
 
+DTYPES = ("float32", "mixed_bfloat16")  # float16 would need its loss scaled
+
 
 @dataclass(frozen=True)
 class Model:
     """What is trained. None leaves the variant's value.
 
     name: a variant, with or without tag; weights: "" for fresh ones, "pretrained" for timm's published ones, or a path;
-    num_classes: None for as many as the data has; image_size in pixels; dtype: a Keras policy, such as
+    num_classes: None for as many as the data has; image_size in pixels; dtype: "float32" or
     "mixed_bfloat16"; remat: gradient checkpointing; compile: whether XLA compiles the step, None for Keras' choice.
     """
 
@@ -116,7 +118,8 @@ class Optim:
 class Recipe:
     """A whole run. checkpoint_steps: batches between checkpoints, besides those at the ends of epochs; 0 for none.
 
-    deterministic: the same sums in the same order every time, at some cost in speed.
+    deterministic: the same sums in the same order every time, at some cost in speed: asked of TensorFlow, given by JAX
+    on CPUs; GPUs under JAX want XLA_FLAGS=--xla_gpu_deterministic_ops=true.
     """
 
     model: Model = Model()
@@ -131,6 +134,7 @@ class Recipe:
     def __post_init__(self):
         a, o, d = self.augment, self.optim, self.data
         checks = {
+            f"model.dtype must be one of {', '.join(DTYPES)}; got {self.model.dtype}": self.model.dtype not in DTYPES,
             f"epochs and data.batch must be at least 1; got {self.epochs} and {d.batch}": min(self.epochs, d.batch) < 1,
             f"optim.warmup_epochs must be from 0 to below epochs; got {o.warmup_epochs} and {self.epochs}; "
             "set both": not 0 <= o.warmup_epochs < self.epochs,

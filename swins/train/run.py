@@ -6,11 +6,14 @@ result.json; unreadable.txt if there were such images, and TensorBoard's events 
 
 import csv
 import datetime
+import importlib.util
+import io
 import json
 import math
 import os
 import pathlib
 import platform
+import re
 import shutil
 import sys
 import time
@@ -21,6 +24,7 @@ import numpy as np
 from swins import devices
 from swins.convert.load import create
 from swins.errors import SwinsError
+from swins.resize import resize
 from swins.tags import find
 from swins.train import data as datasets
 from swins.train.checkpoints import Checkpoints, loss_variables
@@ -39,20 +43,29 @@ def new_model(recipe, num_classes):
         raise SwinsError(
             f"model.num_classes must be the data's; got {wanted} and {num_classes}; leave it out, or choose other data"
         )
-    name = recipe.model.name
-    return create(name, weights=recipe.model.weights or None, num_classes=num_classes, **model_options(recipe))
+    name, options = recipe.model.name, model_options(recipe)
+    if not recipe.model.weights:
+        return create(name, num_classes=num_classes, **options)
+    sizes = {key: options.pop(key) for key in ("image_size", "window_size")}
+    model = create(name, weights=recipe.model.weights, num_classes=num_classes, **options)
+    sizes = {key: value for key, value in sizes.items() if value is not None}
+    return resize(model, **sizes) if sizes else model  # which carries bias tables over
 
 
-def compile_model(model, recipe, steps_per_epoch):
-    """Compile for a recipe, and build the optimiser."""
+def compile_model(model, recipe, steps_per_epoch, several=False):
+    """Compile for a recipe, for one device or several, and build the optimiser."""
     compiled = recipe.model.compile
+    if several and keras.backend.backend() == "tensorflow":
+        if recipe.optim.accumulate > 1:
+            raise SwinsError("optim.accumulate is for one device on TensorFlow; set it to 1, or KERAS_BACKEND=jax")
+        compiled = bool(compiled)  # a replica's step reaches the others' from outside of a compiled program
     model.compile(
         optimizer=optimizer(model, recipe, steps_per_epoch),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         weighted_metrics=[
             keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
             keras.metrics.CategoricalAccuracy(name="top1"),
-            keras.metrics.TopKCategoricalAccuracy(5, name="top5"),
+            keras.metrics.TopKCategoricalAccuracy(min(5, model.variant.num_classes), name="top5"),
         ],
         jit_compile="auto" if compiled is None else compiled,
     )
@@ -65,11 +78,13 @@ class Run:
     def __init__(self, folder, say):
         self.folder, self.say = pathlib.Path(folder), say
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        self.rows, self.step, self.seconds = [], 0, 0.0
+        self.rows, self.step, self.seconds, self.unreadable = [], 0, 0.0, None
 
-    def open(self, recipe, overwrite):
-        """Make the folder, or find that it is of the same recipe. Raises SwinsError if it is not."""
+    def open(self, recipe, splits, overwrite):
+        """Make the folder, or find that it is of the same recipe and data. Raises SwinsError if it is not."""
         path, mine = self.folder / "recipe.json", as_json(recipe)
+        for part, split in zip(("training", "validation"), splits, strict=True):
+            mine[f"{part} data"] = f"{len(split)} images, {split.digest()}"
         if overwrite and path.is_file():
             shutil.rmtree(self.folder)
         if path.is_file():
@@ -83,7 +98,7 @@ class Run:
             raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(mine, indent=1) + "\n")
+            write(path, json.dumps(mine, indent=1) + "\n")
 
     def restore(self, model):
         """Go on from the newest sound checkpoint, if there is one."""
@@ -93,13 +108,20 @@ class Run:
             self.say(f"going on after step {self.step}, of {self.folder}")
 
     def write_log(self):
-        """log.csv of the rows so far."""
-        partial = self.folder / ".log.csv.partial"
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        partial.replace(self.folder / "log.csv")
+        """log.csv and curves.png of the rows so far."""
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write(self.folder / "log.csv", lines.getvalue())
+        draw(self.rows, self.folder / "curves.png")
+
+
+def write(path, text):
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 class Progress(keras.callbacks.Callback):
@@ -174,7 +196,6 @@ class Progress(keras.callbacks.Callback):
         self.save()
         if self.writes:
             self.run.write_log()
-            draw(self.run.rows, self.run.folder / "curves.png")
         self.run.say(", ".join(f"{key} {value}" for key, value in row.items()))
 
 
@@ -197,17 +218,19 @@ def draw(rows, path):
 
 def out_of_memory(error):
     """Whether a backend says that there is no memory left."""
-    text = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, MemoryError) or "resource_exhausted" in text or "out of memory" in text or "oom" in text
+    return isinstance(error, MemoryError) or bool(
+        re.search(r"resource_?exhausted|out of memory|\boom\b", f"{type(error).__name__} {error}", re.I)
+    )
 
 
 def fit(model, run, recipe, splits, prepare, share, tensorboard):
     """Train from where the run is to its end, epoch by epoch -> the callback that watched."""
     training, validation = splits
     classes, per_epoch = len(training.classes), batches_per_epoch(recipe, training)
-    unreadable, not_scored = (
+    mine = f"_{share.index}" if share.index else ""
+    run.unreadable, not_scored = (
         datasets.Unreadable(run.folder / name, max(1, int(datasets.MOST_UNREADABLE * len(split))))
-        for name, split in zip(("unreadable.txt", "unreadable_validation.txt"), splits, strict=True)
+        for name, split in zip((f"unreadable{mine}.txt", f"unreadable_validation{mine}.txt"), splits, strict=True)
     )
 
     def validate(model):
@@ -219,14 +242,15 @@ def fit(model, run, recipe, splits, prepare, share, tensorboard):
         missing = len(not_scored.texts)
         return {**told, "images": len(validation) - missing, "unreadable": missing}
 
-    progress = Progress(run, recipe, per_epoch, validate, unreadable, writes=share.index == 0)
+    progress = Progress(run, recipe, per_epoch, validate, run.unreadable, writes=share.index == 0)
     callbacks = [progress]
     if tensorboard and share.index == 0:
+        require_tensorboard()
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
     while run.step < recipe.epochs * per_epoch:
         epoch, done = divmod(run.step, per_epoch)  # the epoch that was killed on its way is a fit of its own
         model.fit(
-            datasets.training_batches(training, recipe, prepare, classes, unreadable, run.step, share),
+            datasets.training_batches(training, recipe, prepare, classes, run.unreadable, run.step, share),
             initial_epoch=epoch,
             epochs=epoch + 1 if done else recipe.epochs,
             steps_per_epoch=per_epoch - done,
@@ -235,6 +259,13 @@ def fit(model, run, recipe, splits, prepare, share, tensorboard):
             verbose=0,
         )
     return progress
+
+
+def require_tensorboard():
+    """Raise SwinsError if events cannot be written."""
+    for package in ("tensorflow", "tensorboard"):
+        if importlib.util.find_spec(package) is None:
+            raise SwinsError(f"--tensorboard needs {package}: pip install {package}; log.csv has the same numbers")
 
 
 def batches_per_epoch(recipe, training):
@@ -278,14 +309,15 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     classes = splits[0].classes
     with scope():
         model = new_model(recipe, len(classes))
-        compile_model(model, recipe, per_epoch // recipe.optim.accumulate)
+        compile_model(model, recipe, per_epoch // recipe.optim.accumulate, several=count > 1)
     size = model.variant.image_size
     if None in size:
         raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
     prepare = datasets.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
     run = Run(folder, say)
     if share.index == 0:
-        run.open(recipe, overwrite)
+        run.open(recipe, splits, overwrite)
+    devices.wait(share)
     with scope():
         run.restore(model)
     say(f"{recipe.model.name}: {model.count_params():,} parameters, {size[0]}x{size[1]} pixels, {count} device(s)")
@@ -295,6 +327,8 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     except SwinsError:
         raise
     except Exception as error:  # each backend has errors of its own
+        if run.unreadable and run.unreadable.failed:  # in a thread of TensorFlow's, which tells it in its own way
+            raise run.unreadable.failed from error
         if out_of_memory(error):
             raise SwinsError(
                 f"out of memory at data.batch={recipe.data.batch}, optim.accumulate={recipe.optim.accumulate}: raise "
@@ -314,7 +348,9 @@ def finish(model, run, recipe, prepare, classes, progress):
         keras.distribution.set_distribution(None)
     plain = type(model).from_config(model.get_config())
     plain.set_weights(model.get_weights())
-    plain.save(run.folder / "model.keras")
+    plain.save(run.folder / ".model.partial.keras")
+    (run.folder / ".model.partial.keras").replace(run.folder / "model.keras")
+    run.write_log()  # it may have been killed before it did
     backend = keras.backend.backend()
     last = run.rows[-1]
     result = {
@@ -335,7 +371,7 @@ def finish(model, run, recipe, prepare, classes, progress):
         "versions": f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    (run.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    write(run.folder / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
 
