@@ -35,14 +35,26 @@ def reverse(windows, window, size):
     return ops.rearrange(windows, "(b h w) (m n) c -> b (h m) (w n) c", b=b, m=m, n=n, h=h, w=w)
 
 
+def cut(x, at, axis):
+    """Both parts of a map, before and from row or column `at`; a negative one counts from the end.
+
+    As a split where sizes are known, whose gradient is a concatenation: that of a slice is a slow scatter in TensorFlow.
+    """
+    side = ops.shape(x)[axis]
+    if isinstance(side, int) and isinstance(at, int):
+        return ops.split(x, [at % side], axis)
+    before = (slice(None),) * axis
+    return x[(*before, slice(None, at))], x[(*before, slice(at, None))]
+
+
 def roll(x, shift):
     """Move a map up and left by `shift`, around the edges; negative values move it back. Keeps (B, H, W, C).
 
-    Slices and concatenations, not `ops.roll`: LiteRT and TF.js have no roll, JAX none by a shift that depends on sizes.
+    Parts and concatenations, not `ops.roll`: LiteRT and TF.js have no roll, JAX none by a shift that depends on sizes.
     """
-    vertical, horizontal = shift
-    x = x if is_zero(vertical) else ops.concatenate([x[:, vertical:], x[:, :vertical]], axis=1)
-    return x if is_zero(horizontal) else ops.concatenate([x[:, :, horizontal:], x[:, :, :horizontal]], axis=2)
+    for axis, s in zip((1, 2), shift, strict=True):
+        x = x if is_zero(s) else ops.concatenate(cut(x, s, axis)[::-1], axis)
+    return x
 
 
 def pad(x, multiple):
@@ -56,7 +68,10 @@ def pad(x, multiple):
 
 def crop(x, size):
     """Undo `pad`: keep the first rows and columns, (B, H', W', C) -> (B, *size, C)."""
-    return x[:, : size[0], : size[1], :]
+    for axis, side in zip((1, 2), size, strict=True):
+        whole = ops.shape(x)[axis]
+        x = x if isinstance(side, int) and side == whole else cut(x, side, axis)[0]
+    return x
 
 
 def roll_then_pad(x, window, shift):
