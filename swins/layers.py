@@ -33,13 +33,8 @@ def layer_norm(name, dtype=None, gamma="ones"):
 
 def dense(units, name, dtype=None, use_bias=True):
     """Linear layer over channels, initialised as the papers do: normal of deviation 0.02, truncated."""
-    return layers.Dense(
-        units,
-        use_bias=use_bias,
-        kernel_initializer=initializers.TruncatedNormal(stddev=0.02),
-        name=name,
-        dtype=dtype,
-    )
+    normal = initializers.TruncatedNormal(stddev=0.02)
+    return layers.Dense(units, use_bias=use_bias, kernel_initializer=normal, name=name, dtype=dtype)
 
 
 def drop_path(rate, name, dtype=None):

@@ -35,16 +35,12 @@ def reverse(windows, window, size):
     return ops.rearrange(windows, "(b h w) (m n) c -> b (h m) (w n) c", b=b, m=m, n=n, h=h, w=w)
 
 
-def cut(x, at, axis):
-    """Both parts of a map, before and from row or column `at`; a negative one counts from the end.
-
-    As a split where sizes are known, whose gradient is a concatenation: that of a slice is a slow scatter in TensorFlow.
-    """
-    side = ops.shape(x)[axis]
+def parts(x, at, axis):
+    """A map up to row or column `at`, and from it. Known sizes are split: TensorFlow is slow at slices' gradients."""
+    side, rows = ops.shape(x)[axis], (slice(None),) * axis
     if isinstance(side, int) and isinstance(at, int):
         return ops.split(x, [at % side], axis)
-    before = (slice(None),) * axis
-    return x[(*before, slice(None, at))], x[(*before, slice(at, None))]
+    return x[(*rows, slice(at))], x[(*rows, slice(at, None))]
 
 
 def roll(x, shift):
@@ -52,8 +48,8 @@ def roll(x, shift):
 
     Parts and concatenations, not `ops.roll`: LiteRT and TF.js have no roll, JAX none by a shift that depends on sizes.
     """
-    for axis, s in zip((1, 2), shift, strict=True):
-        x = x if is_zero(s) else ops.concatenate(cut(x, s, axis)[::-1], axis)
+    for axis, s in enumerate(shift, 1):
+        x = x if is_zero(s) else ops.concatenate(parts(x, s, axis)[::-1], axis)
     return x
 
 
@@ -61,16 +57,13 @@ def pad(x, multiple):
     """Append zero rows and columns until the sides are multiples of `multiple`: (B, H, W, C) -> (B, H', W', C)."""
     # not `-side % m`: ONNX's remainder of a negative number is negative
     down, right = (m - 1 - (side - 1) % m for side, m in zip(sides(x), multiple, strict=True))
-    if is_zero(down) and is_zero(right):
-        return x
-    return ops.pad(x, ((0, 0), (0, down), (0, right), (0, 0)))
+    return x if is_zero(down) and is_zero(right) else ops.pad(x, ((0, 0), (0, down), (0, right), (0, 0)))
 
 
 def crop(x, size):
     """Undo `pad`: keep the first rows and columns, (B, H', W', C) -> (B, *size, C)."""
-    for axis, side in zip((1, 2), size, strict=True):
-        whole = ops.shape(x)[axis]
-        x = x if isinstance(side, int) and side == whole else cut(x, side, axis)[0]
+    for axis, side in enumerate(size, 1):
+        x = x if is_zero(ops.shape(x)[axis] - side) else parts(x, side, axis)[0]
     return x
 
 
