@@ -4,6 +4,7 @@ A table lies between `<!-- table: NAME -->` and `<!-- end -->`.
 """
 
 import csv
+import json
 import pathlib
 import re
 
@@ -170,9 +171,37 @@ def results():
     return markdown(("model", "data", "images", "top-1", "top-5", "date"), rows)
 
 
+def runs():
+    """What recipes gave here, from recipes/results/."""
+    rows = []
+    for path in sorted((ROOT / "recipes/results").glob("*/result.json")):
+        r, name = json.loads(path.read_text()), path.parent.name
+        of = f"{r['images']:,} images"
+        hours = f"{r['hours']:.2f}"
+        rows.append((f"[`{name}`](results/{name}/)", f"{100 * r['top1']:.2f}", of, hours, r["machine"], r["versions"]))
+    return markdown(("recipe, log and curves", "top-1", "of", "hours", "machine", "versions"), rows)
+
+
+def reading():
+    """Reading images beside training on them, from benchmarks/input_pipeline.py."""
+    header = (
+        "recipe",
+        "batch",
+        "reading",
+        "timm's loader",
+        "the step",
+        "fit",
+        "fit over the step",
+        "over both in turn",
+    )
+    columns = ("batch", "reading", "reading_timm", "step", "fit", "fit_over_step", "fit_over_sum")
+    rows = [(f"`{r['recipe']}`", *(r[c] for c in columns)) for r in read("benchmarks/input_pipeline.csv")]
+    return markdown(header, rows)
+
+
 TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results, targets)}
-TABLES |= {f.__name__: f for f in (inference, training, growth, machine)}
-PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md")
+TABLES |= {f.__name__: f for f in (inference, training, growth, machine, runs, reading)}
+PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
 
 
 def regenerate(text):

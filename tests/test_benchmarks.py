@@ -6,8 +6,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from conftest import ROOT, script
+from conftest import ROOT, needs_tensorflow, script
+from PIL import Image
+
+from swins.train import recipe as recipes
 
 HERE = ROOT / "benchmarks"
 
@@ -53,3 +57,22 @@ def test_a_contender_answers_and_a_failing_one_tells_why(bench, tmp_path):
     done = subprocess.run(command, capture_output=True, input=requests, text=True)
     answer = json.loads(done.stdout)
     assert len(answer["seconds"]) == 1 and answer["first"] > 0 and answer["peak_MiB"] > 0
+
+
+@needs_tensorflow
+def test_reading_is_timed_beside_the_step(tmp_path, monkeypatch):
+    pipeline = script("benchmarks/input_pipeline.py")
+    monkeypatch.setattr(pipeline, "SECONDS", 0.0)
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.full((28, 28), 60 * i, "uint8")
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{i}.png")
+    recipe = recipes.load(ROOT / "recipes" / "fashion_mnist_swin_mini.py")
+    recipe = recipes.with_settings(recipe, ["data.batch=2", "model.depths=(1, 1)", "model.compile=False"])
+    for part in (pipeline.reading, pipeline.step, pipeline.fit):
+        assert part(recipe, tmp_path / "data", tmp_path) > 0
+    rates = {"reading": [30, 40, 50], "reading_timm": [None], "step": [10], "fit": [6]}
+    row = pipeline.row_of("x", {"batch": 2}, rates)
+    assert row["reading"] == "40.0" and row["reading_timm"] == row["reading_over_timm"] == ""
+    assert (row["reading_over_step"], row["fit_over_step"], row["fit_over_sum"]) == ("4.00", "0.60", "0.75")

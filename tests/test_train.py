@@ -93,6 +93,17 @@ def test_recipes_say_what_they_are(path):
     assert recipes.settings(recipe)["model.name"] == recipe.model.name
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes/results").glob("*")), ids=lambda p: p.name)
+def test_committed_results_are_of_their_recipes(path):
+    source = ROOT / "recipes" / f"{path.name}.py"
+    result, rows = json.loads((path / "result.json").read_text()), log(path)
+    assert result["recipe"] == json.loads(json.dumps(recipes.as_json(recipes.load(source))))
+    assert len(rows) == result["recipe"]["epochs"] and float(rows[-1]["val_top1"]) == result["top1"]
+    assert f"top-1 {100 * result['top1']:.2f}" in source.read_text().partition("Obtained")[2]
+    with Image.open(path / "curves.png") as picture:
+        picture.verify()
+
+
 def test_settings_are_read_by_their_type():
     recipe = recipes.with_settings(
         Recipe(),
