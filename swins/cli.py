@@ -100,10 +100,11 @@ def eval_artefact(args, path, real, several):
     from swins.evaluate import datasets, run
     from swins.images import preprocess
 
+    path = run.model_file(path)
     model, certificate = artefact.open_evaluated(path)
     trained = run.training_of(path) if not args.model else None  # whose images were prepared in a way of their own
     name = args.model or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or model.name
-    if any(
+    if not trained and any(
         getattr(find(name)[2], part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
     ):
         raise SwinsError(f"{path} is no {name}: channels, blocks or heads differ; pass its own name with -m")
@@ -116,13 +117,14 @@ def eval_artefact(args, path, real, several):
     dataset = datasets.find_dataset(args.data, model.variant.num_classes, args.labels)
     if real:
         dataset = dataclasses.replace(dataset, name=f"{dataset.name} ({pathlib.Path(args.real).stem})")
-    if args.all and run.has_row(args.results, certificate, dataset, args.protocol, prepare.image_size):
+    count = None if real else dataset.count
+    if args.all and run.has_row(args.results, certificate, dataset, args.protocol, prepare.image_size, count):
         say(f"{args.results} has its row")
         return
     journal = None
     if args.predictions:
         sources = [str(path and pathlib.Path(path).resolve()) for path in (args.data, args.labels)]
-        identity = [certificate["weights_sha256"], *sources, dataset.count, args.protocol, prepare.image_size]
+        identity = [certificate["weights_sha256"], *sources, dataset.count, dataclasses.asdict(prepare)]
         journal = run.Journal(run.journal_of(args.predictions), identity)
         if journal.rows:
             say(f"going on after {len(journal.rows)} of {dataset.count} images")
@@ -142,11 +144,12 @@ def eval_artefact(args, path, real, several):
             f"{args.data}: every file must be a readable image; {len(unreadable)} of {dataset.count} are not (listed "
             "above, at most 20); nothing was written; mend or remove them, or pass --skip-unreadable"
         )
+    if args.predictions:
+        run.write_predictions(predictions, args.predictions)
     if args.results:
         run.append_row(row, args.results)
         print(f"added a row to {args.results}", file=sys.stderr)
-    if args.predictions:
-        run.write_predictions(predictions, args.predictions)
+    if journal:
         journal.path.unlink()
 
 
@@ -340,7 +343,7 @@ def parser():
     sub.set_defaults(run=verify_command)
 
     sub = commands.add_parser("eval", help="top-1 and top-5 of an artefact on labelled images")
-    sub.add_argument("artefact", help="artefact folder or .keras file; with --all, a folder of artefacts")
+    sub.add_argument("artefact", help="artefact folder, .keras file or run's folder; with --all, a folder of these")
     sub.add_argument(
         "--all", action="store_true", help="every artefact in the folder but those with a row in --results"
     )

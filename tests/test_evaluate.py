@@ -274,6 +274,17 @@ def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypa
     assert code == 0 and "going on" not in err and third["images"] == COUNT
 
 
+def test_what_was_predicted_counts_for_the_same_samples_only(tmp_path):
+    journal = run.Journal(tmp_path / "j", ["x"])
+    journal.add([["a", 1, [1]], ["c", 2, [2]]])
+    samples = [(name, None, label) for name, label in (("a", 1), ("b", 0), ("c", 2))]  # b came later
+    again = run.Journal(tmp_path / "j", ["x"])
+    assert [name for name, *_ in again.follow(samples)] == ["b", "c"]
+    assert run.Journal(tmp_path / "j", ["x"]).rows == [["a", 1, [1]]]
+    again = run.Journal(tmp_path / "j", ["x"])
+    assert list(again.follow([])) == [] == again.rows
+
+
 def test_other_labels(command, converted, table, samples, tmp_path):
     names = sorted(f"{i}.png" for i in range(COUNT))
     labels = [int(samples[1][int(name.removesuffix(".png"))]) for name in names]
@@ -298,11 +309,14 @@ def test_every_artefact_in_a_folder(command, converted, table, tmp_path):
     (tmp_path / "all").mkdir()
     shutil.copytree(converted, tmp_path / "all" / "one")
     results = tmp_path / "results.csv"
-    for said in ("", "has its row"):
-        code, _, err = command("eval", "--all", tmp_path / "all", "--data", table, "--results", results, "--quiet")
-        assert code == 0 and said in err
-        with open(results, newline="") as file:
-            assert [row["images"] for row in csv.DictReader(file)] == [str(COUNT)]
+    (tmp_path / "real.json").write_text(json.dumps([[], *[[1]] * (COUNT - 1)]))  # one has no label
+    for more, images in (((), [COUNT]), (("--real", tmp_path / "real.json"), [COUNT, COUNT - 1])):
+        for said in ("", "has its row"):
+            arguments = ("--all", tmp_path / "all", "--data", table, "--results", results, "--quiet", *more)
+            code, _, err = command("eval", *arguments)
+            assert code == 0 and said in err
+            with open(results, newline="") as file:
+                assert [int(row["images"]) for row in csv.DictReader(file)] == images
     code, _, err = command("eval", "--all", table, "--data", table)
     assert code == 1 and "holds no artefacts" in err
     code, _, err = command("eval", "--all", tmp_path, "--data", table, "--predictions", tmp_path / "p.csv")

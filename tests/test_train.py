@@ -133,6 +133,9 @@ def test_settings_are_read_by_their_type():
         ("augment.flip=2", "probabilities"),
         ("data.batch=1023", "even; got 1023"),
         ("optim.accumulate=3", "multiple of optim.accumulate"),
+        ("seed=-1", "seed, data.threads.*must be at least 0; got -1"),
+        ("augment.mixup=-0.5", "must be at least 0"),
+        ("data.std=(0.2, 0.0, 0.2)", "data.std must be above 0"),
     ],
 )
 def test_wrong_settings_are_refused(text, said):
@@ -211,7 +214,12 @@ def test_data_that_cannot_be_trained_on(tmp_path, folder):
     (tmp_path / "empty" / "a").mkdir()
     with pytest.raises(SwinsError, match="holds no training images"):
         datasets.find_splits(tmp_path / "empty")
-    for name in CLASSES[1:]:
+    (folder / "train").mkdir()  # a class, not a split
+    with pytest.raises(SwinsError, match="every class needs an image to train on; 1 have none: train"):
+        datasets.find_splits(folder)
+    shutil.copy(next((folder / "boots").iterdir()), folder / "train" / "a.png")
+    assert len(datasets.find_splits(folder)[0].classes) == 4
+    for name in (*CLASSES[1:], "train"):
         shutil.rmtree(folder / name)
     with pytest.raises(SwinsError, match="at least two classes; got 1: boots"):
         datasets.find_splits(folder)
@@ -276,6 +284,13 @@ def test_unreadable_images_are_named_counted_and_replaced(folder, tmp_path):
     assert all(str(path) in text for path in broken)
     rows = log(tmp_path / "run")
     assert rows[-1]["unreadable"] == "2" and int(rows[-1]["val_images"]) == result["images"]
+    split = tmp_path / "split"
+    shutil.copytree(folder, split / "val")
+    shutil.copytree(folder, split / "train", ignore=lambda _, names: [p.name for p in broken if p.name in names])
+    for path in sorted((split / "val" / "trousers").iterdir())[:7]:
+        path.write_bytes(b"no image")
+    with pytest.raises(SwinsError, match=r"more than 4 images cannot be read.*unreadable_validation.txt"):
+        run.train(changed(SMALL, data={"batch": 8}), split, tmp_path / "run3", say=quiet)
     for path in (folder / "shirts").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(SwinsError, match=r"more than \d images cannot be read"):
@@ -308,10 +323,10 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     assert run.train(recipe, idx, tmp_path / "run", say=quiet)["top1"] == result["top1"]
 
 
-def test_accumulated_parts_are_the_whole_batch(idx, tmp_path):
+def test_accumulated_parts_are_the_whole_batch(idx, tmp_path, command):
     steps = []
     for accumulate in (1, 4):
-        recipe = changed(SMALL, optim={"accumulate": accumulate, "ema": 0.0}, augment={"pad": 0, "flip": 0.0})
+        recipe = changed(SMALL, optim={"accumulate": accumulate, "ema": 0.8}, augment={"pad": 0, "flip": 0.0})
         result = run.train(recipe, idx, tmp_path / f"{accumulate}", say=quiet)
         rows = log(tmp_path / f"{accumulate}")
         steps.append([(float(r["loss"]), float(r["val_loss"]), r["learning_rate"]) for r in rows])
@@ -319,6 +334,9 @@ def test_accumulated_parts_are_the_whole_batch(idx, tmp_path):
     for one, four in zip(*steps, strict=True):
         np.testing.assert_allclose(one[:2], four[:2], rtol=2e-5)
         assert one[2] == four[2]
+    # both folders are evaluated, though no published variant has their channels and blocks
+    code, out, err = command("eval", "--all", tmp_path, "--data", idx, "--quiet")
+    assert code == 0 and out.count('"images": 70') == 2, err
 
 
 @needs_tensorflow
@@ -351,9 +369,70 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(model, tmp_path):
     assert kept.restore(model, told.append)["step"] == 2
     assert int(model.optimizer.iterations) == 2 and "step-00000003.npz is damaged" in told[0]
     assert [p.name for p in kept.paths()] == ["step-00000002.npz"]
+    assert (tmp_path / "step-00000003.damaged").is_file()
     (tmp_path / "step-00000002.npz").write_bytes(b"PK half")
     with pytest.raises(SwinsError, match="none of its 1 checkpoints can be read"):
         kept.restore(model, told.append)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("compression"), RuntimeError("encrypted"), OSError(22, "seek")])
+def test_every_damage_of_an_archive_falls_back(model, tmp_path, monkeypatch, error):
+    kept, sound = checkpoints.Checkpoints(tmp_path), checkpoints.read
+    for step in (1, 2):
+        kept.save(model, step, {})
+
+    def read(path):
+        if path.name.endswith("2.npz"):
+            raise error
+        return sound(path)
+
+    monkeypatch.setattr(checkpoints, "read", read)
+    assert kept.restore(model, quiet)["step"] == 1
+
+
+def test_a_file_that_cannot_be_read_now_is_not_damaged(model, tmp_path, monkeypatch):
+    kept = checkpoints.Checkpoints(tmp_path)
+    for step in (1, 2):
+        kept.save(model, step, {})
+
+    def read(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoints, "read", read)
+    with pytest.raises(SwinsError, match=r"step-00000002.npz cannot be read .*start again when it can"):
+        kept.restore(model, quiet)
+    assert len(kept.paths()) == 2
+
+
+def test_only_what_a_run_wrote_is_deleted(tmp_path, idx):
+    folder, splits = tmp_path / "run", datasets.find_splits(idx)
+    folder.mkdir()
+    (folder / ".recipe.json.partial").write_text("{")  # killed before it began
+    run.Run(folder, quiet).open(SMALL, splits, overwrite=False)
+    (folder / "thesis.tex").write_text("mine")
+    (folder / "checkpoints").mkdir()
+    run.Run(folder, quiet).open(dataclasses.replace(SMALL, epochs=3), splits, overwrite=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["recipe.json", "thesis.tex"]
+    (folder / "recipe.json").write_text('{"cake": 1}')
+    for overwrite in (False, True):
+        with pytest.raises(SwinsError, match="is no record of a run"):
+            run.Run(folder, quiet).open(SMALL, splits, overwrite)
+    assert (folder / "thesis.tex").is_file()
+    (folder / "recipe.json").write_text("")  # a power cut
+    with pytest.raises(SwinsError, match="is no record of a run"):
+        run.Run(folder, quiet).open(SMALL, splits, False)
+    run.Run(folder, quiet).open(SMALL, splits, overwrite=True)
+
+
+def test_what_changes_no_result_and_learning_rates_may_change_on_the_way(tmp_path, idx):
+    folder, splits, told = tmp_path / "run", datasets.find_splits(idx), []
+    run.Run(folder, told.append).open(SMALL, splits, overwrite=False)
+    same = dataclasses.replace(changed(SMALL, data={"threads": 1}, model={"remat": True}), checkpoint_steps=7)
+    run.Run(folder, told.append).open(same, splits, overwrite=False)
+    assert not told
+    run.Run(folder, told.append).open(changed(SMALL, optim={"learning_rate": 1e-4}), splits, overwrite=False)
+    assert told == ["going on with other settings: optim.learning_rate: 0.002, now 0.0001"]
+    assert json.loads((folder / "recipe.json").read_text())["optim.learning_rate"] == 1e-4
 
 
 def test_other_settings_do_not_go_on(idx, tmp_path):
@@ -382,8 +461,38 @@ def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
     recipe = dataclasses.replace(recipe, checkpoint_steps=1)
     with pytest.raises(SwinsError, match=r"the loss is (nan|inf) at step \d+.*lower optim.learning_rate"):
         run.train(recipe, idx, tmp_path / "run", say=quiet)
-    for path in checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").paths():
-        checkpoints.read(path)
+    # the last update gave it, in an epoch of one step: it is seen when the epoch is validated
+    last = changed(recipe, data={"batch": 200})
+    with pytest.raises(SwinsError, match=r"the validation loss is (nan|inf) after step 1; .*lower optim.learning_rate"):
+        run.train(dataclasses.replace(last, epochs=1), idx, tmp_path / "last", say=quiet)
+    assert not (tmp_path / "last" / "model.keras").exists()
+
+
+def test_a_run_goes_on_from_before_its_loss_became_no_number(idx, tmp_path, monkeypatch):
+    recipe, broken = dataclasses.replace(SMALL, checkpoint_steps=1, epochs=1), []
+
+    class Ruined(run.Progress):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.run.step == 5 and not broken:
+                broken.append(True)
+                logs = {"loss": float("nan")}
+            super().on_train_batch_end(batch, logs)
+
+    monkeypatch.setattr(run, "Progress", Ruined)
+    with pytest.raises(SwinsError, match=r"the loss is nan at step 6; .*go on from there with a lower"):
+        run.train(recipe, idx, tmp_path / "run", say=quiet)
+    kept = checkpoints.Checkpoints(tmp_path / "run" / "checkpoints")
+    assert [p.name for p in kept.paths()] == ["step-00000004.npz"]  # not 5, whose update gave it
+    told = []
+    run.train(changed(recipe, optim={"learning_rate": 1e-3}), idx, tmp_path / "run", say=told.append)
+    assert any("going on after step 4" in text for text in told) and len(log(tmp_path / "run")) == 1
+
+
+def test_weights_that_are_no_numbers_are_not_saved(model, tmp_path):
+    model.trainable_variables[0].assign(model.trainable_variables[0] * float("nan"))
+    with pytest.raises(SwinsError, match="after step 3 1 variables are no numbers, such as patch_embed/proj/kernel"):
+        checkpoints.Checkpoints(tmp_path / "c").save(model, 3, {})
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,11 @@ def in_order(classes):
 
 
 def from_class_folders(folder, classes, num_classes):
-    """One sub-folder per class. Every file in them is a sample."""
+    """One sub-folder per class. Every file in them is a sample, but hidden ones."""
     classes = in_order(classes)
     require_classes(folder, len(classes), num_classes)
-    files = [(p, label) for label, c in enumerate(classes) for p in sorted(c.rglob("*")) if not p.is_dir()]
+    found = [(p, label) for label, c in enumerate(classes) for p in sorted(c.rglob("*")) if not p.is_dir()]
+    files = [(p, label) for p, label in found if not p.name.startswith(".")]
     return Dataset(folder.name, len(files), ((str(p.relative_to(folder)), p, label) for p, label in files))
 
 
@@ -126,7 +127,7 @@ def find_dataset(source, num_classes, labels=None):
     if labels and not table.is_file():
         raise SwinsError(f"{table}: no such CSV of labels")
     idx = sorted(folder.glob("*images-idx3-ubyte.gz"))
-    classes = sorted(p for p in folder.iterdir() if p.is_dir())
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if table.is_file():
         dataset = from_csv(folder, table, num_classes)
     elif idx:

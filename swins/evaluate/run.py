@@ -100,8 +100,28 @@ class Journal:
                 if isinstance(row[2], str):
                     break  # what could not be read may have been mended
                 self.rows.append(row)
-        with open(self.path, "w") as file:
-            file.writelines(f"{line}\n" for line in (first, *map(json.dumps, self.rows)))
+        self.first = first
+        self.write()
+
+    def write(self):
+        """The file, with what is remembered."""
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        with open(partial, "w") as file:
+            file.writelines(f"{line}\n" for line in (self.first, *map(json.dumps, self.rows)))
+        partial.replace(self.path)
+
+    def follow(self, samples):
+        """Pass over the samples that it has, as long as they are the same -> an iterator of the others."""
+        samples, kept = iter(samples), []
+        for row in self.rows:
+            sample = next(samples, None)
+            if sample is None or [sample[0], sample[2]] != row[:2]:
+                samples = itertools.chain([] if sample is None else [sample], samples)
+                break
+            kept.append(row)
+        self.rows = kept
+        self.write()
+        return samples
 
     def add(self, rows):
         """Remember (name, label, classes or the text of an error) of some samples."""
@@ -127,8 +147,8 @@ def evaluate(model, preprocess, dataset, batch=32, progress=True, several=False,
         unreadable: list of texts, one for each file that is not an image.
         images per second: of the whole run but the first batch, decoding included.
     """
-    workers, rows = os.cpu_count() or 1, list(journal.rows) if journal else []
-    samples = itertools.islice(dataset.samples, len(rows), None)
+    workers, samples = os.cpu_count() or 1, journal.follow(dataset.samples) if journal else dataset.samples
+    rows = list(journal.rows) if journal else []
     readable = prefetch(lambda s: decode(preprocess, s), samples, workers, ahead=2 * batch)
     start, warm = None, 0
     at_once = PREDICTED_AT_ONCE if several and keras.backend.backend() == "tensorflow" else 1
@@ -272,6 +292,12 @@ def append_row(result, path):
         writer.writerow(row)
 
 
+def model_file(path):
+    """The .keras file of a training run's folder, or the path itself."""
+    file = pathlib.Path(path) / "model.keras"
+    return file if file.is_file() and training_of(file) else pathlib.Path(path)
+
+
 def training_of(path):
     """What a training run says of its model, result.json beside the .keras file; None if there is none."""
     file = pathlib.Path(path).with_name("result.json")
@@ -298,21 +324,25 @@ def artefacts_in(folder):
     if not pathlib.Path(folder).is_dir():
         raise SwinsError(f"{folder}: no such folder of artefacts")
     paths = sorted(pathlib.Path(folder).iterdir())
-    found = [p for p in paths if p.suffix == ".keras" or (p / "model.keras").is_file()]
+    found = [model_file(p) for p in paths if p.suffix == ".keras" or (p / "model.keras").is_file()]
     if not found:
         raise SwinsError(f"{folder} holds no artefacts: folders with a model.keras, or .keras files")
     return found
 
 
-def has_row(path, certificate, dataset, protocol, image_size):
-    """Whether a results table has the row of these weights, on this data set, by this protocol."""
+def has_row(path, certificate, dataset, protocol, image_size, count):
+    """Whether a results table has the row of these weights, on this data set, by this protocol.
+
+    count: how many images the row is of; None for any number, where images without labels are left out.
+    """
     if not (path and pathlib.Path(path).is_file()):
         return False
     size = "x".join(map(str, image_size))
     with open(path, newline="") as file:
         return any(
-            (r["weights_sha256"], r["dataset"], r["protocol"], r["image_size"], int(r["images"]) + int(r["unreadable"]))
-            == (certificate["weights_sha256"], dataset.name, protocol, size, dataset.count)
+            (r["weights_sha256"], r["dataset"], r["protocol"], r["image_size"])
+            == (certificate["weights_sha256"], dataset.name, protocol, size)
+            and count in (None, int(r["images"]) + int(r["unreadable"]))
             for r in csv.DictReader(file)
         )
 

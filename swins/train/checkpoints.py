@@ -1,5 +1,6 @@
 """The state of a run in files: written whole or not at all, read back to the bit, the newest that is sound."""
 
+import errno
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ from keras import ops
 from swins.errors import SwinsError, first_line
 
 KEPT = 2
+DAMAGE = (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # with NotImplementedError
 
 
 def loss_variables(model):
@@ -40,15 +42,32 @@ class Checkpoints:
         found = [p for p in self.folder.glob("step-*.npz") if re.fullmatch(r"step-\d+\.npz", p.name)]
         return sorted(found, key=lambda p: int(p.stem.removeprefix("step-")), reverse=True)
 
+    def path(self, step):
+        """Where the state after a step is."""
+        return self.folder / f"step-{step:08d}.npz"
+
+    def drop(self, step):
+        """Take the checkpoint of a step away, if there is one and another before it."""
+        if self.path(step) in self.paths()[:-1]:
+            self.path(step).unlink()
+
     def save(self, model, step, facts):
-        """Write the state after a step; facts are JSON."""
+        """Write the state after a step; facts are JSON. Raises SwinsError if weights are no numbers."""
         getattr(model, "jax_state_sync", lambda: None)()
         variables = variables_of(model)
         arrays = {f"{i:05d}": ops.convert_to_numpy(ops.convert_to_tensor(v)) for i, v in enumerate(variables)}
         names = [[v.path, list(v.shape)] for v in variables]
+        weights = zip(model.variables, arrays.values(), strict=False)  # which come first
+        wrong = [v.path for v, a in weights if a.dtype.kind == "f" and not np.isfinite(a).all()]
+        if wrong:
+            raise SwinsError(
+                f"after step {step} {len(wrong)} variables are no numbers, such as {wrong[0]}, and not saved; those "
+                f"in {self.folder} are from before; go on from there with a lower optim.learning_rate, or with "
+                "optim.clip_norm"
+            )
         arrays["facts"] = np.frombuffer(json.dumps({**facts, "step": step, "variables": names}).encode(), "uint8")
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{step:08d}.npz"
+        path = self.path(step)
         partial = path.with_name(f".{path.name}.partial")
         with open(partial, "wb") as file:
             np.savez(file, **arrays)
@@ -62,13 +81,16 @@ class Checkpoints:
         """Load the newest sound state into a compiled model whose optimiser is built -> its facts, or None.
 
         Raises:
-            SwinsError: if there are checkpoints but none of them is sound, or it is of another model.
+            SwinsError: if there are checkpoints but none of them is sound, or it is of another model, or cannot be read
+                for a reason that is not its content's.
         """
         paths, broken = self.paths(), []
         for path in paths:
             try:
                 facts, arrays = read(path)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            except (OSError, *DAMAGE) as error:
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to where a damaged file points
+                    raise SwinsError(f"{path} cannot be read ({first_line(error)}); start again when it can") from error
                 say(f"{path} is damaged ({first_line(error)}); trying the one before it")
                 broken.append(path)
                 continue
@@ -79,7 +101,7 @@ class Checkpoints:
             for variable, array in zip(variables, arrays, strict=True):
                 variable.assign(array)
             for path in broken:
-                path.unlink(missing_ok=True)
+                path.rename(path.with_suffix(".damaged"))
             return facts
         if paths:
             raise SwinsError(

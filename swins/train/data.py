@@ -226,7 +226,7 @@ def find_splits(source, held_out=0.1, seed=0):
         elif training and validation:
             found = from_folders(folder, training, validation)
         elif folders(folder):
-            found = from_one_folder(training or folder, held_out, seed)
+            found = from_one_folder(training if training and folders(training) else folder, held_out, seed)
         else:
             raise SwinsError(
                 f"{source}: holds no images to train on: it needs a folder a class, train/ and val/ of such, "
@@ -242,6 +242,14 @@ def find_splits(source, held_out=0.1, seed=0):
             last = len(split.classes) - 1
             raise SwinsError(f"{source}: labels must be from 0 to {last}; the {part} images have {int(labels.max())}")
     classes = found[0].classes
+    if isinstance(found[0].samples, list):
+        labels = {label for _, _, label in found[0].samples}
+        bare = [name for label, name in enumerate(classes) if label not in labels]
+        if bare:
+            raise SwinsError(
+                f"{source}: every class needs an image to train on; {len(bare)} have none: {', '.join(bare[:5])}; add "
+                "images, or remove the folders"
+            )
     if len(classes) < 2:
         raise SwinsError(f"{source}: a classifier needs at least two classes; got {len(classes)}: {', '.join(classes)}")
     return found
@@ -263,13 +271,20 @@ class Unreadable:
             if name not in self.texts:
                 self.texts[name] = text
                 lines = (f"{name}\t{line}\n" for name, line in sorted(self.texts.items()))
-                self.path.write_text("".join(lines))
+                partial = self.path.with_name(f".{self.path.name}.partial")
+                partial.write_text("".join(lines))
+                partial.replace(self.path)
         if len(self.texts) > self.limit:
             self.failed = SwinsError(
                 f"more than {self.limit} images cannot be read: {'; '.join(list(self.texts.values())[:3])}, ...; all "
                 f"are in {self.path}; mend or remove them"
             )
             raise self.failed
+
+    def of_all(self):
+        """How many samples all processes of the run could not read: each has a file, NAME.txt or NAME.1.txt."""
+        files = self.path.parent.glob(f"{self.path.name.partition('.')[0]}.*txt")
+        return len({line.partition("\t")[0] for file in files for line in file.read_text().splitlines()})
 
 
 def readable(split, index, unreadable):

@@ -152,6 +152,14 @@ class AdamW(keras.optimizers.Optimizer):
             variable, variable * (1 - rate * group.weight_decay) - rate * first / (ops.sqrt(second) + self.epsilon)
         )
 
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Average after an update; Keras does after every part of one too."""
+        momentum, parts = self.ema_momentum, self.gradient_accumulation_steps or 1
+        if parts > 1:
+            self.ema_momentum = ops.where(ops.equal((self._iterations + 1) % parts, 0), momentum, 1.0)
+        super()._update_model_variables_moving_average(trainable_variables)
+        self.ema_momentum = momentum
+
     def finalize_variable_values(self, variables):
         """Nothing: a run is several fits, and the average takes the weights' place at its end alone."""
 
@@ -178,6 +186,6 @@ def optimizer(model, recipe, steps_per_epoch):
         optim.epsilon,
         global_clipnorm=optim.clip_norm or None,
         use_ema=optim.ema > 0,
-        ema_momentum=optim.ema ** (1 / optim.accumulate) if optim.ema else 0.99,  # Keras averages after every part
+        ema_momentum=optim.ema or 0.99,
         gradient_accumulation_steps=optim.accumulate if optim.accumulate > 1 else None,
     )

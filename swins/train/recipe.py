@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 
 from swins.errors import SwinsError, unknown_name
 
+FREE = ("data.threads", "checkpoint_steps", "model.remat", "model.compile")  # which change no result
+TUNED = ("optim.learning_rate", "optim.warmup_rate", "optim.min_rate", "optim.clip_norm")  # may change on the way
 DTYPES = ("float32", "mixed_bfloat16")  # float16 would need its loss scaled
 
 
@@ -116,7 +118,8 @@ class Optim:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole run. checkpoint_steps: batches between checkpoints, besides those at the ends of epochs; 0 for none.
+    """A whole run. checkpoint_steps: batches between checkpoints, besides those at the ends of epochs; 0 for none; a
+    part of a batch counts as one where optim.accumulate divides them.
 
     deterministic: the same sums in the same order every time, at some cost in speed: asked of TensorFlow, given by JAX
     on CPUs; GPUs under JAX want XLA_FLAGS=--xla_gpu_deterministic_ops=true.
@@ -148,6 +151,22 @@ class Recipe:
             f"got {a.flip}, {a.erase}, {a.mix}, {a.switch}, {a.smoothing}": not all(
                 0 <= p <= 1 for p in (a.flip, a.erase, a.mix, a.switch, a.smoothing)
             ),
+            "seed, data.threads, augment.pad, mixup, cutmix, color_jitter, optim.clip_norm, weight_decay, warmup_rate "
+            f"and min_rate must be at least 0; got {self.seed}, {d.threads}, {a.pad}, {a.mixup}, {a.cutmix}, "
+            f"{a.color_jitter}, {o.clip_norm}, {o.weight_decay}, {o.warmup_rate}, {o.min_rate}": min(
+                self.seed,
+                d.threads,
+                a.pad,
+                a.mixup,
+                a.cutmix,
+                a.color_jitter,
+                o.clip_norm,
+                o.weight_decay,
+                o.warmup_rate,
+                o.min_rate,
+            )
+            < 0,
+            f"data.std must be above 0; got {d.std}": d.std is not None and not all(s > 0 for s in d.std),
             f"data.batch must be a multiple of optim.accumulate; got {d.batch} and {o.accumulate}": d.batch
             % max(o.accumulate, 1)
             != 0,
@@ -240,8 +259,9 @@ def parsed(name, text, kind):
 
 
 def differences(old, new):
-    """Lines that tell which settings of two flat dicts are not the same."""
-    return [f"{k}: {old.get(k)!r}, now {new.get(k)!r}" for k in sorted(set(old) | set(new)) if old.get(k) != new.get(k)]
+    """{name: text} of the settings of two flat dicts that are not the same, but those that change no result."""
+    names = [k for k in sorted(set(old) | set(new)) if k not in FREE and old.get(k) != new.get(k)]
+    return {k: f"{k}: {old.get(k)!r}, now {new.get(k)!r}" for k in names}
 
 
 def as_json(recipe):

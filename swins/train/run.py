@@ -29,11 +29,12 @@ from swins.tags import find
 from swins.train import data as datasets
 from swins.train.checkpoints import Checkpoints, loss_variables
 from swins.train.optim import optimizer
-from swins.train.recipe import as_json, differences, model_options
+from swins.train.recipe import TUNED, as_json, differences, model_options
 
 COLUMNS = ("epoch", "learning_rate", "loss", "val_loss", "val_top1", "val_top5", "val_images", "unreadable", "seconds")
 SAY_EVERY = 30.0  # seconds
 MOST_CLASSES_NAMED = 1000
+WRITTEN = ("checkpoints", "tensorboard", "log.csv", "curves.png", "model.keras", "result.json", "unreadable*.txt")
 
 
 def new_model(recipe, num_classes):
@@ -78,27 +79,39 @@ class Run:
     def __init__(self, folder, say):
         self.folder, self.say = pathlib.Path(folder), say
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        self.rows, self.step, self.seconds, self.unreadable = [], 0, 0.0, None
+        self.rows, self.step, self.seconds = [], 0, 0.0
+        self.unreadable = self.not_scored = None
 
     def open(self, recipe, splits, overwrite):
         """Make the folder, or find that it is of the same recipe and data. Raises SwinsError if it is not."""
         path, mine = self.folder / "recipe.json", as_json(recipe)
         for part, split in zip(("training", "validation"), splits, strict=True):
             mine[f"{part} data"] = f"{len(split)} images, {split.digest()}"
-        if overwrite and path.is_file():
-            shutil.rmtree(self.folder)
-        if path.is_file():
-            changed = differences(json.loads(path.read_text()), mine)
-            if changed:
+        if path.is_file() and overwrite:
+            self.clear(path)
+        elif path.is_file():
+            changed = differences(recorded(path), mine)
+            if set(changed) - set(TUNED):
                 raise SwinsError(
-                    f"{self.folder} holds a run of other settings ({'; '.join(changed)}); go on with the same ones, "
-                    "choose another folder with -o, or begin again with --overwrite"
+                    f"{self.folder} holds a run of other settings ({'; '.join(changed.values())}); go on with the same "
+                    "ones, choose another folder with -o, or begin again with --overwrite; on the way only "
+                    f"{', '.join(TUNED)} may change"
                 )
-        elif self.folder.exists() and any(self.folder.iterdir()):
+            if changed:
+                self.say(f"going on with other settings: {'; '.join(changed.values())}")
+        elif self.folder.exists() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
             raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write(path, json.dumps(mine, indent=1) + "\n")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps(mine, indent=1) + "\n")
+
+    def clear(self, path):
+        """Delete what a run wrote, its record last, and nothing else. Raises SwinsError if it is no run's."""
+        if path.stat().st_size:
+            recorded(path)
+        for name in WRITTEN:
+            for found in self.folder.glob(name):
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
+        path.unlink()
 
     def restore(self, model):
         """Go on from the newest sound checkpoint, if there is one."""
@@ -117,10 +130,24 @@ class Run:
         draw(self.rows, self.folder / "curves.png")
 
 
+def recorded(path):
+    """The settings and data of a run's recipe.json. Raises SwinsError if it is something else."""
+    try:
+        record = json.loads(path.read_text())
+        if {"model.name", "training data"} <= record.keys():
+            return record
+    except (ValueError, AttributeError):
+        pass
+    raise SwinsError(f"{path} is no record of a run; choose another folder with -o, or move it away")
+
+
 def write(path, text):
     """Write a file whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 
@@ -156,16 +183,22 @@ class Progress(keras.callbacks.Callback):
         self.run.step += 1
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise SwinsError(
-                f"the loss is {loss} at step {self.run.step}; the checkpoints in {self.run.checkpoints.folder} are "
-                "from before; lower optim.learning_rate, or set optim.clip_norm"
-            )
+            if self.writes:
+                self.run.checkpoints.drop(self.run.step - 1)  # whose update gave it, while its own loss was from before
+            self.stop(f"the loss is {loss} at step {self.run.step}")
         every = self.recipe.checkpoint_steps
         if every and self.run.step % every == 0 and self.run.step % self.per_epoch:
             self.save()
         if time.perf_counter() - self.said > SAY_EVERY:
             self.said = time.perf_counter()
             self.run.say(self.how_far(loss))
+
+    def stop(self, reason):
+        """Raise SwinsError, with what to do about a loss that is no number."""
+        raise SwinsError(
+            f"{reason}; the checkpoints in {self.run.checkpoints.folder} are from before; go on from there with a "
+            "lower optim.learning_rate, or with optim.clip_norm"
+        )
 
     def how_far(self, loss):
         """A line about the running epoch."""
@@ -181,6 +214,8 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         getattr(self.model, "jax_state_sync", lambda: None)()
         told = self.validate(self.model)
+        if not math.isfinite(told["cross_entropy"]):
+            self.stop(f"the validation loss is {told['cross_entropy']} after step {self.run.step}")
         row = {
             "epoch": epoch + 1,
             "learning_rate": f"{float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)):.3e}",
@@ -189,7 +224,7 @@ class Progress(keras.callbacks.Callback):
             "val_top1": f"{float(told['top1']):.6f}",
             "val_top5": f"{float(told['top5']):.6f}",
             "val_images": told["images"],
-            "unreadable": len(self.unreadable.texts) + told["unreadable"],
+            "unreadable": self.unreadable.of_all() + told["unreadable"],
             "seconds": round(self.seconds()),
         }
         self.run.rows = [*self.run.rows, row]
@@ -227,19 +262,19 @@ def fit(model, run, recipe, splits, prepare, share, tensorboard):
     """Train from where the run is to its end, epoch by epoch -> the callback that watched."""
     training, validation = splits
     classes, per_epoch = len(training.classes), batches_per_epoch(recipe, training)
-    mine = f"_{share.index}" if share.index else ""
-    run.unreadable, not_scored = (
-        datasets.Unreadable(run.folder / name, max(1, int(datasets.MOST_UNREADABLE * len(split))))
+    mine = f".{share.index}" if share.index else ""
+    run.unreadable, run.not_scored = (
+        datasets.Unreadable(run.folder / name, max(1, int(datasets.MOST_UNREADABLE * len(split) / share.count)))
         for name, split in zip((f"unreadable{mine}.txt", f"unreadable_validation{mine}.txt"), splits, strict=True)
     )
 
     def validate(model):
         held, count = datasets.validation_batches(
-            validation, prepare, recipe.data.batch, classes, not_scored, recipe.data.threads, share
+            validation, prepare, recipe.data.batch, classes, run.not_scored, recipe.data.threads, share
         )
         averages = [keras.callbacks.SwapEMAWeights()] if recipe.optim.ema else []
         told = model.evaluate(held, steps=count, callbacks=averages, return_dict=True, verbose=0)
-        missing = len(not_scored.texts)
+        missing = run.not_scored.of_all()
         return {**told, "images": len(validation) - missing, "unreadable": missing}
 
     progress = Progress(run, recipe, per_epoch, validate, run.unreadable, writes=share.index == 0)
@@ -327,12 +362,14 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     except SwinsError:
         raise
     except Exception as error:  # each backend has errors of its own
-        if run.unreadable and run.unreadable.failed:  # in a thread of TensorFlow's, which tells it in its own way
-            raise run.unreadable.failed from error
+        for unreadable in filter(None, (run.unreadable, run.not_scored)):
+            if unreadable.failed:  # in a thread of TensorFlow's, which tells it in its own way
+                raise unreadable.failed from error
         if out_of_memory(error):
             raise SwinsError(
                 f"out of memory at data.batch={recipe.data.batch}, optim.accumulate={recipe.optim.accumulate}: raise "
-                "optim.accumulate, lower data.batch, or set model.remat=True or model.dtype=mixed_bfloat16"
+                "optim.accumulate, lower data.batch or set model.dtype=mixed_bfloat16, in another folder (-o) or with "
+                "--overwrite; or set model.remat=True, with which this run goes on"
             ) from error
         raise
     if share.index:
