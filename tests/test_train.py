@@ -1,5 +1,6 @@
 """Training runs: recipes and their settings, data, killed runs, several devices, and what goes wrong."""
 
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -563,15 +564,15 @@ def test_several_devices_and_processes_give_the_losses_of_one(idx, tmp_path):
     for name, environments in cases.items():
         place = tmp_path / name.replace(" ", "_")
         command = [sys.executable, "-P", str(ROOT / "tests" / "devices.py"), str(idx), str(place)]
-        processes = [
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env={**common, "KERAS_BACKEND": name.split()[0], **environment},
-            )
-            for environment in environments
-        ]  # fmt: skip
-        for process in processes:
-            out, err = process.communicate(timeout=180)
+        with contextlib.ExitStack() as ended:
+            processes = []
+            for environment in environments:
+                variables = {**common, "KERAS_BACKEND": name.split()[0], **environment}
+                options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": variables}
+                processes.append(ended.enter_context(subprocess.Popen(command, **options)))
+                ended.callback(processes[-1].kill)
+            answers = [process.communicate(timeout=1200) for process in processes]
+        for process, (out, err) in zip(processes, answers, strict=True):
             assert process.returncode == 0, (name, err[-2000:])
             told = json.loads(out.splitlines()[-1])
             counts[name], evaluated[name] = told["devices"], told.get("evaluated")
