@@ -179,28 +179,12 @@ def runs():
         of = f"{r['images']:,} images"
         hours = f"{r['hours']:.2f}"
         rows.append((f"[`{name}`](results/{name}/)", f"{100 * r['top1']:.2f}", of, hours, r["machine"], r["versions"]))
-    return markdown(("recipe, log and curves", "top-1", "of", "hours", "machine", "versions"), rows)
-
-
-def reading():
-    """Reading images beside training on them, from benchmarks/input_pipeline.py."""
-    header = (
-        "recipe",
-        "batch",
-        "reading",
-        "timm's loader",
-        "the step",
-        "fit",
-        "fit over the step",
-        "over both in turn",
-    )
-    columns = ("batch", "reading", "reading_timm", "step", "fit", "fit_over_step", "fit_over_sum")
-    rows = [(f"`{r['recipe']}`", *(r[c] for c in columns)) for r in read("benchmarks/input_pipeline.csv")]
-    return markdown(header, rows)
+    header = ("recipe, log and curves", "top-1", "of", "hours", "machine", "versions")
+    return markdown(header, rows) if rows else "Nothing yet."
 
 
 TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results, targets)}
-TABLES |= {f.__name__: f for f in (inference, training, growth, machine, runs, reading)}
+TABLES |= {f.__name__: f for f in (inference, training, growth, machine, runs)}
 PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
 
 
