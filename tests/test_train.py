@@ -462,6 +462,8 @@ def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
     recipe = dataclasses.replace(recipe, checkpoint_steps=1)
     with pytest.raises(SwinsError, match=r"the loss is (nan|inf) at step \d+.*lower optim.learning_rate"):
         run.train(recipe, idx, tmp_path / "run", say=quiet)
+    for path in checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").paths():
+        checkpoints.read(path)
     # the last update gave it, in an epoch of one step: it is seen when the epoch is validated
     last = changed(recipe, data={"batch": 200})
     with pytest.raises(SwinsError, match=r"the validation loss is (nan|inf) after step 1; .*lower optim.learning_rate"):
