@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -388,8 +388,3 @@ def evaluation_transform(recipe, size, weights, channels):
         raise SwinsError(f"data.mean and data.std need a number a channel; got {mean}, {std} and {channels} channels")
     resize = tuple(int(side / recipe.data.crop) for side in size)
     return Preprocess(size, resize, True, tuple(mean), tuple(std))
-
-
-def without_mixing(recipe):
-    """The recipe without Mixup and CutMix."""
-    return replace(recipe, augment=replace(recipe.augment, mixup=0.0, cutmix=0.0))
