@@ -38,10 +38,11 @@ def rate(batches, size):
 
 def prepared(recipe, source, folder):
     """(model, training split, function that makes the batches) of a recipe."""
+    from swins.datasets import find_splits
     from swins.tags import find
     from swins.train import data, run
 
-    split, _ = data.find_splits(source, recipe.data.held_out, recipe.seed)
+    split, _ = find_splits(source, recipe.data.held_out, recipe.seed)
     model = run.new_model(recipe, len(split.classes))
     prepare = data.evaluation_transform(
         recipe, model.variant.image_size, find(recipe.model.name)[3], model.variant.in_chans

@@ -16,7 +16,7 @@ from swins import explain, images
 from swins.convert import artefact, certificate, oracle
 from swins.convert import run as conversion
 from swins.errors import SwinsError
-from swins.evaluate import datasets
+from swins.evaluate import datasets, results
 from swins.evaluate import run as evaluation
 from swins.export import run as exporting
 from swins.labels import class_names
@@ -78,9 +78,9 @@ def demo():
     prepared = prepare(list(pixels))
     theirs = torch_logits(prepared)
     outcome = evaluation.evaluate(model, prepare, datasets.Dataset(dataset.name, len(samples), samples), BATCH)
-    row = evaluation.result_row(NAME, dataset, "timm", prepare.image_size, outcome, proof)
+    row = results.result_row(NAME, dataset, "timm", prepare.image_size, outcome, proof)
     predicted = np.array([top[0] for _, _, top in outcome[0]])
-    evaluation.append_row(row, OUT / "results.csv")
+    results.append_row(row, OUT / "results.csv")
     top1_torch = float(np.mean(theirs.argmax(1) == labels))
     disagree = int(np.sum(theirs.argmax(1) != predicted))
     print(f"PyTorch top-1 {top1_torch:.4f}; Keras top-1 {row.top1:.4f}, {row.images_per_second:.0f} images/s")

@@ -3,7 +3,7 @@
 Paper     arXiv:2103.14030, section 4.1 and appendix A2.1; rates are 5e-4 for 512 images, scaled to the batch.
 Command   swins train recipes/imagenet1k_swin_tiny.py --data IMAGENET
 Hardware  8 V100 in the paper
-Expected  top-1 81.2 (arXiv:2103.14030, table 1)
+Expected  top-1 81.2 (Microsoft's repository)
 Obtained  not run: ImageNet is not at hand
 """
 

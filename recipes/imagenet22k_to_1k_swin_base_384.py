@@ -5,7 +5,7 @@ Paper     arXiv:2103.14030, appendix A2.1: 30 epochs, a constant small rate, wei
           Mixup and CutMix as in training, and squashes images to 384 pixels where this crops (crop=1.0), and
           begins with the head's rows of the 1,000 classes where this begins with a new head
 Command   swins train recipes/imagenet22k_to_1k_swin_base_384.py --data IMAGENET
-Expected  top-1 86.4 (arXiv:2103.14030, table 1)
+Expected  top-1 86.4 (Microsoft's repository)
 Obtained  not run: ImageNet and the Hub are not at hand
 """
 

@@ -79,78 +79,37 @@ def verify_command(args):
 
 def eval_command(args):
     from swins import devices
-    from swins.evaluate import run
+    from swins.evaluate import artefacts, results, run
 
-    real = run.read_real(args.real) if args.real else None
+    if args.real:
+        run.read_real(args.real)
     if args.all and (args.predictions or args.model):
         raise SwinsError("--all evaluates many artefacts, so it takes no --predictions and no --model")
-    run.check_targets(args.results, args.predictions)
+    results.check_targets(args.results, args.predictions)
     scope, _, count = devices.start(join=False)
     devices.check_batch("--batch", args.batch, count)
-    artefacts = run.artefacts_in(args.artefact) if args.all else [args.artefact]
-    for path in artefacts:
-        if len(artefacts) > 1:
+    found = artefacts.artefacts_in(args.artefact) if args.all else [args.artefact]
+    for path in found:
+        if len(found) > 1:
             say(f"{path}:")
         with scope():
-            eval_artefact(args, path, real, several=count > 1)
-
-
-def eval_artefact(args, path, real, several):
-    from swins.convert import artefact
-    from swins.evaluate import datasets, run
-    from swins.images import preprocess
-
-    path = run.model_file(path)
-    model, certificate = artefact.open_evaluated(path)
-    trained = run.training_of(path) if not args.model else None  # whose images were prepared in a way of their own
-    name = args.model or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or model.name
-    if not trained and any(
-        getattr(find(name)[2], part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
-    ):
-        raise SwinsError(f"{path} is no {name}: channels, blocks or heads differ; pass its own name with -m")
-    if not model.variant.num_classes:
-        raise SwinsError(f"{path} has no classifier (num_classes is 0), so there is nothing to score")
-    if trained:
-        prepare = run.preparation_of(trained)
-    else:
-        prepare = preprocess(name, args.protocol, model.variant.image_size, model.variant.in_chans)
-    dataset = datasets.find_dataset(args.data, model.variant.num_classes, args.labels)
-    if real:
-        dataset = dataclasses.replace(dataset, name=f"{dataset.name} ({pathlib.Path(args.real).stem})")
-    count = None if real else dataset.count
-    if args.all and run.has_row(args.results, certificate, dataset, args.protocol, prepare.image_size, count):
-        say(f"{args.results} has its row")
-        return
-    journal = None
-    if args.predictions:
-        sources = [str(path and pathlib.Path(path).resolve()) for path in (args.data, args.labels)]
-        identity = [certificate["weights_sha256"], *sources, dataset.count, dataclasses.asdict(prepare)]
-        journal = run.Journal(run.journal_of(args.predictions), identity)
-        if journal.rows:
-            say(f"going on after {len(journal.rows)} of {dataset.count} images")
-    outcome = run.evaluate(model, prepare, dataset, args.batch, not args.quiet, several, journal)
-    predictions, unreadable, speed = outcome
-    for text in unreadable[:20]:
-        print(f"unreadable: {text}", file=sys.stderr)
-    if not predictions:
-        raise SwinsError(f"{args.data}: none of its {len(unreadable)} files is an image that can be read")
-    if real:
-        predictions = run.relabelled(predictions, real)
-        outcome = predictions, unreadable, speed
-    row = run.result_row(name, dataset, args.protocol, prepare.image_size, outcome, certificate)
-    print(json.dumps(dataclasses.asdict(row), indent=1))
-    if unreadable and not args.skip_unreadable:
-        raise SwinsError(
-            f"{args.data}: every file must be a readable image; {len(unreadable)} of {dataset.count} are not (listed "
-            "above, at most 20); nothing was written; mend or remove them, or pass --skip-unreadable"
-        )
-    if args.predictions:
-        run.write_predictions(predictions, args.predictions)
-    if args.results:
-        run.append_row(row, args.results)
-        print(f"added a row to {args.results}", file=sys.stderr)
-    if journal:
-        journal.path.unlink()
+            artefacts.evaluate(
+                path,
+                args.data,
+                name=args.model,
+                protocol=args.protocol,
+                labels=args.labels,
+                real=args.real,
+                batch=args.batch,
+                table=args.results,
+                predictions=args.predictions,
+                only_new=args.all,
+                skip_unreadable=args.skip_unreadable,
+                progress=not args.quiet,
+                several=count > 1,
+                show=lambda row: print(json.dumps(dataclasses.asdict(row), indent=1)),
+                say=say,
+            )
 
 
 def train_command(args):
@@ -236,9 +195,6 @@ def collection_command(args):
 
 def explain_command(args):
     from swins import explain
-    from swins.convert import artefact, identify
-    from swins.convert import checkpoint as checkpoints
-    from swins.convert.load import create
     from swins.images import preprocess, readable
 
     out = pathlib.Path(args.output)
@@ -246,17 +202,7 @@ def explain_command(args):
         raise SwinsError(f"-o must name a .png in a folder that exists; got {out}")
     if len(args.images) > explain.MOST:
         raise SwinsError(f"at most {explain.MOST} images fit in a picture; got {len(args.images)}; draw several")
-    path = pathlib.Path(args.model)
-    if path.is_file() and path.suffix != ".keras":
-        name = args.name or identify.the_variant(checkpoints.read(path))
-        model = create(name, weights=path)
-    elif path.exists():
-        model, certificate = artefact.open_evaluated(args.model)
-        name = args.name or certificate.get("name") or model.name
-    elif len(path.parts) > 1:
-        raise SwinsError(f"{args.model}: neither an artefact, nor a file, nor a variant's name")
-    else:
-        name, model = args.model, create(args.model, weights="pretrained")
+    model, name = explain.find_model(args.model, args.name)
     if args.kind == ["grad_cam"] and not model.variant.num_classes:
         raise SwinsError(f"{args.model} has no classifier, so there is no class for Grad-CAM to explain")
     prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
@@ -354,7 +300,7 @@ def parser():
     sub.add_argument(
         "--real", metavar="JSON", help="other labels, as ImageNet-ReaL's: a list of classes for each image"
     )
-    sub.add_argument("--protocol", choices=("timm", "ms"), default="timm")
+    sub.add_argument("--protocol", choices=("timm", "ms"), help="default: timm's; a training run's own for its model")
     sub.add_argument("-m", "--model", metavar="NAME", help="variant whose preprocessing applies (default: recorded)")
     sub.add_argument("--batch", type=positive, default=32)
     sub.add_argument("--results", metavar="CSV", help="table to add a row to")

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from swins.errors import SwinsError
 
@@ -67,6 +68,21 @@ def start_tensorflow():
             return contextlib.nullcontext, ALONE, 1
         strategy = tf.distribute.MirroredStrategy([device.name for device in logical])
     return strategy.scope, ALONE, strategy.num_replicas_in_sync
+
+
+def cores():
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def agreed(share, number):
+    """The first process' number, from 0, or None, in all of them."""
+    if share.count == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    told = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if number is None else number)))
+    return None if told < 0 else told
 
 
 def wait(share):

@@ -8,6 +8,7 @@ The published tables differ by the protocol, not by the weights:
 import gzip
 import io
 import math
+import os
 import pathlib
 import zlib
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from swins.errors import SwinsError, first_line, unknown_name
 from swins.plans import ANY, pair
 from swins.tags import find
+from swins.trained import training_of
 
 PROTOCOLS = ("timm", "ms")
 TIMM_CROP = {192: 0.9, 224: 0.9, 256: 0.9, "swinv2_cr_small_ns_256": 1.0}
@@ -110,10 +112,11 @@ def open_image(image):
 
 
 def preprocess(name, protocol="timm", image_size=None, in_chans=None):
-    """The Preprocess that a variant was evaluated with.
+    """The Preprocess that a variant was evaluated with, or a training run validated with.
 
     Args:
-        name: "architecture" or "architecture.tag".
+        name: "architecture" or "architecture.tag"; or the folder or .keras file of a run of `swins train`, which has a
+            protocol and channels of its own.
         protocol: "timm" or "ms" (Microsoft's).
         image_size: pixels, when not the variant's; (None, None) means the variant's.
         in_chans: channels, when not the variant's; 1 means grey images, normalised by the mean statistics of RGB.
@@ -125,6 +128,10 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
     >>> preprocess("swin_tiny_patch4_window7_224")(np.zeros((300, 400, 3), "uint8")).shape
     (224, 224, 3)
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise SwinsError(f"preprocess takes a variant's name or a training run's folder; got {type(name).__name__}")
+    if run := training_of(name):
+        return preparation_of(run, image_size)
     architecture, _, variant, weights = find(name)
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
@@ -143,6 +150,14 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
             raise SwinsError(f"{name}: images of {in_chans} channels have no published preprocessing; prepare your own")
         mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
     return Preprocess(size, resize, keep_ratio, mean, std)
+
+
+def preparation_of(training, image_size=None):
+    """The Preprocess that a training run validated with, of its result.json; for other pixels, if they are given."""
+    facts = training["preprocess"]
+    size, crop = pair(tuple(facts["image_size"]) if image_size in (None, ANY) else image_size), facts["crop"]
+    resize = tuple(int(side / crop) for side in size)
+    return Preprocess(size, resize, True, tuple(facts["mean"]), tuple(facts["std"]))
 
 
 def read_idx(path):

@@ -3,12 +3,14 @@
 The lists in swins/classes/ are made by in1k_eval/classes.py, which tells where they are from.
 """
 
+import os
 from importlib import resources
 
 import numpy as np
 
 from swins.errors import SwinsError
 from swins.tags import find
+from swins.trained import training_of
 
 FASHION_MNIST = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 LISTS = {1000: "imagenet1k", 21841: "imagenet22k"}  # of heads with so many classes
@@ -21,19 +23,25 @@ def table(name):
 
 
 def class_names(source):
-    """Names of the classes of a published head, in order -> list of text.
+    """Names of the classes of a published head or a trained model, in order -> list of text.
 
     Args:
         source: how many classes: 1000 (ImageNet-1k) or 21841 (ImageNet-22k, in Microsoft's order, which is not timm's
-            list); or the name of a published set of weights, "architecture.tag".
+            list); or the name of a published set of weights, "architecture.tag"; or the folder or .keras file of a run
+            of `swins train`.
 
     Raises:
-        SwinsError: for other numbers and names.
+        SwinsError: for other numbers and names, and runs of so many classes that they were not named.
 
     Example:
     >>> class_names(1000)[207]
     'golden retriever'
     """
+    run = training_of(source) if isinstance(source, (str, os.PathLike)) else None
+    if run and isinstance(run["classes"], list):
+        return run["classes"]
+    if run:
+        raise SwinsError(f"{source}: its {run['classes']} classes are not named; they are its data's folders, in order")
     if isinstance(source, str):
         _, _, variant, weights = find(source)
         if weights.dataset == "fashion-mnist":

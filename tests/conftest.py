@@ -13,18 +13,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+import training
 from filelock import FileLock
+from PIL import Image
+from training import NAME
 
 from swins.cli import main
 from swins.convert import oracle
 from swins.convert import run as conversion
 from swins.export import run as exporting
+from swins.images import read_idx
 from swins.plans import with_overrides
 from swins.tags import find
 
 ROOT = pathlib.Path(__file__).parents[1]
 DATA = ROOT / "demo" / "fashion_mnist"
-NAME = "swin_mini_patch2_window4_28.fashion_mnist"
+
 PHOTOS = ROOT.parent / "shared" / "data" / "photos" / "images"
 
 needs_tensorflow = pytest.mark.skipif(
@@ -137,3 +141,30 @@ def command(capsys):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    """(images, labels) of the embedded test set."""
+    return tuple(read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+
+
+@pytest.fixture(scope="session")
+def idx(tmp_path_factory, pixels):
+    """An IDX data set: 200 images to train on, 70 to validate."""
+    folder = tmp_path_factory.mktemp("idx")
+    images, labels = pixels
+    training.write_idx(folder, "train", images[:200], labels[:200])
+    training.write_idx(folder, "t10k", images[-70:], labels[-70:])
+    return folder
+
+
+@pytest.fixture
+def class_folders(tmp_path, pixels):
+    """A folder a class: 14 images of each of three."""
+    images, labels = pixels
+    for name, number in zip(training.CLASSES, (9, 6, 1), strict=True):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in np.flatnonzero(labels == number)[:14]:
+            Image.fromarray(images[i]).save(tmp_path / "data" / name / f"{i}.png")
+    return tmp_path / "data"

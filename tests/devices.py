@@ -2,11 +2,13 @@
 
     python tests/devices.py DATA OUT
 
-TF_DEVICES makes so many virtual devices on TensorFlow; XLA_FLAGS and KERAS_DISTRIBUTION_* are JAX's and Keras' own.
+ASKED_AT is the step after which the last of two processes is sent SIGTERM. TF_DEVICES makes so many virtual devices on
+TensorFlow; XLA_FLAGS and KERAS_DISTRIBUTION_* are JAX's and Keras' own.
 """
 
 import json
 import os
+import signal
 import sys
 
 import keras
@@ -51,6 +53,15 @@ def evaluated():
     return [len(predictions), *(round(part * len(predictions)) for part in evaluation.score(predictions))]
 
 
+class Asked(run.Progress):
+    """Progress of a process that is asked to end."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.run.step == int(os.environ["ASKED_AT"]) and os.environ["KERAS_DISTRIBUTION_PROCESS_ID"] == "1":
+            os.kill(os.getpid(), signal.SIGTERM)
+        super().on_train_batch_end(batch, logs)
+
+
 def main(data, out):
     if os.environ.get("TF_DEVICES") and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -59,9 +70,20 @@ def main(data, out):
         virtual = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["TF_DEVICES"])
         tf.config.set_logical_device_configuration(cpu, virtual)
     said = []
-    run.train(RECIPE, data, out, say=said.append)
+
+    def say(text):
+        said.append(text)
+        print(text, file=sys.stderr)
+
+    if os.environ.get("ASKED_AT"):
+        run.Progress = Asked
+    run.train(RECIPE, data, out, say=say)
     rows = [dict(part.split(" ") for part in line.split(", ")) for line in said if "val_loss" in line]
-    told = {"devices": next(line for line in said if "device(s)" in line).split(", ")[-1], "rows": rows}
+    told = {
+        "went_on": any("going on after" in line for line in said),
+        "devices": next(line for line in said if "device(s)" in line).split(", ")[-1],
+        "rows": rows,
+    }
     if not os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES"):
         told["evaluated"] = evaluated()
     print(json.dumps(told))

@@ -9,6 +9,7 @@ import pytest
 from conftest import DATA, NAME
 from PIL import Image
 
+from swins import datasets as layouts
 from swins.convert import artefact as artefacts
 from swins.errors import SwinsError
 from swins.evaluate import datasets, run
@@ -115,13 +116,14 @@ def test_files_that_are_no_images_are_named_and_counted(command, converted, fold
     results = tmp_path / "results.csv"
     code, row, err = evaluate(command, converted, "--data", folders, "--results", results)
     assert code == 1
-    assert "notes.txt" in err and "cut.png" in err and "2 of 72 are not" in err and "--skip-unreadable" in err
-    assert (row["images"], row["unreadable"]) == (COUNT, 2)
+    assert "left out of" in err and "notes.txt" in err  # as in training
+    assert "cut.png" in err and "1 of 71 are not" in err and "--skip-unreadable" in err
+    assert (row["images"], row["unreadable"]) == (COUNT, 1)
     assert not results.exists()
     code, row, err = evaluate(command, converted, "--data", folders, "--results", results, "--skip-unreadable")
     assert code == 0 and "notes.txt" in err
     with open(results, newline="") as file:
-        assert next(csv.DictReader(file))["unreadable"] == "2"
+        assert next(csv.DictReader(file))["unreadable"] == "1"
 
 
 def test_class_folders_must_be_as_many_as_classes(command, converted, folders):
@@ -243,9 +245,21 @@ def test_tensorflow_datasets_source(tmp_path):
 def test_folders_named_by_numbers_are_class_numbers(tmp_path):
     for i in range(12):
         (tmp_path / str(i)).mkdir()
-    assert [c.name for c in datasets.in_order(list(tmp_path.iterdir()))] == [str(i) for i in range(12)]
+    assert [c.name for c in layouts.folders(tmp_path)] == [str(i) for i in range(12)]
     (tmp_path / "other").mkdir()
-    assert [c.name for c in datasets.in_order(list(tmp_path.iterdir()))][:3] == ["0", "1", "10"]
+    assert [c.name for c in layouts.folders(tmp_path)][:3] == ["0", "1", "10"]
+
+
+def test_data_sets_with_splits_are_evaluated_on_the_validation_split(folders, tmp_path):
+    shutil.copytree(folders, tmp_path / "both" / "train")
+    shutil.copytree(folders / "class7", tmp_path / "both" / "val" / "class7")
+    dataset = datasets.find_dataset(tmp_path / "both", 10)
+    assert dataset.count and {label for _, _, label in dataset.samples} == {7}
+    records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
+    records[:, 0] = (6, 9, 2)
+    records.tofile(tmp_path / layouts.TEST_BATCH)
+    dataset = datasets.find_dataset(tmp_path, 10)
+    assert [label for _, _, label in dataset.samples] == [6, 9, 2]
 
 
 def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypatch):
@@ -283,6 +297,9 @@ def test_what_was_predicted_counts_for_the_same_samples_only(tmp_path):
     assert run.Journal(tmp_path / "j", ["x"]).rows == [["a", 1, [1]]]
     again = run.Journal(tmp_path / "j", ["x"])
     assert list(again.follow([])) == [] == again.rows
+    again.add([["a", 1, "no image"], ["c", 2, [2]]])
+    assert run.Journal(tmp_path / "j", ["x"], skip_unreadable=True).rows == [["a", 1, "no image"], ["c", 2, [2]]]
+    assert not run.Journal(tmp_path / "j", ["x"]).rows  # it may have been mended
 
 
 def test_other_labels(command, converted, table, samples, tmp_path):

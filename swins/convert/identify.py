@@ -187,4 +187,4 @@ def hint(checkpoint, name):
     names = fitting(checkpoint)
     if not names or name in names:
         return ""
-    return f"this checkpoint fits {' or '.join(names)}; pass -m {names[0]}, or that name\n"
+    return f"this checkpoint fits {' or '.join(names)}; name that variant: -m {names[0]}, or model.name of a recipe\n"

@@ -40,5 +40,6 @@ def fetch(name):
 def unreachable(repository):
     return (
         f"{repository}: not in the local cache, and the hub cannot be reached; connect to a network, "
-        "or take a file you have: weights=FILE, or `swins convert --checkpoint FILE`"
+        "or take a file you have: weights=FILE in Python, --checkpoint FILE of `swins convert`, "
+        "--set model.weights=FILE --set model.name=ITS_VARIANT of `swins train`"
     )

@@ -1,10 +1,11 @@
-"""Labelled images from where people keep them: class folders, a CSV of labels, IDX files, tensorflow-datasets."""
+"""Labelled images to evaluate on: those of swins.datasets' layouts, and folders with a CSV of labels."""
 
 import csv
 import pathlib
 import re
 from dataclasses import dataclass
 
+from swins.datasets import VALIDATION, folders, listed, validation_of
 from swins.errors import SwinsError, first_line
 from swins.images import read_idx
 
@@ -14,11 +15,15 @@ FILE_COLUMNS = ("file", "filename", "image", "path")
 
 @dataclass(frozen=True)
 class Dataset:
-    """A name, how many samples, and an iterable of (sample name, image, label); image is a path, bytes or an array."""
+    """A name, how many samples, and an iterable of (sample name, image, label); image is a path, bytes or an array.
+
+    strays: files that are no images by their endings, and left out.
+    """
 
     name: str
     count: int
     samples: object
+    strays: tuple = ()
 
 
 def require_classes(source, found, num_classes):
@@ -41,21 +46,17 @@ def from_idx(folder, images, num_classes):
     return Dataset(folder.name, len(pixels), rows)
 
 
-def in_order(classes):
-    """Class folders by number: their names, if these are 0, 1, 2 ... as ImageNet-V2's, else their sorted place."""
-    numbered = {str(i): i for i in range(len(classes))}
-    if {c.name for c in classes} == set(numbered):
-        return sorted(classes, key=lambda c: numbered[c.name])
-    return sorted(classes)
-
-
 def from_class_folders(folder, classes, num_classes):
-    """One sub-folder per class. Every file in them is a sample, but hidden ones."""
-    classes = in_order(classes)
+    """One sub-folder per class."""
     require_classes(folder, len(classes), num_classes)
-    found = [(p, label) for label, c in enumerate(classes) for p in sorted(c.rglob("*")) if not p.is_dir()]
-    files = [(p, label) for p, label in found if not p.name.startswith(".")]
-    return Dataset(folder.name, len(files), ((str(p.relative_to(folder)), p, label) for p, label in files))
+    samples, strays = listed(classes)
+    return Dataset(folder.name, len(samples), samples, strays)
+
+
+def from_split(folder, split, num_classes):
+    """A Split of swins.datasets."""
+    require_classes(folder, len(split.classes), num_classes)
+    return Dataset(split.name, len(split), (split[i] for i in range(len(split))), split.strays)
 
 
 def from_csv(folder, table, num_classes):
@@ -88,14 +89,15 @@ def from_csv(folder, table, num_classes):
 
 
 def from_tfds(name, num_classes, data_dir=None):
-    """tensorflow-datasets' validation split, as undecoded JPEGs. The data set must have been prepared."""
+    """tensorflow-datasets' validation split (test, where there is none), undecoded. It must have been prepared."""
     try:
         import tensorflow_datasets as tfds
     except ModuleNotFoundError as error:
         raise SwinsError("tfds:... needs tensorflow-datasets: pip install 'swins[datasets]'") from error
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        data = builder.as_dataset(split="validation", decoders={"image": tfds.decode.SkipDecoding()})
+        split = next((s for s in VALIDATION if s in builder.info.splits), "validation")
+        data = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError, OSError) as error:
         raise SwinsError(f"tfds:{name}: {first_line(error)}; prepare it with tensorflow-datasets first") from error
     require_classes(f"tfds:{name}", builder.info.features["label"].num_classes, num_classes)
@@ -110,8 +112,8 @@ def find_dataset(source, num_classes, labels=None):
     """Recognise a source of labelled images -> Dataset.
 
     Args:
-        source: a folder with one sub-folder per class, with images and a labels CSV, or with t10k-*.gz IDX files; or
-            "tfds:imagenet2012".
+        source: a folder with one sub-folder per class, with images and a labels CSV, or of a layout that swins.datasets
+            knows, whose validation images are taken; or "tfds:imagenet2012".
         num_classes: classes of the model.
         labels: the CSV, when it is not SOURCE/labels.csv.
 
@@ -127,17 +129,18 @@ def find_dataset(source, num_classes, labels=None):
     if labels and not table.is_file():
         raise SwinsError(f"{table}: no such CSV of labels")
     idx = sorted(folder.glob("*images-idx3-ubyte.gz"))
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     if table.is_file():
         dataset = from_csv(folder, table, num_classes)
     elif idx:
         dataset = from_idx(folder, idx[0], num_classes)
-    elif not classes:
+    elif split := validation_of(folder):
+        dataset = from_split(folder, split, num_classes)
+    elif classes := folders(folder):
+        dataset = from_class_folders(folder, classes, num_classes)
+    else:
         raise SwinsError(
             f"{source}: has neither class folders, nor labels.csv, nor IDX files; give a table with --labels"
         )
-    else:
-        dataset = from_class_folders(folder, classes, num_classes)
     if not dataset.count:
         raise SwinsError(f"{source}: holds no labelled images")
     return dataset

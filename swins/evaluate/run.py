@@ -1,45 +1,19 @@
-"""Top-1 and top-5 of a model over labelled images, and the row it adds to a results table."""
+"""Top-1 and top-5 of a model over labelled images."""
 
-import csv
-import datetime
 import itertools
 import json
-import os
 import pathlib
-import platform
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
 
 import keras
 import numpy as np
 
+from swins.devices import cores
 from swins.errors import SwinsError, first_line
-from swins.images import Preprocess
 
 PREDICTED_AT_ONCE = 8  # batches, where `predict` divides them: it takes long to begin
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one evaluation measured, as one row of a results table."""
-
-    model: str
-    dataset: str
-    protocol: str
-    image_size: str
-    images: int
-    unreadable: int
-    top1: float
-    top5: float
-    images_per_second: float
-    backend: str
-    versions: str
-    machine: str
-    date: str
-    weights_sha256: str
-    source_sha256: str
 
 
 def decode(preprocess, sample):
@@ -81,13 +55,19 @@ def predict(model, images, size, several=False):
     return np.asarray(model.predict_on_batch(padded))[: len(images)]
 
 
+def journal_of(path):
+    """The file beside a table of predictions that is kept while they are made."""
+    return pathlib.Path(path).with_name(f".{pathlib.Path(path).name}.journal")
+
+
 class Journal:
     """What was predicted so far, in a file of JSON lines: an evaluation that is ended goes on from there.
 
-    Its first line says what is evaluated, by what; another file is begun when that is not the same.
+    Its first line says what is evaluated, by what; another file is begun when that is not the same. What could not be
+    read is tried again, as it may have been mended, unless `skip_unreadable`.
     """
 
-    def __init__(self, path, identity):
+    def __init__(self, path, identity, skip_unreadable=False):
         self.path, self.rows = pathlib.Path(path), []
         first = json.dumps(identity, sort_keys=True)
         lines = self.path.read_text().splitlines() if self.path.is_file() else []
@@ -97,8 +77,8 @@ class Journal:
                     row = json.loads(line)
                 except json.JSONDecodeError:
                     break  # it was ended while it wrote
-                if isinstance(row[2], str):
-                    break  # what could not be read may have been mended
+                if isinstance(row[2], str) and not skip_unreadable:
+                    break
                 self.rows.append(row)
         self.first = first
         self.write()
@@ -147,7 +127,7 @@ def evaluate(model, preprocess, dataset, batch=32, progress=True, several=False,
         unreadable: list of texts, one for each file that is not an image.
         images per second: of the whole run but the first batch, decoding included.
     """
-    workers, samples = os.cpu_count() or 1, journal.follow(dataset.samples) if journal else dataset.samples
+    workers, samples = cores(), journal.follow(dataset.samples) if journal else dataset.samples
     rows = list(journal.rows) if journal else []
     readable = prefetch(lambda s: decode(preprocess, s), samples, workers, ahead=2 * batch)
     start, warm = None, 0
@@ -231,136 +211,3 @@ def relabelled(predictions, real):
         )
     kept = [(n, real[name], row) for (n, _, row), name in zip(predictions, names, strict=True) if real[name]]
     return [(name, next((c for c in row if c in labels), labels[0]), row) for name, labels, row in kept]
-
-
-def result_row(name, dataset, protocol, image_size, outcome, certificate):
-    """The Result of an evaluation; certificate is the artefact's, or has at least the digest of the weights."""
-    predictions, unreadable, speed = outcome
-    top1, top5 = score(predictions)
-    backend = keras.backend.backend()
-    return Result(
-        model=name,
-        dataset=dataset.name,
-        protocol=protocol,
-        image_size="x".join(map(str, image_size)),
-        images=len(predictions),
-        unreadable=len(unreadable),
-        top1=round(top1, 5),
-        top5=round(top5, 5),
-        images_per_second=round(speed, 1),
-        backend=backend,
-        versions=f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}; numpy {np.__version__}",
-        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        weights_sha256=certificate["weights_sha256"],
-        source_sha256=certificate.get("source", {}).get("sha256", ""),
-    )
-
-
-def check_targets(results, predictions):
-    """Find out before a long run that its outputs can be written; makes the folders they go to.
-
-    Raises:
-        SwinsError: if the results table is another kind of table.
-    """
-    for path in map(pathlib.Path, filter(None, (results, predictions))):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise SwinsError(f"{path} must be a file that can be written; choose another")
-    columns = [field.name for field in fields(Result)]
-    if results and pathlib.Path(results).is_file() and pathlib.Path(results).stat().st_size:
-        try:
-            with open(results, newline="") as file:
-                header = next(csv.reader(file))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise SwinsError(f"{results} is not a results table ({error}); choose another file") from error
-        if header != columns:
-            raise SwinsError(
-                f"{results}: a results table has the columns {', '.join(columns)}; got {', '.join(header)}"
-            )
-
-
-def append_row(result, path):
-    """Add a Result to a CSV, which is made if it is not there. Raises SwinsError if the file has other columns."""
-    check_targets(path, None)
-    row, path = asdict(result), pathlib.Path(path)
-    fresh = not (path.is_file() and path.stat().st_size)
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def model_file(path):
-    """The .keras file of a training run's folder, or the path itself."""
-    file = pathlib.Path(path) / "model.keras"
-    return file if file.is_file() and training_of(file) else pathlib.Path(path)
-
-
-def training_of(path):
-    """What a training run says of its model, result.json beside the .keras file; None if there is none."""
-    file = pathlib.Path(path).with_name("result.json")
-    if pathlib.Path(path).suffix != ".keras" or not file.is_file():
-        return None
-    try:
-        told = json.loads(file.read_text())
-        preparation_of(told)
-        return told if told["recipe"]["model.name"] else None
-    except (ValueError, KeyError, TypeError):
-        return None  # it is no training run's
-
-
-def preparation_of(training):
-    """The Preprocess that a training run validated with."""
-    facts = training["preprocess"]
-    size, crop = tuple(facts["image_size"]), facts["crop"]
-    resize = tuple(int(side / crop) for side in size)
-    return Preprocess(size, resize, True, tuple(facts["mean"]), tuple(facts["std"]))
-
-
-def artefacts_in(folder):
-    """Artefact folders and .keras files in a folder, by name. Raises SwinsError if there are none."""
-    if not pathlib.Path(folder).is_dir():
-        raise SwinsError(f"{folder}: no such folder of artefacts")
-    paths = sorted(pathlib.Path(folder).iterdir())
-    found = [model_file(p) for p in paths if p.suffix == ".keras" or (p / "model.keras").is_file()]
-    if not found:
-        raise SwinsError(f"{folder} holds no artefacts: folders with a model.keras, or .keras files")
-    return found
-
-
-def has_row(path, certificate, dataset, protocol, image_size, count):
-    """Whether a results table has the row of these weights, on this data set, by this protocol.
-
-    count: how many images the row is of; None for any number, where images without labels are left out.
-    """
-    if not (path and pathlib.Path(path).is_file()):
-        return False
-    size = "x".join(map(str, image_size))
-    with open(path, newline="") as file:
-        return any(
-            (r["weights_sha256"], r["dataset"], r["protocol"], r["image_size"])
-            == (certificate["weights_sha256"], dataset.name, protocol, size)
-            and count in (None, int(r["images"]) + int(r["unreadable"]))
-            for r in csv.DictReader(file)
-        )
-
-
-def journal_of(path):
-    """The file beside a table of predictions that is kept while they are made."""
-    return pathlib.Path(path).with_name(f".{pathlib.Path(path).name}.journal")
-
-
-def write_predictions(predictions, path):
-    """Write one row per image: file, label, and the five classes."""
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "label", "top1", "top2", "top3", "top4", "top5"])
-            writer.writerows([name, label, *row] for name, label, row in predictions)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -77,38 +77,46 @@ class Checkpoints:
         for old in self.paths()[KEPT:]:
             old.unlink()
 
-    def restore(self, model, say):
-        """Load the newest sound state into a compiled model whose optimiser is built -> its facts, or None.
+    def sound(self, say):
+        """The step of the newest checkpoint that can be read, or None where there are none; damaged ones are renamed.
 
         Raises:
-            SwinsError: if there are checkpoints but none of them is sound, or it is of another model, or cannot be read
-                for a reason that is not its content's.
+            SwinsError: if none of them is sound, or one cannot be read for a reason that is not its content's.
         """
         paths, broken = self.paths(), []
         for path in paths:
             try:
-                facts, arrays = read(path)
+                read(path)
             except (OSError, *DAMAGE) as error:
                 if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to where a damaged file points
                     raise SwinsError(f"{path} cannot be read ({first_line(error)}); start again when it can") from error
                 say(f"{path} is damaged ({first_line(error)}); trying the one before it")
                 broken.append(path)
                 continue
-            variables = variables_of(model)
-            mine, its = [[v.path, list(v.shape)] for v in variables], facts["variables"]
-            if [shape for _, shape in mine] != [shape for _, shape in its]:
-                raise SwinsError(f"{path}: its variables are not this model's; choose another folder with -o")
-            for variable, array in zip(variables, arrays, strict=True):
-                variable.assign(array)
-            for path in broken:
-                path.rename(path.with_suffix(".damaged"))
-            return facts
+            for other in broken:
+                other.rename(other.with_suffix(".damaged"))
+            return int(path.stem.removeprefix("step-"))
         if paths:
             raise SwinsError(
                 f"{self.folder}: none of its {len(paths)} checkpoints can be read; begin again in another folder with "
                 "-o, or with --overwrite"
             )
         return None
+
+    def load(self, model, step):
+        """Load the state after a step into a compiled model whose optimiser is built -> its facts.
+
+        Raises:
+            SwinsError: if it is of another model.
+        """
+        facts, arrays = read(self.path(step))
+        variables = variables_of(model)
+        mine, its = [[v.path, list(v.shape)] for v in variables], facts["variables"]
+        if [shape for _, shape in mine] != [shape for _, shape in its]:
+            raise SwinsError(f"{self.path(step)}: its variables are not this model's; choose another folder with -o")
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        return facts
 
 
 def read(path):

@@ -1,258 +1,16 @@
-"""Labelled images to train on, in the layouts that people have, and batches of them whose order a seed determines.
+"""Batches of a data set to train on and to validate with, whose order and augmentation a seed determines."""
 
-A Split is a sequence of (name, image, label); image is a path, bytes or a uint8 array.
-"""
-
-import hashlib
-import json
-import os
 import pathlib
 import threading
-from dataclasses import dataclass
 
 import numpy as np
 
-from swins.devices import ALONE
-from swins.errors import SwinsError, first_line
-from swins.evaluate.datasets import in_order
-from swins.images import Preprocess, open_image, pillow, read_idx
+from swins.devices import ALONE, cores
+from swins.errors import SwinsError
+from swins.images import Preprocess, open_image
 from swins.train.augment import TrainTransform, mix, targets
 
-TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid", "test")
-CIFAR_BYTES = 1 + 3 * 32 * 32  # of a record of CIFAR-10's binary files
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
-
-
-@dataclass(frozen=True)
-class Split:
-    """Samples that can be read in any order; strays are files that are no images by their names."""
-
-    name: str
-    samples: object
-    classes: tuple
-    strays: tuple = ()
-
-    def __len__(self):
-        return len(self.samples)
-
-    def __getitem__(self, index):
-        return self.samples[index]
-
-    def digest(self):
-        """A short digest of names and labels, as far as they are known without reading the samples."""
-        known = [(name, label) for name, _, label in self.samples] if isinstance(self.samples, list) else []
-        text = json.dumps([self.classes, known, getattr(self.samples, "labels", np.zeros(0)).tolist()])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Arrays:
-    """Samples from arrays: images (N, H, W[, C]) uint8, labels (N,)."""
-
-    def __init__(self, name, images, labels):
-        self.name, self.images, self.labels = name, images, labels
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return f"{self.name}[{index}]", self.images[index], int(self.labels[index])
-
-
-class Stored:
-    """Samples of a data set that tensorflow-datasets prepared for random access."""
-
-    def __init__(self, source):
-        self.source = source
-
-    def __len__(self):
-        return len(self.source)
-
-    def __getitem__(self, index):
-        row = self.source[index]
-        name = row["file_name"].decode() if "file_name" in row else str(index)
-        return name, row["image"], int(row["label"])
-
-
-def folders(folder):
-    """Sub-folders that are not hidden, by class number."""
-    return in_order([p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")])
-
-
-def listed(classes, names=None):
-    """(samples, strays) of class folders; names are those of the classes that count, in order."""
-    known = pillow().registered_extensions()
-    numbers = {name: i for i, name in enumerate(names or [c.name for c in classes])}
-    samples, strays = [], []
-    for c in classes:
-        for path in sorted(p for p in c.rglob("*") if p.is_file()):
-            if path.suffix.lower() in known:
-                samples.append((str(path.relative_to(c.parent)), path, numbers[c.name]))
-            else:
-                strays.append(path)
-    return samples, tuple(strays)
-
-
-def from_folders(folder, training, validation):
-    """ImageNet's and Places365's layout: a folder a class below both; validation must have no other classes."""
-    classes, others = folders(training), folders(validation)
-    names = tuple(c.name for c in classes)
-    unknown = [c.name for c in others if c.name not in names]
-    if unknown:
-        raise SwinsError(
-            f"{validation}: classes must be those of {training.name}; "
-            f"{len(unknown)} are not: {', '.join(unknown[:5])}; move or rename them"
-        )
-    found, strays = listed(classes)
-    others, more = listed(others, names)
-    return Split(folder.name, found, names, strays), Split(folder.name, others, names, more)
-
-
-def from_one_folder(folder, held_out, seed):
-    """A folder a class, and no validation images: some of each class are held out, by the seed."""
-    samples, strays = listed(folders(folder))
-    names = tuple(c.name for c in folders(folder))
-    kept, held = [], []
-    for label in range(len(names)):
-        own = [sample for sample in samples if sample[2] == label]
-        order = np.random.default_rng((seed, label)).permutation(len(own))
-        count = max(1, round(held_out * len(own))) if len(own) > 1 else 0
-        held += [own[i] for i in sorted(order[:count])]
-        kept += [own[i] for i in sorted(order[count:])]
-    return Split(folder.name, kept, names, strays), Split(folder.name, held, names, strays)
-
-
-def from_tiny_imagenet(folder):
-    """Tiny ImageNet as it is published: train/WNID/images, and val/images with labels in val_annotations.txt."""
-    classes = folders(folder / "train")
-    names = tuple(c.name for c in classes)
-    samples, strays = listed(classes)
-    table = folder / "val" / "val_annotations.txt"
-    rows = [line.split("\t") for line in table.read_text().splitlines() if line]
-    wrong = [row[0] for row in rows if len(row) < 2 or row[1] not in names]
-    if wrong:
-        raise SwinsError(f"{table}: rows are FILE, CLASS, ..., of train's classes; {len(wrong)} are not: {wrong[:3]}")
-    numbers = {name: i for i, name in enumerate(names)}
-    held = [(row[0], folder / "val" / "images" / row[0], numbers[row[1]]) for row in rows]
-    return Split(folder.name, samples, names, strays), Split(folder.name, held, names)
-
-
-def from_cifar(folder):
-    """CIFAR-10's binary version: data_batch_1.bin to _5.bin and test_batch.bin. Its pickles are never opened."""
-
-    def read(paths):
-        records = np.concatenate([np.fromfile(path, "uint8") for path in paths])
-        if not len(records) or len(records) % CIFAR_BYTES:
-            raise SwinsError(
-                f"{folder}: *_batch*.bin must hold records of {CIFAR_BYTES} bytes; got {len(records)} bytes"
-            )
-        records = records.reshape(-1, CIFAR_BYTES)
-        return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0]
-
-    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-    splits = read(sorted(folder.glob("data_batch_*.bin"))), read([folder / "test_batch.bin"])
-    return tuple(Split("cifar10", Arrays("cifar10", *arrays), names) for arrays in splits)
-
-
-def from_idx(folder):
-    """MNIST's and Fashion-MNIST's files: train-* and t10k-*."""
-
-    def read(part):
-        images = read_idx(folder / f"{part}-images-idx3-ubyte.gz")
-        labels = read_idx(folder / f"{part}-labels-idx1-ubyte.gz")
-        if len(images) != len(labels):
-            raise SwinsError(f"{folder}: images and labels must be as many; got {len(images)} and {len(labels)}")
-        return Arrays(part, images, labels)
-
-    training, validation = read("train"), read("t10k")
-    names = tuple(str(i) for i in range(int(training.labels.max()) + 1))
-    return Split(folder.name, training, names), Split(folder.name, validation, names)
-
-
-def from_tfds(name):
-    """tensorflow-datasets, prepared as array_record files, whose samples can be read in any order."""
-    try:
-        import tensorflow_datasets as tfds
-    except ModuleNotFoundError as error:
-        raise SwinsError("tfds:... needs tensorflow-datasets: pip install 'swins[datasets]'") from error
-    remedy = f"prepare it: tfds build {name} --file_format=array_record"
-    try:
-        builder = tfds.builder(name, file_format="array_record")
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        held = next((s for s in VALIDATION if s in builder.info.splits), None)
-        if "train" not in builder.info.splits or held is None:
-            raise SwinsError(f"tfds:{name}: needs a split train and one of {', '.join(VALIDATION)}; {remedy}")
-        classes = tuple(builder.info.features["label"].names)
-        parts = [builder.as_data_source(split, decoders=decoders) for split in ("train", held)]
-    except (
-        tfds.core.DatasetNotFoundError,
-        AssertionError,
-        ValueError,
-        OSError,
-        NotImplementedError,
-        KeyError,
-    ) as error:
-        if isinstance(error, SwinsError):
-            raise
-        raise SwinsError(f"tfds:{name}: {first_line(error)}; {remedy}") from error
-    return tuple(Split(name, Stored(part), classes) for part in parts)
-
-
-def find_splits(source, held_out=0.1, seed=0):
-    """Recognise a data set -> (Split to train on, Split to validate on).
-
-    Args:
-        source: a folder with train/ and val/ of class folders (ImageNet, Places365), or of class folders alone; Tiny
-            ImageNet's; CIFAR-10's binary files; IDX files; or "tfds:NAME".
-        held_out: part of each class that is kept for validation where there are class folders alone.
-        seed: which images those are.
-
-    Raises:
-        SwinsError: if it is none of these, is empty, or has fewer than two classes.
-    """
-    folder = pathlib.Path(source)
-    if str(source).startswith("tfds:"):
-        found = from_tfds(str(source).removeprefix("tfds:"))
-    elif not folder.is_dir():
-        raise SwinsError(f"{source}: no such folder; give a folder of images or tfds:NAME")
-    else:
-        training = next((folder / n for n in TRAINING if (folder / n).is_dir()), None)
-        validation = next((folder / n for n in VALIDATION if (folder / n).is_dir()), None)
-        if (folder / "val" / "val_annotations.txt").is_file() and training:
-            found = from_tiny_imagenet(folder)
-        elif (folder / "test_batch.bin").is_file():
-            found = from_cifar(folder)
-        elif (folder / "train-images-idx3-ubyte.gz").is_file():
-            found = from_idx(folder)
-        elif training and validation:
-            found = from_folders(folder, training, validation)
-        elif folders(folder):
-            found = from_one_folder(training if training and folders(training) else folder, held_out, seed)
-        else:
-            raise SwinsError(
-                f"{source}: holds no images to train on: it needs a folder a class, train/ and val/ of such, "
-                "CIFAR-10's *.bin, IDX files, or Tiny ImageNet's layout"
-            )
-    for part, split in zip(("training", "validation"), found, strict=True):
-        if not len(split):
-            raise SwinsError(
-                f"{source}: holds no {part} images; it needs images of a known ending, in a folder a class"
-            )
-        labels = getattr(split.samples, "labels", None)
-        if labels is not None and int(labels.max()) >= len(split.classes):
-            last = len(split.classes) - 1
-            raise SwinsError(f"{source}: labels must be from 0 to {last}; the {part} images have {int(labels.max())}")
-    classes = found[0].classes
-    if isinstance(found[0].samples, list):
-        labels = {label for _, _, label in found[0].samples}
-        bare = [name for label, name in enumerate(classes) if label not in labels]
-        if bare:
-            raise SwinsError(
-                f"{source}: every class needs an image to train on; {len(bare)} have none: {', '.join(bare[:5])}; add "
-                "images, or remove the folders"
-            )
-    if len(classes) < 2:
-        raise SwinsError(f"{source}: a classifier needs at least two classes; got {len(classes)}: {', '.join(classes)}")
-    return found
 
 
 class Unreadable:
@@ -280,6 +38,11 @@ class Unreadable:
                 f"are in {self.path}; mend or remove them"
             )
             raise self.failed
+
+    def forget(self):
+        """Begin anew."""
+        self.texts = {}
+        self.path.unlink(missing_ok=True)
 
     def of_all(self):
         """How many samples all processes of the run could not read: each has a file, NAME.txt or NAME.1.txt."""
@@ -339,7 +102,7 @@ def training_batches(split, recipe, prepare, num_classes, unreadable, start=0, s
     order = order[share.index :: share.count].map_with_index(
         lambda i, index: load(i * share.count + share.index, index)
     )
-    threads = recipe.data.threads or os.cpu_count() or 1
+    threads = recipe.data.threads or cores()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * own, 16))
     return order[start * own :].to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate)
 
@@ -369,7 +132,7 @@ def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0
         return np.stack(images), targets(np.array(labels), num_classes), np.float32(weights)
 
     places = grain.MapDataset.range(count * batch)[share.index :: share.count].map(load)
-    options = grain.ReadOptions(num_threads=threads or os.cpu_count() or 1, prefetch_buffer_size=max(2 * own, 16))
+    options = grain.ReadOptions(num_threads=threads or cores(), prefetch_buffer_size=max(2 * own, 16))
     return places.to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate), count
 
 

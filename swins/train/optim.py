@@ -48,9 +48,19 @@ def groups(model, optim):
     return found
 
 
+def scale_of(optim, batch):
+    """What the learning rates are multiplied with for a batch."""
+    return batch / optim.per_images if optim.per_images else 1.0
+
+
+def peak_rate(recipe):
+    """The highest learning rate of a run."""
+    return recipe.optim.learning_rate * scale_of(recipe.optim, recipe.data.batch)
+
+
 def schedule(optim, batch, epochs, steps_per_epoch):
     """Learning rate by step: linear from warmup_rate to learning_rate, then a cosine to min_rate at the end."""
-    scale = batch / optim.per_images if optim.per_images else 1.0
+    scale = scale_of(optim, batch)
     peak, total = optim.learning_rate * scale, epochs * steps_per_epoch
     warmup = round(optim.warmup_epochs * steps_per_epoch)
     options = {"warmup_target": peak, "warmup_steps": warmup} if warmup else {}

@@ -1,0 +1,116 @@
+"""Evaluate an artefact, a .keras file or a training run: find its preparation, run it, write its rows."""
+
+import dataclasses
+import pathlib
+
+from swins.convert import artefact
+from swins.datasets import left_out
+from swins.errors import SwinsError
+from swins.evaluate import datasets, results, run
+from swins.images import preparation_of, preprocess
+from swins.tags import find
+from swins.trained import model_file, training_of
+
+AS_TRAINED = "run"  # the protocol of images that are prepared as a training run validated with
+
+
+def artefacts_in(folder):
+    """Artefact folders and .keras files in a folder, by name. Raises SwinsError if there are none."""
+    if not pathlib.Path(folder).is_dir():
+        raise SwinsError(f"{folder}: no such folder of artefacts")
+    paths = sorted(pathlib.Path(folder).iterdir())
+    found = [model_file(p) for p in paths if p.suffix == ".keras" or (p / "model.keras").is_file()]
+    if not found:
+        raise SwinsError(f"{folder} holds no artefacts: folders with a model.keras, or .keras files")
+    return found
+
+
+def preparation(path, model, certificate, name=None, protocol=None):
+    """(variant's name, protocol, Preprocess) of a model.
+
+    The model of a training run is prepared for as the run did, unless a name is given.
+
+    Raises:
+        SwinsError: if the model is none of the name's, has no classifier, or is a training run's and a protocol is
+            given.
+    """
+    trained = training_of(path) if not name else None
+    name = name or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or model.name
+    if not trained and any(
+        getattr(find(name)[2], part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
+    ):
+        raise SwinsError(f"{path} is no {name}: channels, blocks or heads differ; pass its own name with -m")
+    if not model.variant.num_classes:
+        raise SwinsError(f"{path} has no classifier (num_classes is 0), so there is nothing to score")
+    if trained and protocol:
+        raise SwinsError(f"{path}: images are prepared as its training run did; leave --protocol out, or pass -m")
+    if trained:
+        return name, AS_TRAINED, preparation_of(trained)
+    protocol = protocol or "timm"
+    return name, protocol, preprocess(name, protocol, model.variant.image_size, model.variant.in_chans)
+
+
+def evaluate(
+    path, source, *, name=None, protocol=None, labels=None, real=None, batch=32, table=None, predictions=None,
+    only_new=False, skip_unreadable=False, progress=True, several=False, show=lambda row: None, say=lambda text: None,
+):  # fmt: skip
+    """Evaluate one model on a data set -> the Result, or None where its row is in the table.
+
+    Args:
+        path: an artefact, a .keras file or the folder of a training run.
+        source: a data set, as `find_dataset` takes it; labels: its table of labels.
+        name: the variant whose preparation holds; by default the one recorded.
+        protocol: "timm" or "ms"; by default timm's, or the training run's own.
+        real: a file of other labels, as ImageNet-ReaL's.
+        batch: images at a time.
+        table: the CSV that the row is added to; only_new: unless it has it.
+        predictions: a CSV of the answers to each image; while it is made, an evaluation that is ended goes on.
+        skip_unreadable: score what can be read, where some cannot.
+        several: whether the model is divided among devices.
+        show: called with the Result before anything is written.
+        say: called with a line of text on what is noticed.
+
+    Raises:
+        SwinsError: bad data, a model that is none of the name's, or files that are no images.
+    """
+    path = model_file(path)
+    model, certificate = artefact.open_evaluated(path)
+    name, protocol, prepare = preparation(path, model, certificate, name, protocol)
+    dataset = datasets.find_dataset(source, model.variant.num_classes, labels)
+    if real:
+        dataset = dataclasses.replace(dataset, name=f"{dataset.name} ({pathlib.Path(real).stem})")
+    if dataset.strays:
+        say(left_out(source, dataset.strays))
+    count = None if real else dataset.count
+    if only_new and results.has_row(table, certificate, dataset, protocol, prepare.image_size, count):
+        say(f"{table} has its row")
+        return None
+    journal = None
+    if predictions:
+        sources = [str(path and pathlib.Path(path).resolve()) for path in (source, labels)]
+        identity = [certificate["weights_sha256"], *sources, dataset.count, dataclasses.asdict(prepare)]
+        journal = run.Journal(run.journal_of(predictions), identity, skip_unreadable)
+        if journal.rows:
+            say(f"going on after {len(journal.rows)} of {dataset.count} images")
+    found, unreadable, speed = run.evaluate(model, prepare, dataset, batch, progress, several, journal)
+    for text in unreadable[:20]:
+        say(f"unreadable: {text}")
+    if not found:
+        raise SwinsError(f"{source}: none of its {len(unreadable)} files is an image that can be read")
+    if real:
+        found = run.relabelled(found, run.read_real(real))
+    row = results.result_row(name, dataset, protocol, prepare.image_size, (found, unreadable, speed), certificate)
+    show(row)
+    if unreadable and not skip_unreadable:
+        raise SwinsError(
+            f"{source}: every file must be a readable image; {len(unreadable)} of {dataset.count} are not (listed "
+            "above, at most 20); nothing was written; mend or remove them, or pass --skip-unreadable"
+        )
+    if predictions:
+        results.write_predictions(found, predictions)
+    if table:
+        results.append_row(row, table)
+        say(f"added a row to {table}")
+    if journal:
+        journal.path.unlink()
+    return row

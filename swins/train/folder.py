@@ -1,0 +1,112 @@
+"""The folder of a training run: what it is of, how far it has come, its log and its curves."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import shutil
+
+from swins.devices import agreed
+from swins.errors import SwinsError
+from swins.train.checkpoints import Checkpoints
+from swins.train.recipe import TUNED, as_json, differences
+
+COLUMNS = ("epoch", "learning_rate", "loss", "val_loss", "val_top1", "val_top5", "val_images", "unreadable", "seconds")
+WRITTEN = ("checkpoints", "tensorboard", "log.csv", "curves.png", "model.keras", "result.json", "unreadable*.txt")
+
+
+class Run:
+    """A folder, and how far the run in it has come."""
+
+    def __init__(self, folder, say):
+        self.folder, self.say = pathlib.Path(folder), say
+        self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        self.rows, self.step, self.seconds = [], 0, 0.0
+        self.unreadable = self.not_scored = None
+
+    def open(self, recipe, splits, overwrite):
+        """Make the folder, or find that it is of the same recipe and data. Raises SwinsError if it is not."""
+        path, mine = self.folder / "recipe.json", as_json(recipe)
+        for part, split in zip(("training", "validation"), splits, strict=True):
+            mine[f"{part} data"] = f"{len(split)} images, {split.digest()}"
+        if path.is_file() and overwrite:
+            self.clear(path)
+        elif path.is_file():
+            changed = differences(recorded(path), mine)
+            if set(changed) - set(TUNED):
+                raise SwinsError(
+                    f"{self.folder} holds a run of other settings ({'; '.join(changed.values())}); go on with the same "
+                    "ones, choose another folder with -o, or begin again with --overwrite; on the way only "
+                    f"{', '.join(TUNED)} may change"
+                )
+            if changed:
+                self.say(f"going on with other settings: {'; '.join(changed.values())}")
+        elif self.folder.exists() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
+            raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps(mine, indent=1) + "\n")
+
+    def clear(self, path):
+        """Delete what a run wrote, its record last, and nothing else. Raises SwinsError if it is no run's."""
+        if path.stat().st_size:
+            recorded(path)
+        for name in WRITTEN:
+            for found in self.folder.glob(name):
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
+        path.unlink()
+
+    def restore(self, model, share):
+        """Go on from the newest sound checkpoint, if there is one: the one that the first process finds."""
+        step = agreed(share, self.checkpoints.sound(self.say) if share.index == 0 else None)
+        if step is not None:
+            facts = self.checkpoints.load(model, step)
+            self.step, self.rows, self.seconds = facts["step"], facts["rows"], facts["seconds"]
+            self.say(f"going on after step {self.step}, of {self.folder}")
+
+    def write_log(self):
+        """log.csv and curves.png of the rows so far."""
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write(self.folder / "log.csv", lines.getvalue())
+        draw(self.rows, self.folder / "curves.png")
+
+
+def recorded(path):
+    """The settings and data of a run's recipe.json. Raises SwinsError if it is something else."""
+    try:
+        record = json.loads(path.read_text())
+        if {"model.name", "training data"} <= record.keys():
+            return record
+    except (ValueError, AttributeError):
+        pass
+    raise SwinsError(f"{path} is no record of a run; choose another folder with -o, or move it away")
+
+
+def write(path, text):
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def draw(rows, path):
+    """A picture of losses, accuracy and learning rate over the epochs."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return  # log.csv has the numbers
+    figure = Figure((12, 3.2), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    panels = {"loss": ("loss", "val_loss"), "accuracy": ("val_top1", "val_top5"), "learning rate": ("learning_rate",)}
+    for axis, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for name in names:
+            axis.plot(epochs, [float(row[name]) for row in rows], label=name, marker="." if len(rows) < 40 else "")
+        axis.set(title=title, xlabel="epoch")
+        axis.legend()
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,22 @@
+"""What a training run tells of the model that it wrote: result.json beside model.keras."""
+
+import json
+import pathlib
+
+
+def model_file(path):
+    """The .keras file of a training run's folder, or the path itself."""
+    file = pathlib.Path(path) / "model.keras"
+    return file if training_of(file) else pathlib.Path(path)
+
+
+def training_of(path):
+    """The result.json of a training run, by its folder or its .keras file; None if it is none."""
+    path = pathlib.Path(path)
+    file = path.with_name("result.json") if path.suffix == ".keras" else path / "result.json"
+    try:
+        told = json.loads(file.read_text())
+        whole = {"image_size", "crop", "mean", "std"} <= told["preprocess"].keys() and told["recipe"]["model.name"]
+        return told if whole and file.with_name("model.keras").is_file() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # it is no training run's

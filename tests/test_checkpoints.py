@@ -1,0 +1,127 @@
+"""The state of a run in files: damaged ones, and what goes on with what."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from training import SMALL, changed, quiet, write_idx
+
+from swins.datasets import find_splits
+from swins.errors import SwinsError
+from swins.images import read_idx
+from swins.train import checkpoints, run
+from swins.train.folder import Run
+
+
+@pytest.fixture
+def model(idx):
+    model = run.new_model(SMALL, 10)
+    run.compile_model(model, SMALL, 10)
+    return model
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(model, tmp_path):
+    kept, told = checkpoints.Checkpoints(tmp_path), []
+    for step in (1, 2, 3):
+        model.optimizer.iterations.assign(step)
+        kept.save(model, step, {"rows": []})
+    assert [p.name for p in kept.paths()] == ["step-00000003.npz", "step-00000002.npz"]
+    data = bytearray((tmp_path / "step-00000003.npz").read_bytes())
+    data[len(data) // 2] ^= 255
+    (tmp_path / "step-00000003.npz").write_bytes(data)
+    assert kept.sound(told.append) == 2 and kept.load(model, 2)["step"] == 2
+    assert int(model.optimizer.iterations) == 2 and "step-00000003.npz is damaged" in told[0]
+    assert [p.name for p in kept.paths()] == ["step-00000002.npz"]
+    assert (tmp_path / "step-00000003.damaged").is_file()
+    (tmp_path / "step-00000002.npz").write_bytes(b"PK half")
+    with pytest.raises(SwinsError, match="none of its 1 checkpoints can be read"):
+        kept.sound(told.append)
+
+
+@pytest.mark.parametrize("error", [NotImplementedError("compression"), RuntimeError("encrypted"), OSError(22, "seek")])
+def test_every_damage_of_an_archive_falls_back(model, tmp_path, monkeypatch, error):
+    kept, sound = checkpoints.Checkpoints(tmp_path), checkpoints.read
+    for step in (1, 2):
+        kept.save(model, step, {})
+
+    def read(path):
+        if path.name.endswith("2.npz"):
+            raise error
+        return sound(path)
+
+    monkeypatch.setattr(checkpoints, "read", read)
+    assert kept.sound(quiet) == 1
+
+
+def test_a_file_that_cannot_be_read_now_is_not_damaged(model, tmp_path, monkeypatch):
+    kept = checkpoints.Checkpoints(tmp_path)
+    for step in (1, 2):
+        kept.save(model, step, {})
+
+    def read(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoints, "read", read)
+    with pytest.raises(SwinsError, match=r"step-00000002.npz cannot be read .*start again when it can"):
+        kept.sound(quiet)
+    assert len(kept.paths()) == 2
+
+
+def test_weights_that_are_no_numbers_are_not_saved(model, tmp_path):
+    model.trainable_variables[0].assign(model.trainable_variables[0] * float("nan"))
+    with pytest.raises(SwinsError, match="after step 3 1 variables are no numbers, such as patch_embed/proj/kernel"):
+        checkpoints.Checkpoints(tmp_path / "c").save(model, 3, {})
+    assert not (tmp_path / "c").exists()
+
+
+def test_only_what_a_run_wrote_is_deleted(tmp_path, idx):
+    folder, splits = tmp_path / "run", find_splits(idx)
+    folder.mkdir()
+    (folder / ".recipe.json.partial").write_text("{")  # killed before it began
+    Run(folder, quiet).open(SMALL, splits, overwrite=False)
+    (folder / "thesis.tex").write_text("mine")
+    (folder / "checkpoints").mkdir()
+    Run(folder, quiet).open(dataclasses.replace(SMALL, epochs=3), splits, overwrite=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["recipe.json", "thesis.tex"]
+    (folder / "recipe.json").write_text('{"cake": 1}')
+    for overwrite in (False, True):
+        with pytest.raises(SwinsError, match="is no record of a run"):
+            Run(folder, quiet).open(SMALL, splits, overwrite)
+    assert (folder / "thesis.tex").is_file()
+    (folder / "recipe.json").write_text("")  # a power cut
+    with pytest.raises(SwinsError, match="is no record of a run"):
+        Run(folder, quiet).open(SMALL, splits, False)
+    Run(folder, quiet).open(SMALL, splits, overwrite=True)
+
+
+def test_what_changes_no_result_and_learning_rates_may_change_on_the_way(tmp_path, idx):
+    folder, splits, told = tmp_path / "run", find_splits(idx), []
+    Run(folder, told.append).open(SMALL, splits, overwrite=False)
+    same = dataclasses.replace(changed(SMALL, data={"threads": 1}, model={"remat": True}), checkpoint_steps=7)
+    Run(folder, told.append).open(same, splits, overwrite=False)
+    assert not told
+    Run(folder, told.append).open(changed(SMALL, optim={"learning_rate": 1e-4}), splits, overwrite=False)
+    assert told == ["going on with other settings: optim.learning_rate: 0.002, now 0.0001"]
+    assert json.loads((folder / "recipe.json").read_text())["optim.learning_rate"] == 1e-4
+
+
+def test_other_settings_do_not_go_on(idx, tmp_path):
+    run.train(dataclasses.replace(SMALL, epochs=1), idx, tmp_path / "run", say=quiet)
+    with pytest.raises(SwinsError, match=r"other settings \(epochs: 1, now 2\)"):
+        run.train(SMALL, idx, tmp_path / "run", say=quiet)
+    other = tmp_path / "other"
+    shutil.copytree(idx, other)
+    images, labels = (read_idx(other / f"train-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    write_idx(other, "train", images, labels[::-1].copy())
+    with pytest.raises(SwinsError, match=r"other settings .training data: '200 images"):
+        run.train(dataclasses.replace(SMALL, epochs=1), other, tmp_path / "run", say=quiet)
+    before = (tmp_path / "run" / "log.csv").read_text()
+    run.train(SMALL, idx, tmp_path / "run", overwrite=True, say=quiet)
+    assert (tmp_path / "run" / "log.csv").read_text() != before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(SwinsError, match="holds other files and no run"):
+            run.train(SMALL, idx, tmp_path / "mine", overwrite=overwrite, say=quiet)
+    assert (tmp_path / "mine" / "a.txt").read_text() == "mine"

@@ -1,0 +1,166 @@
+"""Data sets to train on: their layouts, batches, and images that cannot be read."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from training import CLASSES, SMALL, changed, log, quiet
+
+from swins import datasets, devices
+from swins.errors import SwinsError
+from swins.images import Preprocess
+from swins.train import data, run
+
+
+def test_a_folder_a_class_is_divided_the_same_way_every_time(class_folders):
+    (class_folders / "boots" / "notes.txt").write_text("mine")
+    (class_folders / ".cache").mkdir()
+    training, validation = datasets.find_splits(class_folders, 0.25, seed=1)
+    assert training.classes == CLASSES and [p.name for p in training.strays] == ["notes.txt"]
+    names = [{name for name, _, _ in split.samples} for split in (training, validation)]
+    assert not names[0] & names[1] and len(names[0] | names[1]) == 42
+    assert [sum(s[2] == c for s in validation.samples) for c in range(3)] == [4, 4, 4]
+    again = datasets.find_splits(class_folders, 0.25, seed=1)
+    assert again[1].samples == validation.samples
+    assert datasets.find_splits(class_folders, 0.25, seed=2)[1].samples != validation.samples
+
+
+def test_train_and_val_folders_tiny_imagenet_and_cifar(class_folders, tmp_path, pixels):
+    both = tmp_path / "both"
+    shutil.copytree(class_folders, both / "train")
+    (both / "val" / "shirts").mkdir(parents=True)
+    shutil.copy(next((class_folders / "shirts").iterdir()), both / "val" / "shirts" / "a.png")
+    training, validation = datasets.find_splits(both)
+    assert len(training) == 42 and [s[2] for s in validation.samples] == [1]
+    (both / "val" / "hats").mkdir()
+    with pytest.raises(SwinsError, match=r"classes must be those of train; 1 are not: hats"):
+        datasets.find_splits(both)
+
+    tiny = tmp_path / "tiny"
+    for name in CLASSES:
+        shutil.copytree(class_folders / name, tiny / "train" / name / "images")
+    (tiny / "val" / "images").mkdir(parents=True)
+    for i, name in enumerate(reversed(CLASSES)):
+        shutil.copy(next((class_folders / name).iterdir()), tiny / "val" / "images" / f"val_{i}.png")
+    table = "".join(f"val_{i}.png\t{name}\t0\t0\t9\t9\n" for i, name in enumerate(reversed(CLASSES)))
+    (tiny / "val" / "val_annotations.txt").write_text(table)
+    training, validation = datasets.find_splits(tiny)
+    assert len(training) == 42 and [s[2] for s in validation.samples] == [2, 1, 0]
+
+    cifar = tmp_path / "cifar"
+    cifar.mkdir()
+    records = np.zeros((3, datasets.CIFAR_BYTES), "uint8")
+    records[:, 0] = (6, 9, 9)
+    records[1, 1 : 1 + 1024] = 200  # the red plane
+    for name in ("data_batch_1", "data_batch_2", "test_batch"):
+        records.tofile(cifar / f"{name}.bin")
+    training, validation = datasets.find_splits(cifar)
+    assert (len(training), len(validation)) == (6, 3)
+    _, image, label = training[4]
+    assert label == 9 and image.shape == (32, 32, 3) and image[5, 5].tolist() == [200, 0, 0]
+    (cifar / "test_batch.bin").write_bytes(b"abc")
+    with pytest.raises(SwinsError, match="records of 3073 bytes"):
+        datasets.find_splits(cifar)
+
+
+def test_data_that_cannot_be_trained_on(tmp_path, class_folders):
+    with pytest.raises(SwinsError, match="no such folder"):
+        datasets.find_splits(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SwinsError, match="holds no images to train on"):
+        datasets.find_splits(tmp_path / "empty")
+    (tmp_path / "empty" / "a").mkdir()
+    with pytest.raises(SwinsError, match="holds no training images"):
+        datasets.find_splits(tmp_path / "empty")
+    (class_folders / "train").mkdir()  # a class, not a split
+    with pytest.raises(SwinsError, match="every class needs an image to train on; 1 have none: train"):
+        datasets.find_splits(class_folders)
+    shutil.copy(next((class_folders / "boots").iterdir()), class_folders / "train" / "a.png")
+    assert len(datasets.find_splits(class_folders)[0].classes) == 4
+    for name in (*CLASSES[1:], "train"):
+        shutil.rmtree(class_folders / name)
+    with pytest.raises(SwinsError, match="at least two classes; got 1: boots"):
+        datasets.find_splits(class_folders)
+
+
+def batches(split, recipe, start=0, share=None, count=3):
+    prepare = Preprocess((28, 28), (28, 28), True, (0.286,), (0.353,))
+    unreadable = data.Unreadable("unused", 0)
+    options = (unreadable, start, share or devices.Share())
+    found = data.training_batches(split, recipe, prepare, len(split.classes), *options)
+    return [batch for batch, _ in zip(found, range(count), strict=False)]
+
+
+def test_batches_depend_on_the_seed_and_the_step_alone(idx):
+    training, _ = datasets.find_splits(idx)
+    recipe = changed(SMALL, augment={"mixup": 0.5, "erase": 0.5, "rand_augment": "rand-m9-mstd0.5-inc1"})
+    whole = batches(training, recipe, count=13)
+    assert whole[0][0].shape == (20, 28, 28, 1) and whole[0][1].shape == (20, 10)
+    for start in (1, 9, 11):  # an epoch has ten
+        (later,) = batches(training, changed(recipe, data={"threads": 1}), start=start, count=1)
+        for mine, its in zip(later, whole[start], strict=True):
+            np.testing.assert_array_equal(mine, its)
+    assert np.abs(whole[0][0] - whole[10][0]).max() > 0.1
+    (other,) = batches(training, dataclasses.replace(recipe, seed=1), count=1)
+    assert np.abs(other[0] - whole[0][0]).max() > 0.1
+
+
+def test_an_epoch_has_every_image_once_and_processes_share_its_batches(idx):
+    training, _ = datasets.find_splits(idx)
+    recipe = changed(SMALL, augment={"pad": 0, "flip": 0.0, "smoothing": 0.0})
+
+    def keys(found):
+        return sorted(image.tobytes() for images, _ in found for image in images)
+
+    for epoch in (0, 1):
+        assert len(set(keys(batches(training, recipe, start=10 * epoch, count=10)))) == 200
+    (first,) = batches(training, recipe, start=4, count=1)
+    parts = [batches(training, recipe, 4, devices.Share(i, 2), count=1)[0] for i in (0, 1)]
+    assert [len(part[0]) for part in parts] == [10, 10] and keys(parts) == keys([first])
+
+
+def test_validation_counts_every_image_once(idx, tmp_path):
+    _, validation = datasets.find_splits(idx)
+    prepare = Preprocess((28, 28), (28, 28), True, (0.286,), (0.353,))
+    for share in (devices.Share(), devices.Share(1, 2)):
+        unreadable = data.Unreadable(tmp_path / "u.txt", 5)
+        found, count = data.validation_batches(validation, prepare, 32, 10, unreadable, 1, share)
+        weights = np.concatenate([w for _, _, w in found])
+        assert count == 3 and len(weights) == 96 // share.count and weights.sum() == 70 // share.count
+
+
+def test_what_all_processes_could_not_read_is_counted_once(tmp_path):
+    mine, other = (data.Unreadable(tmp_path / name, 5) for name in ("unreadable.txt", "unreadable.1.txt"))
+    for unreadable, name in ((mine, "a"), (other, "a"), (other, "b")):
+        unreadable.add(name, "no image")
+    data.Unreadable(tmp_path / "unreadable_validation.txt", 5).add("c", "no image")
+    assert mine.of_all() == other.of_all() == 2
+    other.forget()
+    assert mine.of_all() == 1 and not data.Unreadable(tmp_path / "unreadable.1.txt", 5).texts
+
+
+def test_unreadable_images_are_named_counted_and_replaced(class_folders, tmp_path):
+    broken = sorted((class_folders / "boots").iterdir())[:2]
+    for path in broken:
+        path.write_bytes(b"no image")
+    told = []
+    result = run.train(changed(SMALL, data={"batch": 8}), class_folders, tmp_path / "run", say=told.append)
+    names = [
+        p for name in ("unreadable.txt", "unreadable_validation.txt") for p in [tmp_path / "run" / name] if p.is_file()
+    ]
+    text = "".join(path.read_text() for path in names)
+    assert all(str(path) in text for path in broken)
+    rows = log(tmp_path / "run")
+    assert rows[-1]["unreadable"] == "2" and int(rows[-1]["val_images"]) == result["images"]
+    split = tmp_path / "split"
+    shutil.copytree(class_folders, split / "val")
+    shutil.copytree(class_folders, split / "train", ignore=lambda _, names: [p.name for p in broken if p.name in names])
+    for path in sorted((split / "val" / "trousers").iterdir())[:7]:
+        path.write_bytes(b"no image")
+    with pytest.raises(SwinsError, match=r"more than 4 images cannot be read.*unreadable_validation.txt"):
+        run.train(changed(SMALL, data={"batch": 8}), split, tmp_path / "run3", say=quiet)
+    for path in (class_folders / "shirts").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(SwinsError, match=r"more than \d images cannot be read"):
+        run.train(changed(SMALL, data={"batch": 8}), class_folders, tmp_path / "run2", say=quiet)

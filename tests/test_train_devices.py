@@ -1,0 +1,69 @@
+"""One device, several, and several processes: the same losses."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+from conftest import ROOT, needs_tensorflow
+
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
+
+
+def together(place, idx, environments):
+    """Run tests/devices.py once in each environment, at the same time -> [(exit code, what it printed, errors)]."""
+    command = [sys.executable, "-P", str(ROOT / "tests" / "devices.py"), str(idx), str(place)]
+    common = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK}
+    with contextlib.ExitStack() as ended:
+        processes = []
+        for environment in environments:
+            options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            process = subprocess.Popen(command, env={**common, **environment}, **options)
+            processes.append(ended.enter_context(process))
+            ended.callback(process.kill)
+        answers = [process.communicate(timeout=1200) for process in processes]
+    return [(process.returncode, *answer) for process, answer in zip(processes, answers, strict=True)]
+
+
+def two_processes(**more):
+    """Environments of two processes of JAX on loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    joined = {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_NUM_PROCESSES": "2", **more}
+    return [{"KERAS_BACKEND": "jax", "KERAS_DISTRIBUTION_PROCESS_ID": str(i), **joined} for i in (0, 1)]
+
+
+@needs_tensorflow
+def test_several_devices_and_processes_give_the_losses_of_one(idx, tmp_path):
+    """One device, four virtual ones on JAX and TensorFlow, and two processes of JAX, one of which is asked to end."""
+    cases = {
+        "jax 1": [{}],
+        "jax 4": [{"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=4"}],
+        "jax 2 processes": two_processes(),
+        "tensorflow 1": [{"TF_DEVICES": "1"}],
+        "tensorflow 4": [{"TF_DEVICES": "4"}],
+    }
+    for code, _, err in together(tmp_path / "jax_2_processes", idx, two_processes(ASKED_AT="1")):
+        assert code == 143 and "the state after step" in err, err[-2000:]
+    losses, counts, evaluated = {}, {}, {}
+    for name, environments in cases.items():
+        environments = [{"KERAS_BACKEND": name.split()[0], **environment} for environment in environments]
+        for code, out, err in together(tmp_path / name.replace(" ", "_"), idx, environments):
+            assert code == 0, (name, err[-2000:])
+            told = json.loads(out.splitlines()[-1])
+            counts[name], evaluated[name] = told["devices"], told.get("evaluated")
+            found = [[float(row[k]) for k in ("loss", "val_loss", "val_top1")] for row in told["rows"]]
+            losses.setdefault(name, found)
+            assert losses[name] == found and (len(found) == 2 or told["went_on"])
+            assert {row["val_images"] for row in told["rows"]} == {"70"}
+            assert told["went_on"] == (name == "jax 2 processes")
+    assert counts["jax 4"] == counts["tensorflow 4"] == "4 device(s)" and counts["jax 2 processes"] == "2 device(s)"
+    for name in ("jax 4", "jax 2 processes", "tensorflow 4"):
+        alone = losses[f"{name.split()[0]} 1"][-len(losses[name]) :]  # what went on tells of the epochs since
+        np.testing.assert_allclose(losses[name], alone, rtol=1e-5, err_msg=name)
+    for backend in ("jax", "tensorflow"):
+        assert evaluated[f"{backend} 4"] == evaluated[f"{backend} 1"] and evaluated[f"{backend} 4"][0] == 10007

@@ -1,0 +1,41 @@
+"""What the tests of training have in common."""
+
+import csv
+import dataclasses
+import gzip
+
+import numpy as np
+
+from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+
+NAME = "swin_mini_patch2_window4_28.fashion_mnist"
+CLASSES = ("boots", "shirts", "trousers")
+SMALL = Recipe(
+    model=Model(NAME, depths=(1, 1), embed_dim=24, drop_path_rate=0.0, compile=False),
+    data=Data(batch=20, crop=1.0, threads=2),
+    augment=Augment(scale=None, pad=1, rand_augment="", erase=0.0, mixup=0.0, cutmix=0.0),
+    optim=Optim(learning_rate=2e-3, per_images=0, warmup_epochs=0, ema=0.5),
+    epochs=2,
+)
+
+
+def write_idx(folder, part, images, labels):
+    """One part of an IDX data set, gzipped."""
+    for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes(), 1))
+
+
+def quiet(text):
+    pass
+
+
+def log(folder):
+    """Rows of a run's log.csv."""
+    with open(folder / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def changed(recipe, **sections):
+    """A recipe with some fields of its sections replaced."""
+    return dataclasses.replace(recipe, **{k: dataclasses.replace(getattr(recipe, k), **v) for k, v in sections.items()})
