@@ -2,7 +2,8 @@
 
 Paper     none; the settings follow timm's and Microsoft's fine-tuning: small rate, light augmentation
 Command   swins train recipes/finetune.py --data FOLDER
-          offline, or from weights of your own: --set model.weights=CHECKPOINT, a PyTorch or .keras file
+          offline, or from weights of your own, a PyTorch or .keras file, with the name of its variant:
+          --set model.weights=FILE --set model.name=NAME
 Hardware  any; on 2 CPU cores about 5 images/s of swin_tiny at 224 pixels (benchmarks/README.md, Training)
 Expected  depends on the data
 Obtained  not run on data of its own; tests/test_train.py fine-tunes the embedded model on a folder

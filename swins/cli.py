@@ -195,6 +195,7 @@ def collection_command(args):
 
 def explain_command(args):
     from swins import explain
+    from swins.evaluate.artefacts import find_model
     from swins.images import preprocess, readable
 
     out = pathlib.Path(args.output)
@@ -202,7 +203,7 @@ def explain_command(args):
         raise SwinsError(f"-o must name a .png in a folder that exists; got {out}")
     if len(args.images) > explain.MOST:
         raise SwinsError(f"at most {explain.MOST} images fit in a picture; got {len(args.images)}; draw several")
-    model, name = explain.find_model(args.model, args.name)
+    model, name = find_model(args.model, args.name)
     if args.kind == ["grad_cam"] and not model.variant.num_classes:
         raise SwinsError(f"{args.model} has no classifier, so there is no class for Grad-CAM to explain")
     prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)

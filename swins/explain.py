@@ -10,13 +10,10 @@ import numpy as np
 from keras import ops
 
 from swins import attention
-from swins.convert import artefact, identify
-from swins.convert import checkpoint as checkpoints
-from swins.convert.load import create
 from swins.errors import SwinsError
 from swins.images import open_image
 from swins.labels import class_names
-from swins.trained import model_file, training_of
+from swins.trained import training_of
 
 KINDS = ("attention", "rollout", "grad_cam")
 MOST = 64  # images of a picture
@@ -172,25 +169,6 @@ def draw(pictures, maps, titles, path=None, note=""):
     if path:
         figure.savefig(path, dpi=110)
     return figure
-
-
-def find_model(path, name=None):
-    """A model and its name, by what people have of it -> (model, name).
-
-    Args:
-        path: an artefact, a training run, a .keras file, a checkpoint of any dialect, or the name of published weights.
-        name: the variant; by default the one recorded or recognised.
-    """
-    file = pathlib.Path(path)
-    if file.is_file() and file.suffix != ".keras":
-        name = name or identify.the_variant(checkpoints.read(file))
-        return create(name, weights=file), name
-    if file.exists():
-        model, certificate = artefact.open_evaluated(model_file(file))
-        return model, name or (str(file) if training_of(file) else certificate.get("name")) or model.name
-    if len(file.parts) > 1:
-        raise SwinsError(f"{path}: neither an artefact, nor a file, nor a variant's name")
-    return create(path, weights="pretrained"), path
 
 
 def cropped(prepare, image):

@@ -13,12 +13,12 @@ import swins
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
     ("errors", "windows", "layers", "sequential"),
-    ("plans", "v1", "tables"),
+    ("plans", "v1", "tables", "trained"),
     ("model_configs", "v2"),
     ("tags", "v2_cr"),
     ("images", "deformable"),
     ("models", "fused"),
-    ("build", "describe", "attention", "resize", "labels", "archives", "devices"),
+    ("build", "describe", "attention", "resize", "labels", "archives", "devices", "datasets"),
     ("explain", "hub", "deploy"),
     ("convert",),
     ("evaluate", "export"),

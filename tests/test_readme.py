@@ -56,14 +56,14 @@ def test_resize_lines(perturbed, monkeypatch):
 PAGES = README.parent / "docs"
 
 
-def run_page(name, names, command):
-    """Run the Python of a page as one program, and its `swins` lines in their places."""
+def run_page(name, names, command, more=lambda line: ()):
+    """Run the Python of a page as one program, and its `swins` lines in their places, with more arguments for some."""
     for kind, code in re.findall(r"```(python|sh)\n(.*?)```", (PAGES / name).read_text(), re.DOTALL):
         if kind == "python":
             exec(code, names)
-        for line in code.splitlines() if kind == "sh" else ():
+        for line in code.replace("\\\n", " ").splitlines() if kind == "sh" else ():
             if line.startswith("swins "):
-                code, _, err = command(*shlex.split(line, comments=True)[1:])
+                code, _, err = command(*shlex.split(line, comments=True)[1:], *more(line))
                 assert code == 0, f"{line}: {err}"
     return names
 
@@ -128,20 +128,24 @@ def test_training_page(checkpoint, fashion, monkeypatch, tmp_path, command):
     from PIL import Image
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipes").symlink_to(README.parent / "recipes")
+    for part in ("recipes", "demo"):
+        (tmp_path / part).symlink_to(README.parent / part)
+    Image.fromarray(fashion["pixels"][0]).save(tmp_path / "photo.jpg")
     for i, (pixels, label) in enumerate(zip(fashion["pixels"], fashion["labels"], strict=True)):
         (tmp_path / "my_images" / f"class_{label}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "my_images" / f"class_{label}" / f"{i}.png")
-    text = (PAGES / "training.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("swins ")]
-    assert lines[0].startswith("swins train recipes/finetune.py --data my_images") and lines[0] in README.read_text()
-    small = ("epochs=2", "data.batch=16", "model.compile=False", "augment.scale=None")
-    small += (f"model.name={NAME}", f"model.weights={checkpoint}")  # there is no network
-    for line in lines:
-        more = [part for text in small for part in ("--set", text)] if "finetune.py" in line else []
-        code, _, err = command(*shlex.split(line)[1:], *more)
-        assert code == 0, f"{line}: {err}"
-    assert (tmp_path / "predictions.csv").is_file() and (tmp_path / "runs" / "finetune" / "curves.png").is_file()
+    assert "swins train recipes/finetune.py --data my_images" in README.read_text()
+
+    def more(line):
+        settings = ["epochs=2", "data.batch=16", "model.compile=False", "augment.scale=None"]
+        if "model.weights" not in line:  # there is no network
+            settings += [f"model.name={NAME}", f"model.weights={checkpoint}"]
+        return [part for text in settings for part in ("--set", text)] if "finetune.py" in line else []
+
+    names = run_page("training.md", {}, command, more)
+    assert names["logits"].shape == (1, 3) and names["names"] == ["class_0", "class_1", "class_2"]
+    assert (tmp_path / "predictions.csv").is_file() and (tmp_path / "photo_explained.png").is_file()
+    assert (tmp_path / "runs" / "finetune" / "curves.png").is_file()
 
 
 def test_pages_are_reachable_and_whole():

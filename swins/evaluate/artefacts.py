@@ -1,9 +1,11 @@
-"""Evaluate an artefact, a .keras file or a training run: find its preparation, run it, write its rows."""
+"""Models by what people have of them: an artefact, a training run, a file; and their evaluation, from data to rows."""
 
 import dataclasses
 import pathlib
 
-from swins.convert import artefact
+from swins.convert import artefact, identify
+from swins.convert import checkpoint as checkpoints
+from swins.convert.load import create
 from swins.datasets import left_out
 from swins.errors import SwinsError
 from swins.evaluate import datasets, results, run
@@ -23,6 +25,25 @@ def artefacts_in(folder):
     if not found:
         raise SwinsError(f"{folder} holds no artefacts: folders with a model.keras, or .keras files")
     return found
+
+
+def find_model(path, name=None):
+    """A model and its name, by what people have of it -> (model, name).
+
+    Args:
+        path: an artefact, a training run, a .keras file, a checkpoint of any dialect, or the name of published weights.
+        name: the variant; by default the one recorded or recognised.
+    """
+    file = pathlib.Path(path)
+    if file.is_file() and file.suffix != ".keras":
+        name = name or identify.the_variant(checkpoints.read(file))
+        return create(name, weights=file), name
+    if file.exists():
+        model, certificate = artefact.open_evaluated(model_file(file))
+        return model, name or (str(file) if training_of(file) else certificate.get("name")) or model.name
+    if len(file.parts) > 1:
+        raise SwinsError(f"{path}: neither an artefact, nor a file, nor a variant's name")
+    return create(path, weights="pretrained"), path
 
 
 def preparation(path, model, certificate, name=None, protocol=None):
