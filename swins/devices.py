@@ -93,10 +93,10 @@ def wait(share):
         multihost_utils.sync_global_devices("swins")
 
 
-def check_batch(name, batch, devices, parts=1):
-    """Raise SwinsError unless every device gets the same number of images of each part of a batch."""
-    if batch // parts % devices:
+def check_batch(name, batch, devices, micro=1):
+    """Raise SwinsError unless every device gets the same number of images of each of a batch's micro-batches."""
+    if batch // micro % devices:
         raise SwinsError(
-            f"{name} is divided among {devices} devices, in {parts} parts; got {batch}; choose a multiple of "
-            f"{parts * devices}"
+            f"{name} is divided among {devices} devices, in {micro} micro-batches; got {batch}; choose a multiple of "
+            f"{micro * devices}"
         )

@@ -1,9 +1,12 @@
 """Shared fixtures: the embedded checkpoint, its artefact, perturbed references, photographs."""
 
+import contextlib
 import functools
 import importlib.util
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +24,6 @@ from training import NAME
 from swins.cli import main
 from swins.convert import oracle
 from swins.convert import run as conversion
-from swins.export import run as exporting
 from swins.images import read_idx
 from swins.plans import with_overrides
 from swins.tags import find
@@ -34,6 +36,15 @@ PHOTOS = ROOT.parent / "shared" / "data" / "photos" / "images"
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are written under TensorFlow alone"
 )
+
+
+# the longest first, or one process ends long after the others
+LONGEST = ("train_devices", "targets", "readme", "sizes", "export", "deploy", "train", "hub", "models", "bad_input")
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(autouse=True)
@@ -73,14 +84,43 @@ def converted(checkpoint, shared_folder):
     return folder
 
 
+def swins_lines(text):
+    """The `swins` lines of a page, as arguments; those of several lines joined."""
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    return [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line.startswith("swins ")]
+
+
+def run_lines(page, folder):
+    """Run the `swins` lines of a page of docs/ in a folder; each must succeed."""
+    with contextlib.chdir(folder):
+        for line in swins_lines((ROOT / "docs" / page).read_text()):
+            assert main(line) == 0, line
+
+
 @pytest.fixture(scope="session")
-def exported(converted, shared_folder):
-    """The artefact with its SavedModels, beside the converted one; tests must not change it."""
-    folder = shared_folder / "exported" / NAME
+def exported(checkpoint, shared_folder):
+    """The artefact with its SavedModels, as docs/tf-hub.md makes them; tests must not change it."""
+    folder = shared_folder / "exported"
     with FileLock(shared_folder / "exported.lock"):
-        if not folder.is_dir():
-            exporting.export(converted, folder)
-    return folder
+        if not (folder / "done").is_file():
+            folder.mkdir()
+            (folder / "my_swin.safetensors").symlink_to(checkpoint)
+            run_lines("tf-hub.md", folder)
+            (folder / "done").touch()
+    return folder / "artefacts" / "my_swin"
+
+
+@pytest.fixture(scope="session")
+def targeted(converted, shared_folder):
+    """The artefact with its files for other runtimes, as docs/runtimes.md makes them; tests must not change it."""
+    folder = shared_folder / "targeted"
+    with FileLock(shared_folder / "targeted.lock"):
+        if not (folder / "done").is_file():
+            shutil.copytree(converted, folder / "artefacts" / "my_swin")
+            (folder / "photographs").symlink_to(DATA)
+            run_lines("runtimes.md", folder)
+            (folder / "done").touch()
+    return folder / "artefacts" / "my_swin"
 
 
 @pytest.fixture

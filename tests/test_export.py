@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -28,8 +29,10 @@ def test_the_folder_is_complete(exported):
         "certificate.json",
         "model.keras",
         "model.tar.gz",
+        "model_deploy.tar.gz",
         "model_fe.tar.gz",
         "saved_model",
+        "saved_model_deploy",
         "saved_model_fe",
     ]
     exports = artefacts.read_certificate(exported)["exports"]
@@ -148,10 +151,21 @@ def test_headless_models_export_features_only_and_other_channels_no_bytes(tmp_pa
     assert proof["exports"]["saved_model_fe"]["all_outputs"] <= 1e-5
     assert not (folder / "saved_model").exists() and (folder / "saved_model_fe").is_dir()
     assert "images to features" in (folder / "README.md").read_text()
-    _, proof = run.export(folder, overwrite=True)  # once there, the deployed one is made again with the rest
-    assert list(proof["exports"]) == ["saved_model_fe", "saved_model_deploy"]
     assert proof["exports"]["saved_model_deploy"]["output"] == "features"
     assert (folder / "model_deploy.tar.gz").is_file()
+
+
+def test_once_there_the_deployed_one_is_made_again_with_the_rest(exported, tmp_path, monkeypatch):
+    folder, written = shutil.copytree(exported, tmp_path / "artefact"), []
+
+    def write(model, prepare, place, *_):
+        written.append(place.name)
+        place.mkdir()
+
+    monkeypatch.setattr(saved_model, "save", write)
+    monkeypatch.setattr(run, "check", lambda *_: artefacts.read_certificate(exported)["exports"])
+    run.export(folder, overwrite=True)
+    assert written == ["saved_model", "saved_model_fe", "saved_model_deploy"]
 
 
 @pytest.mark.parametrize("protocol", ["timm", "ms"])
@@ -232,7 +246,7 @@ def test_a_collection_links_what_is_there_and_replaces_nothing_else(exported, tm
     code, _, err = command("collection", exported, "-o", page)
     assert code == 0, err
     links = re.findall(r"\]\(([^)h][^)]*)\)", page.read_text())
-    assert len(links) == 2 and all((tmp_path / link).is_file() for link in links)
+    assert len(links) == 3 and all((tmp_path / link).is_file() for link in links)
     assert "| 28x28 | 0.5 | not measured |" in page.read_text()
     code, _, _ = command("collection", exported, "-o", page)
     assert code == 0

@@ -2,12 +2,10 @@
 
 import pathlib
 import re
-import shlex
-import shutil
 
 import numpy as np
 import pytest
-from conftest import DATA, NAME, needs_tensorflow
+from conftest import DATA, NAME, needs_tensorflow, swins_lines
 
 import swins
 from swins.convert import artefact as artefacts
@@ -56,15 +54,14 @@ def test_resize_lines(perturbed, monkeypatch):
 PAGES = README.parent / "docs"
 
 
-def run_page(name, names, command, more=lambda line: ()):
+def run_page(name, names, command=None, more=lambda line: []):
     """Run the Python of a page as one program, and its `swins` lines in their places, with more arguments for some."""
     for kind, code in re.findall(r"```(python|sh)\n(.*?)```", (PAGES / name).read_text(), re.DOTALL):
         if kind == "python":
             exec(code, names)
-        for line in code.replace("\\\n", " ").splitlines() if kind == "sh" else ():
-            if line.startswith("swins "):
-                code, _, err = command(*shlex.split(line, comments=True)[1:], *more(line))
-                assert code == 0, f"{line}: {err}"
+        for line in swins_lines(f"```sh\n{code}```") if kind == "sh" and command else ():
+            code, _, err = command(*line, *more(line))
+            assert code == 0, f"{line}: {err}"
     return names
 
 
@@ -92,33 +89,24 @@ def test_keras_page(perturbed, monkeypatch, tmp_path, rng, command):
 @pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")  # tensorflow_hub 0.16.1 imports it
 @pytest.mark.filterwarnings("ignore:.*declare_namespace:DeprecationWarning")  # pkg_resources again
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:tf_keras")
-def test_tf_hub_page(checkpoint, fashion, tmp_path, monkeypatch, command):
+def test_tf_hub_page(exported, fashion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "my_swin.safetensors").symlink_to(checkpoint)
-    names = {**fashion, "files": exporting.photographs((28, 28))}
-    names = run_page("tf-hub.md", names, command)
+    (tmp_path / "artefacts").symlink_to(exported.parent)  # which the page's lines made
+    names = run_page("tf-hub.md", {**fashion, "files": exporting.photographs((28, 28))})
     assert (names["logits"].shape, names["scores"].shape) == ((48, 10), (3, 10))
     assert {"logits", "features", "attention_stage1_block3"} <= set(names["outputs"])
-    page = (tmp_path / "artefacts" / "README.md").read_text()
+    page = (exported.parent / "README.md").read_text()
     assert page.startswith("# Collection ") and "[feature vector](my_swin/model_fe.tar.gz)" in page
 
 
 @needs_tensorflow
-@pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated")
-@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
-def test_runtimes_page(converted, fashion, tmp_path, monkeypatch, command):
-    from PIL import Image
-
+def test_runtimes_page(targeted, fashion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(converted, "artefacts/my_swin")
-    (tmp_path / "photographs").mkdir()
-    for i, pixels in enumerate(fashion["pixels"]):
-        Image.fromarray(pixels).save(f"photographs/{i}.png")
+    (tmp_path / "artefacts").symlink_to(targeted.parent)  # which the page's lines made
     blocks = re.findall(r"```python\n(.*?)```", (PAGES / "runtimes.md").read_text(), re.DOTALL)
     assert len(blocks) == 3
-    run_page("runtimes.md", names := dict(fashion), command)
-    expected = artefacts.load_model(converted).predict(fashion["images"], verbose=0)
+    expected, names = artefacts.load_model(targeted).predict(fashion["images"], verbose=0), dict(fashion)
     for code in blocks:  # each runtime's own logits
         exec(code, names)
         assert np.abs(names["logits"] - expected).max() <= 1e-5 * np.abs(expected).max()
@@ -138,9 +126,9 @@ def test_training_page(checkpoint, fashion, monkeypatch, tmp_path, command):
 
     def more(line):
         settings = ["epochs=2", "data.batch=16", "model.compile=False", "augment.scale=None"]
-        if "model.weights" not in line:  # there is no network
+        if not any("model.weights" in part for part in line):  # there is no network
             settings += [f"model.name={NAME}", f"model.weights={checkpoint}"]
-        return [part for text in settings for part in ("--set", text)] if "finetune.py" in line else []
+        return [part for text in settings for part in ("--set", text)] if "recipes/finetune.py" in line else []
 
     names = run_page("training.md", {}, command, more)
     assert names["logits"].shape == (1, 3) and names["names"] == ["class_0", "class_1", "class_2"]

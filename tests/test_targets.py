@@ -13,27 +13,21 @@ from swins.convert import artefact as artefacts
 from swins.convert import run as conversion
 from swins.export import targets
 
-pytestmark = [
-    needs_tensorflow,
-    pytest.mark.filterwarnings("ignore:(?s).*tf.lite.Interpreter is deprecated"),  # TensorFlow's own calibration
-    pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning"),  # tf2onnx 1.17
-]
+pytestmark = needs_tensorflow
 
 
-@pytest.fixture(scope="module")
-def made(converted, tmp_path_factory):
+@pytest.fixture
+def made(targeted):
     """An artefact with every target and precision, and its certificate."""
-    folder = tmp_path_factory.mktemp("targets") / "artefact"
-    shutil.copytree(converted, folder)
-    targets.export(folder, ["onnx", "openvino"], ["float32", "float16"], DATA)
-    return targets.export(folder, ["litert"], list(targets.TOLERANCES), DATA)
+    return targeted, artefacts.read_certificate(targeted)
 
 
 def test_every_file_agrees_with_keras(made):
     folder, certificate = made
     records = certificate["targets"]
-    assert {(r["target"], r["precision"]) for r in records.values()} == {
-        (target, precision) for target, its in targets.TARGETS.items() for precision in its.precisions
+    assert {(r["target"], r["precision"], r["deployed"]) for r in records.values()} == {
+        *((target, precision, False) for target, its in targets.TARGETS.items() for precision in its.precisions),
+        *((target, "float32", True) for target in targets.TARGETS),
     }
     for record in records.values():
         assert set(record["difference"]) == (
@@ -47,6 +41,7 @@ def test_every_file_agrees_with_keras(made):
     sizes = {name: record["bytes"] for name, record in records.items()}
     for target in ("onnx", "tflite", "xml"):
         assert sizes[f"model_float16.{target}"] < 0.65 * sizes[f"model.{target}"]
+        assert records[f"model_deploy.{target}"]["top1_agreement"] == 1
     assert sizes["model_int8.tflite"] < 0.4 * sizes["model.tflite"]
 
 

@@ -49,7 +49,7 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     assert run.train(recipe, idx, tmp_path / "run", say=quiet)["top1"] == result["top1"]
 
 
-def test_accumulated_parts_are_the_whole_batch(idx, tmp_path, command):
+def test_accumulated_micro_batches_are_the_whole_batch(idx, tmp_path, command):
     steps = []
     for accumulate in (1, 4):
         recipe = changed(SMALL, optim={"accumulate": accumulate, "ema": 0.8}, augment={"pad": 0, "flip": 0.0})
@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_refused(idx, tmp_path):
         with pytest.raises(SwinsError, match=said):
             run.train(changed(SMALL, **change), idx, tmp_path / "run", say=quiet)
         assert not (tmp_path / "run").exists()
-    with pytest.raises(SwinsError, match="divided among 4 devices, in 1 parts; got 6; choose a multiple of 4"):
+    with pytest.raises(SwinsError, match="divided among 4 devices, in 1 micro-batches; got 6; choose a multiple of 4"):
         devices.check_batch("data.batch", 6, 4)
 
 

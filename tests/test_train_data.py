@@ -115,6 +115,8 @@ def test_an_epoch_has_every_image_once_and_processes_share_its_batches(idx):
 
     for epoch in (0, 1):
         assert len(set(keys(batches(training, recipe, start=10 * epoch, count=10)))) == 200
+    ((first, _),), ((second, _),) = (batches(training, recipe, start=10 * epoch, count=1) for epoch in (0, 1))
+    assert keys([(first, None)]) != keys([(second, None)])  # in another order
     (first,) = batches(training, recipe, start=4, count=1)
     parts = [batches(training, recipe, 4, devices.Share(i, 2), count=1)[0] for i in (0, 1)]
     assert [len(part[0]) for part in parts] == [10, 10] and keys(parts) == keys([first])

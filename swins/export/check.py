@@ -28,15 +28,17 @@ def run(folder, images, encoded, out):
         complete = {
             f"all_outputs/{k}": y.numpy() for k, y in model.signatures["all_outputs"](images=images[:1]).items()
         }
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(tf.square(model(images, training=True)))
-    gradients = tape.gradient(loss, model.trainable_variables)
+    gradients, trained = [], model.trainable_variables
+    if trained:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(images, training=True)))
+        gradients = tape.gradient(loss, trained)
     np.savez(
         out,
         call=model(images).numpy(),
         serving_default=default.numpy(),
         serving_bytes=served[0] if served else [],
-        trainable=len(model.trainable_variables),
+        trainable=len(trained),
         gradients=sum(g is not None for g in gradients),
         swins="swins" in sys.modules,
         **complete,

@@ -3,6 +3,8 @@
 TensorFlow only. Keras' own `Model.export` gives a SavedModel that is not callable, so the root object is built here.
 """
 
+import functools
+
 import keras
 
 from swins.attention import blocks_of
@@ -95,24 +97,25 @@ def save(model, preprocess, folder, output, complete=None):
     import tensorflow as tf
 
     images = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, name="images")
+    graph = functools.partial(tf.function, autograph=False)  # layers and decoder need no rewriting
 
-    @tf.function
+    @graph
     def call(images, training=False):
         return model(images, training=training)
 
     infer, _ = (call.get_concrete_function(images, training=training) for training in (False, True))
 
-    @tf.function(input_signature=[images])
+    @graph(input_signature=[images])
     def serving_default(images):
         return {output: infer(images)}
 
     signatures = {"serving_default": serving_default}
     if complete:
-        signatures["all_outputs"] = tf.function(everything(complete), input_signature=[images])
+        signatures["all_outputs"] = graph(everything(complete), input_signature=[images])
     if preprocess:
         decode = decoder(preprocess)
 
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+        @graph(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
         def serving_bytes(image_bytes):
             return {output: infer(tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32))}
 

@@ -79,7 +79,7 @@ def training_batches(split, recipe, prepare, num_classes, unreadable, start=0, s
     Args:
         split: the Split; prepare: the Preprocess of validation, whose size and statistics hold here too.
         recipe: the Recipe.
-        start: parts of batches, of `accumulate` each, that were read before.
+        start: micro-batches, `accumulate` to a batch, that were read before.
         share: which samples of a batch are this process'.
     """
     grain = reader()

@@ -74,11 +74,11 @@ def schedule(optim, batch, epochs, steps_per_epoch):
 
 @keras.saving.register_keras_serializable("swins")
 class ByUpdates(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule by updates, for an optimiser that accumulates: Keras asks it by parts of batches.
+    """A schedule by updates, for an optimiser that accumulates: Keras asks it by micro-batches.
 
     Args:
         schedule: learning rate by update.
-        accumulate: parts that are one update.
+        accumulate: micro-batches that are one update.
     """
 
     def __init__(self, schedule, accumulate):
@@ -164,9 +164,9 @@ class AdamW(keras.optimizers.Optimizer):
 
     def _update_model_variables_moving_average(self, trainable_variables):
         """Average after an update; Keras does after every part of one too."""
-        momentum, parts = self.ema_momentum, self.gradient_accumulation_steps or 1
-        if parts > 1:
-            self.ema_momentum = ops.where(ops.equal((self._iterations + 1) % parts, 0), momentum, 1.0)
+        momentum, micro = self.ema_momentum, self.gradient_accumulation_steps or 1
+        if micro > 1:
+            self.ema_momentum = ops.where(ops.equal((self._iterations + 1) % micro, 0), momentum, 1.0)
         super()._update_model_variables_moving_average(trainable_variables)
         self.ema_momentum = momentum
 

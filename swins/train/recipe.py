@@ -95,8 +95,8 @@ class Optim:
     and scaled linearly to the batch. warmup_epochs come before the cosine and belong to the epochs. no_decay: parts of
     paths of variables that do not decay, besides those of one axis; decay_all: every variable decays. layer_decay:
     each layer learns this times as fast as the next. clip_norm: largest norm of all gradients, 0 for none. ema:
-    momentum of the average of the weights that is evaluated and kept; 0 for none. accumulate: parts that a batch is
-    computed in, one after the other, for want of memory.
+    momentum of the average of the weights that is evaluated and kept; 0 for none. accumulate: micro-batches that a
+    batch is computed in, one after the other, for want of memory.
     """
 
     learning_rate: float = 5e-4
