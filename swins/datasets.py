@@ -100,17 +100,22 @@ def listed(classes, names=None):
 
 def from_folders(folder, training, validation):
     """ImageNet's and Places365's layout: a folder a class below both; validation must have no other classes."""
-    classes, others = folders(training), folders(validation)
-    names = tuple(c.name for c in classes)
+    held = from_validation_folder(folder, training, validation)
+    found, strays = listed(folders(training))
+    return Split(folder.name, found, held.classes, strays), held
+
+
+def from_validation_folder(folder, training, validation):
+    """The validation Split of that layout; the training folder tells the classes, and its images are not listed."""
+    names, others = tuple(c.name for c in folders(training)), folders(validation)
     unknown = [c.name for c in others if c.name not in names]
     if unknown:
         raise SwinsError(
             f"{validation}: classes must be those of {training.name}; "
             f"{len(unknown)} are not: {', '.join(unknown[:5])}; move or rename them"
         )
-    found, strays = listed(classes)
-    others, more = listed(others, names)
-    return Split(folder.name, found, names, strays), Split(folder.name, others, names, more)
+    samples, strays = listed(others, names)
+    return Split(folder.name, samples, names, strays)
 
 
 def from_one_folder(folder, held_out, seed):
@@ -208,7 +213,7 @@ def validation_of(folder):
         return from_cifar(folder, [folder / TEST_BATCH])
     if training and (folder / ANNOTATIONS).is_file():
         return from_tiny_imagenet(folder)[1]
-    return from_folders(folder, training, validation)[1] if training and validation else None
+    return from_validation_folder(folder, training, validation) if training and validation else None
 
 
 def left_out(source, strays):

@@ -19,6 +19,7 @@ class Share:
 
 
 ALONE = Share()
+NOTHING, FAILED = -1, -2  # what the first process may tell instead of a number
 
 
 def start(join=True):
@@ -75,14 +76,23 @@ def cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def agreed(share, number):
-    """The first process' number, from 0, or None, in all of them."""
+def agreed(share, find):
+    """What `find` gives in the first process, a number from 0 or None, in all of them; its SwinsError ends all."""
     if share.count == 1:
-        return number
+        return find()
     from jax.experimental import multihost_utils
 
-    told = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if number is None else number)))
-    return None if told < 0 else told
+    number = error = None
+    if share.index == 0:
+        try:
+            number = find()
+        except SwinsError as raised:
+            error = raised
+    code = NOTHING if number is None else number
+    told = int(multihost_utils.broadcast_one_to_all(np.int32(FAILED if error else code)))
+    if told == FAILED:
+        raise error or SwinsError("the first process cannot go on, and says why")
+    return None if told == NOTHING else told
 
 
 def wait(share):

@@ -17,6 +17,7 @@ def training_of(path):
     try:
         told = json.loads(file.read_text())
         whole = {"image_size", "crop", "mean", "std"} <= told["preprocess"].keys() and told["recipe"]["model.name"]
-        return told if whole and file.with_name("model.keras").is_file() else None
+        model = path if path.suffix == ".keras" else path / "model.keras"
+        return told if whole and model.is_file() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # it is no training run's

@@ -103,6 +103,7 @@ def exported(checkpoint, shared_folder):
     folder = shared_folder / "exported"
     with FileLock(shared_folder / "exported.lock"):
         if not (folder / "done").is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # what a process left that failed
             folder.mkdir()
             (folder / "my_swin.safetensors").symlink_to(checkpoint)
             run_lines("tf-hub.md", folder)
@@ -116,6 +117,7 @@ def targeted(converted, shared_folder):
     folder = shared_folder / "targeted"
     with FileLock(shared_folder / "targeted.lock"):
         if not (folder / "done").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(converted, folder / "artefacts" / "my_swin")
             (folder / "photographs").symlink_to(DATA)
             run_lines("runtimes.md", folder)

@@ -10,7 +10,7 @@ SMALLER = {  # parameters set for the test
     "classification": {"COUNT": 2},
     "finetune": {"PER_CLASS": 20, "EPOCHS_FROZEN": 2, "EPOCHS_ALL": 1},
     "hub": {"EPOCHS": 1},
-    "convert_your_own": {"DATA": None},
+    "convert_your_own": {},
 }
 
 
@@ -33,6 +33,8 @@ def test_runs_top_to_bottom(name, request):
     parameters = dict(SMALLER[name])
     if name == "hub":
         parameters["HANDLE"] = str(request.getfixturevalue("exported") / "saved_model")
+    if name == "convert_your_own":
+        parameters["DATA"] = str(request.getfixturevalue("idx"))  # fewer images
     notebook = runner().execute(FOLDER / f"{name}.ipynb", **parameters)
     assert pictures(notebook) == PICTURES[name]
 

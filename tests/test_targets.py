@@ -217,4 +217,4 @@ def test_the_card_lists_them(made, exported):
     text = targets.card(artefacts.load_model(folder), certificate)
     for name in certificate["targets"]:
         assert f"| `{name}` | " in text
-    assert "512 images" in text
+    assert "512 images" in text and "onnx, deployed float32: differs" in text

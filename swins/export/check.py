@@ -33,6 +33,8 @@ def run(folder, images, encoded, out):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.square(model(images, training=True)))
         gradients = tape.gradient(loss, trained)
+    else:
+        model(images, training=True)
     np.savez(
         out,
         call=model(images).numpy(),

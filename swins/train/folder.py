@@ -58,7 +58,7 @@ class Run:
 
     def restore(self, model, share):
         """Go on from the newest sound checkpoint, if there is one: the one that the first process finds."""
-        step = agreed(share, self.checkpoints.sound(self.say) if share.index == 0 else None)
+        step = agreed(share, lambda: self.checkpoints.sound(self.say))
         if step is not None:
             facts = self.checkpoints.load(model, step)
             self.step, self.rows, self.seconds = facts["step"], facts["rows"], facts["seconds"]

@@ -22,16 +22,17 @@ class Ending:
     """
 
     def __init__(self, share):
-        self.several, self.asked, self.before = share.count > 1, False, None
+        self.several, self.asked = share.count > 1, False
+        self.heeds = not self.several and threading.current_thread() is threading.main_thread()
 
     def __enter__(self):
-        if not self.several and threading.current_thread() is threading.main_thread():
+        if self.heeds:
             self.before = signal.signal(signal.SIGTERM, self.ask)
         return self
 
     def __exit__(self, *_):
-        if self.before is not None:
-            signal.signal(signal.SIGTERM, self.before)
+        if self.heeds:
+            signal.signal(signal.SIGTERM, self.before or signal.SIG_DFL)  # None: it was not Python's
 
     def ask(self, *_):
         if self.asked:
@@ -39,12 +40,13 @@ class Ending:
         self.asked = True
 
     def reached(self, step):
-        """Whether to end after this step; in several processes all must ask at every step."""
+        """Whether to end after this step, counted from 1 since the process began; several must ask at every step."""
         if not self.several:
             return self.asked
+        import jax
         from jax.experimental import multihost_utils
 
-        return multihost_utils.reached_preemption_sync_point(step)
+        return jax.config.jax_enable_preemption_service and multihost_utils.reached_preemption_sync_point(step)
 
 
 class Progress(keras.callbacks.Callback):
@@ -90,7 +92,7 @@ class Progress(keras.callbacks.Callback):
                 self.run.checkpoints.drop(self.run.step - 1)  # whose update gave it, while its own loss was from before
             self.stop(f"the loss is {loss} at step {self.run.step}")
         every, inside = self.recipe.checkpoint_steps, self.run.step % self.per_epoch  # else the epoch's end saves
-        if inside and self.ending.reached(self.run.step):
+        if inside and self.ending.reached(self.run.step - self.first):
             self.save()
             self.leave()
         if every and self.run.step % every == 0 and inside:
@@ -144,5 +146,5 @@ class Progress(keras.callbacks.Callback):
         self.run.say(", ".join(f"{key} {value}" for key, value in row.items()))
         if logs is not None:
             logs.update({f"val_{key}": value for key, value in scores.items()})  # for the callbacks after this one
-        if self.ending.reached(self.run.step):
+        if self.ending.reached(self.run.step - self.first):
             self.leave()
