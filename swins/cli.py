@@ -398,7 +398,8 @@ def main(arguments=None):
         print(f"swins {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"swins {args.command}: interrupted; no file was left half written", file=sys.stderr)
+        more = "; the same command goes on" if args.command == "train" else ""
+        print(f"swins {args.command}: interrupted; no file was left half written{more}", file=sys.stderr)
         return 130
 
 

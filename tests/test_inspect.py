@@ -223,7 +223,7 @@ def test_inspect_executes_nothing(command, tmp_path):
 
 
 def test_create_names_the_variant_that_a_file_fits(checkpoint):
-    with pytest.raises(SwinsError, match=f"^this checkpoint fits {NAME}; name that variant: -m {NAME}, or model"):
+    with pytest.raises(SwinsError, match=f"^this checkpoint fits {NAME}; name that variant: -m {NAME}, or --set"):
         swins.create("swin_tiny_patch4_window7_224", weights=checkpoint)
 
 

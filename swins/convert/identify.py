@@ -187,4 +187,5 @@ def hint(checkpoint, name):
     names = fitting(checkpoint)
     if not names or name in names:
         return ""
-    return f"this checkpoint fits {' or '.join(names)}; name that variant: -m {names[0]}, or model.name of a recipe\n"
+    fits, first = " or ".join(names), names[0]
+    return f"this checkpoint fits {fits}; name that variant: -m {first}, or --set model.name={first} of `swins train`\n"

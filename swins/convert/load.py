@@ -34,6 +34,9 @@ def adapt(state, variant, head_is_new):
     return {k: v for k, v in state.items() if not (head_is_new and k.startswith("head."))}
 
 
+SHOWN = 6  # lines of what differs, where a file fits another variant
+
+
 def create(name, *, weights=None, **overrides):
     """A Swin by name.
 
@@ -107,7 +110,10 @@ def assign(model, checkpoint, state):
     try:
         rules.assign(model, state, source=checkpoint.path.name)
     except SwinsError as error:
-        raise SwinsError(f"{identify.hint(checkpoint, model.name)}{error}") from error
+        hint, lines = identify.hint(checkpoint, model.name), str(error).splitlines()
+        if hint and len(lines) > SHOWN:  # every tensor differs, and what to do is said
+            lines[SHOWN:] = [f"  and {len(lines) - SHOWN} more"]
+        raise SwinsError(hint + "\n".join(lines)) from error
 
 
 def load_weights(model, checkpoint, num_classes=None):
