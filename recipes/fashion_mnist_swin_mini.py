@@ -5,7 +5,8 @@ Command   apt-get install dataset-fashion-mnist
           swins train recipes/fashion_mnist_swin_mini.py --data /usr/share/datasets/fashion-mnist
 Hardware  2 CPU cores
 Expected  top-1 92.17, PyTorch's last epoch, within 0.5
-Obtained  not run yet
+Obtained  top-1 92.19 after 3.00 hours of 2 CPU cores, which tests shared for much of it; undisturbed epochs took
+          240 s; killed after epoch 5 and gone on; results/fashion_mnist_swin_mini/
 """
 
 from swins.train.recipe import Augment, Data, Model, Optim, Recipe
