@@ -89,27 +89,36 @@ def eval_command(args):
     scope, _, count = devices.start(join=False)
     devices.check_batch("--batch", args.batch, count)
     found = artefacts.artefacts_in(args.artefact) if args.all else [args.artefact]
+    failed = []
     for path in found:
         if len(found) > 1:
             say(f"{path}:")
-        with scope():
-            artefacts.evaluate(
-                path,
-                args.data,
-                name=args.model,
-                protocol=args.protocol,
-                labels=args.labels,
-                real=args.real,
-                batch=args.batch,
-                table=args.results,
-                predictions=args.predictions,
-                only_new=args.all,
-                skip_unreadable=args.skip_unreadable,
-                progress=not args.quiet,
-                several=count > 1,
-                show=lambda row: print(json.dumps(dataclasses.asdict(row), indent=1)),
-                say=say,
-            )
+        try:
+            with scope():
+                artefacts.evaluate(
+                    path,
+                    args.data,
+                    name=args.model,
+                    protocol=args.protocol,
+                    labels=args.labels,
+                    real=args.real,
+                    batch=args.batch,
+                    table=args.results,
+                    predictions=args.predictions,
+                    only_new=args.all,
+                    skip_unreadable=args.skip_unreadable,
+                    progress=not args.quiet,
+                    several=count > 1,
+                    show=lambda row: print(json.dumps(dataclasses.asdict(row), indent=1)),
+                    say=say,
+                )
+        except SwinsError as error:
+            if not args.all:
+                raise
+            say(error)
+            failed.append(path)
+    if failed:
+        raise SwinsError(f"{len(failed)} of {len(found)} could not be evaluated: {', '.join(map(str, failed))}")
 
 
 def train_command(args):
@@ -398,7 +407,8 @@ def main(arguments=None):
         print(f"swins {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        more = "; the same command goes on" if args.command == "train" else ""
+        again = "" if not getattr(args, "overwrite", False) else " without --overwrite"
+        more = f"; the same command{again} goes on" if args.command == "train" else ""
         print(f"swins {args.command}: interrupted; no file was left half written{more}", file=sys.stderr)
         return 130
 

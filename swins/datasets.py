@@ -66,9 +66,12 @@ class Stored:
         return len(self.source)
 
     def __getitem__(self, index):
-        row = self.source[index]
-        name = row["file_name"].decode() if "file_name" in row else str(index)
-        return name, row["image"], int(row["label"])
+        return sample_of(index, self.source[index])
+
+
+def sample_of(index, row):
+    """(name, image, label) of a row of tensorflow-datasets."""
+    return row["file_name"].decode() if "file_name" in row else str(index), row["image"], int(row["label"])
 
 
 def in_order(classes):
@@ -84,13 +87,18 @@ def folders(folder):
     return in_order([p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")])
 
 
+def hidden(path):
+    """Whether a relative path is of a hidden file, or in a hidden folder, such as .ipynb_checkpoints."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def listed(classes, names=None):
     """(samples, strays) of class folders, but hidden files; names are those of the classes that count, in order."""
     known = pillow().registered_extensions()
     numbers = {name: i for i, name in enumerate(names or [c.name for c in classes])}
     samples, strays = [], []
     for c in classes:
-        for path in sorted(p for p in c.rglob("*") if not (p.is_dir() or p.name.startswith("."))):
+        for path in sorted(p for p in c.rglob("*") if not (p.is_dir() or hidden(p.relative_to(c)))):
             if path.suffix.lower() in known:
                 samples.append((str(path.relative_to(c.parent)), path, numbers[c.name]))
             else:
@@ -168,7 +176,7 @@ def from_idx(folder):
         return Arrays(part, images, labels)
 
     training, validation = read("train"), read("t10k")
-    names = tuple(str(i) for i in range(int(training.labels.max()) + 1))
+    names = tuple(str(i) for i in range(int(max(training.labels, default=-1)) + 1))
     return Split(folder.name, training, names), Split(folder.name, validation, names)
 
 

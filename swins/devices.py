@@ -36,6 +36,12 @@ def start(join=True):
         devices a batch is divided among.
     """
     backend = keras.backend.backend()
+    several = os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1")
+    if join and backend != "jax" and several != "1":
+        raise SwinsError(
+            f"several processes are JAX's; KERAS_DISTRIBUTION_NUM_PROCESSES is {several}, the backend {backend}; set "
+            "KERAS_BACKEND=jax"
+        )
     if backend == "jax":
         return start_jax(join)
     if backend == "tensorflow":

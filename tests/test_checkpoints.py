@@ -1,8 +1,10 @@
 """The state of a run in files: damaged ones, and what goes on with what."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import zipfile
 
 import pytest
 from training import SMALL, changed, quiet, write_idx
@@ -83,7 +85,7 @@ def test_only_what_a_run_wrote_is_deleted(tmp_path, idx):
     (folder / "thesis.tex").write_text("mine")
     (folder / "checkpoints").mkdir()
     Run(folder, quiet).open(dataclasses.replace(SMALL, epochs=3), splits, overwrite=True)
-    assert sorted(p.name for p in folder.iterdir()) == ["recipe.json", "thesis.tex"]
+    assert {p.name for p in folder.iterdir()} - {".lock"} == {"recipe.json", "thesis.tex"}
     (folder / "recipe.json").write_text('{"cake": 1}')
     for overwrite in (False, True):
         with pytest.raises(SwinsError, match="is no record of a run"):
@@ -125,3 +127,39 @@ def test_other_settings_do_not_go_on(idx, tmp_path):
         with pytest.raises(SwinsError, match="holds other files and no run"):
             run.train(SMALL, idx, tmp_path / "mine", overwrite=overwrite, say=quiet)
     assert (tmp_path / "mine" / "a.txt").read_text() == "mine"
+
+
+def test_an_archive_without_its_arrays_is_damaged(model, tmp_path):
+    kept = checkpoints.Checkpoints(tmp_path)
+    kept.save(model, 1, {})
+    for broken in ("facts", "00003"):  # what NumPy gives as bytes, since it does not begin as an array does
+        kept.save(model, 2, {})
+        with zipfile.ZipFile(kept.path(2)) as old:
+            parts = {name: old.read(name) for name in old.namelist()}
+        with zipfile.ZipFile(kept.path(2), "w") as new:
+            for name, content in parts.items():
+                new.writestr(name, b"" if name == f"{broken}.npy" else content)
+        assert kept.sound(quiet) == 1
+
+
+def test_the_states_that_gave_a_loss_are_dropped_but_not_the_only_one(model, tmp_path):
+    kept = checkpoints.Checkpoints(tmp_path)
+    for step in (4, 9):
+        kept.save(model, step, {})
+    kept.drop(8)
+    assert kept.steps() == [4]
+    kept.drop(4)
+    assert kept.steps() == [4]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, idx):
+    splits = find_splits(idx)
+    with contextlib.closing(Run(tmp_path / "run", quiet)) as first:
+        first.open(SMALL, splits, overwrite=False)
+        for overwrite in (False, True):
+            with pytest.raises(SwinsError, match="another process trains in it"):
+                Run(tmp_path / "run", quiet).open(SMALL, splits, overwrite)
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())
+    again = Run(tmp_path / "run", quiet)
+    again.open(SMALL, splits, overwrite=True)
+    assert "without --overwrite" in again.again

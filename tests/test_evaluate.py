@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -334,7 +335,28 @@ def test_every_artefact_in_a_folder(command, converted, table, tmp_path):
             assert code == 0 and said in err
             with open(results, newline="") as file:
                 assert [int(row["images"]) for row in csv.DictReader(file)] == images
+    # one that cannot be evaluated does not keep the others from it
+    shutil.copytree(converted, tmp_path / "all" / "a_broken")
+    (tmp_path / "all" / "a_broken" / "model.keras").write_bytes(b"PK")
+    code, out, err = command("eval", "--all", tmp_path / "all", "--data", table, "--quiet")
+    assert code == 1 and out.count('"images"') == 1 and re.search(r"1 of 2 could not be evaluated: .*a_broken", err)
     code, _, err = command("eval", "--all", table, "--data", table)
     assert code == 1 and "holds no artefacts" in err
     code, _, err = command("eval", "--all", tmp_path, "--data", table, "--predictions", tmp_path / "p.csv")
     assert code == 1 and "--all evaluates many artefacts" in err
+
+
+def test_data_sets_are_told_apart_by_their_names(tmp_path):
+    for name, said in (("noise/1", "noise/1"), ("a/val", "a/val"), ("photos", "photos")):
+        (tmp_path / name).mkdir(parents=True)
+        assert (
+            datasets.named(tmp_path / name) == datasets.named(tmp_path / name, tmp_path / name / "labels.csv") == said
+        )
+        assert datasets.named(tmp_path / name, tmp_path / "mine.csv") == f"{said}:mine.csv"
+
+
+def test_a_folder_with_training_images_alone_is_not_scored_as_it_is(tmp_path):
+    for c in "ab":
+        (tmp_path / "train" / c).mkdir(parents=True)
+    with pytest.raises(SwinsError, match=r"has train/ and no validation images; to score the former, give .*train"):
+        datasets.find_dataset(tmp_path, 2)

@@ -65,6 +65,11 @@ def test_settings_are_read_by_their_type():
         ("seed=-1", "seed, data.threads.*must be at least 0; got -1"),
         ("augment.mixup=-0.5", "must be at least 0"),
         ("data.std=(0.2, 0.0, 0.2)", "data.std must be above 0"),
+        ("augment.rand_augment=rand-m9-x1", "rand_augment is a text such as"),
+        ("augment.ratio=(0.75,)", r"scale and ratio are pairs above 0, the smaller first; got .* and \(0.75,\)"),
+        ("augment.scale=(0.1, 1, 2)", "scale and ratio are pairs"),
+        ("augment.ratio=(0, 1)", "scale and ratio are pairs"),
+        ("seed=5000000000", r"seed must be below 2\*\*32; got 5000000000"),
     ],
 )
 def test_wrong_settings_are_refused(text, said):

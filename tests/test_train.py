@@ -34,7 +34,7 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     assert float(rows[-1]["loss"]) < 0.9 * float(rows[0]["loss"])
     assert result["top1"] == float(rows[-1]["val_top1"]) > 0.2
     kept = {p.name for p in (tmp_path / "run").iterdir()}
-    assert kept == {"recipe.json", "log.csv", "curves.png", "checkpoints", "model.keras", "result.json"}
+    assert kept - {".lock"} == {"recipe.json", "log.csv", "curves.png", "checkpoints", "model.keras", "result.json"}
     with Image.open(tmp_path / "run" / "curves.png") as picture:
         assert picture.size == (1200, 320)
     # the file holds the averaged weights that were validated
@@ -215,3 +215,11 @@ def test_the_command(idx, class_folders, tmp_path, command, checkpoint):
     code, _, err = command("train", recipe, "--data", class_folders, "--set", "optim.lr=1")
     assert code == 1 and "unknown setting 'optim.lr'" in err and "optim.learning_rate" in err
     assert not pathlib.Path("runs").exists()
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX takes several processes")
+def test_several_processes_without_jax_are_refused(idx, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    with pytest.raises(SwinsError, match=r"several processes are JAX's; .*set KERAS_BACKEND=jax"):
+        run.train(SMALL, idx, tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run").exists()

@@ -9,13 +9,16 @@ from training import CLASSES, SMALL, changed, log, quiet
 
 from swins import datasets, devices
 from swins.errors import SwinsError
-from swins.images import Preprocess
+from swins.evaluate.datasets import find_dataset
+from swins.images import Preprocess, open_image
 from swins.train import data, run
 
 
 def test_a_folder_a_class_is_divided_the_same_way_every_time(class_folders):
     (class_folders / "boots" / "notes.txt").write_text("mine")
     (class_folders / ".cache").mkdir()
+    (class_folders / "boots" / ".ipynb_checkpoints").mkdir()
+    shutil.copy(next((class_folders / "boots").glob("*.png")), class_folders / "boots" / ".ipynb_checkpoints")
     training, validation = datasets.find_splits(class_folders, 0.25, seed=1)
     assert training.classes == CLASSES and [p.name for p in training.strays] == ["notes.txt"]
     names = [{name for name, _, _ in split.samples} for split in (training, validation)]
@@ -166,3 +169,54 @@ def test_unreadable_images_are_named_counted_and_replaced(class_folders, tmp_pat
         path.write_bytes(b"no image")
     with pytest.raises(SwinsError, match=r"more than \d images cannot be read"):
         run.train(changed(SMALL, data={"batch": 8}), class_folders, tmp_path / "run2", say=quiet)
+
+
+def test_what_was_mended_is_not_counted_again(tmp_path):
+    path = tmp_path / "unreadable.txt"
+    first = data.Unreadable(path, 2)
+    for name in "ab":
+        first.add(name, "broken")
+    assert len(data.Unreadable(path, 2).texts) == 2  # killed, it goes on
+    with pytest.raises(SwinsError, match=r"more than 2 images cannot be read.*mend them, or remove them and begin"):
+        first.add("c", "broken")
+    second = data.Unreadable(path, 2)
+    second.add("c", "broken")
+    assert list(second.texts) == ["c"]
+
+
+def test_validation_takes_no_more_memory_than_a_micro_batch(idx, tmp_path, monkeypatch):
+    sizes, made = [], data.validation_batches
+    monkeypatch.setattr(data, "validation_batches", lambda *a: sizes.append(a[2]) or made(*a))
+    run.train(dataclasses.replace(changed(SMALL, optim={"accumulate": 2}), epochs=1), idx, tmp_path, say=quiet)
+    assert sizes == [10]
+
+
+def test_tensorflow_datasets_in_array_records(tmp_path, pixels):
+    tfds = pytest.importorskip("tensorflow_datasets", reason="needs swins[datasets]")
+
+    class SwinsShapes(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["a", "b"])}
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, _):
+            return {"train": self._generate_examples(6), "test": self._generate_examples(4)}
+
+        def _generate_examples(self, count):
+            for i in range(count):
+                yield i, {"image": np.full((8, 8, 3), 10 * i, "uint8"), "label": i % 2}
+
+    SwinsShapes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    tfds.core.add_data_dir(str(tmp_path))
+    training, validation = datasets.find_splits("tfds:swins_shapes")
+    assert (len(training), len(validation), training.classes) == (6, 4, ("a", "b"))
+    for split in (training, validation):
+        for i in range(len(split)):
+            _, image, label = split[i]
+            pixel = np.asarray(open_image(image))[0, 0, 0]
+            assert pixel // 10 % 2 == label
+    scored = find_dataset("tfds:swins_shapes", 2)
+    assert scored.count == 4
+    assert [(image, label) for _, image, label in scored.samples] == [validation[i][1:] for i in range(4)]

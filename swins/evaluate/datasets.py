@@ -1,11 +1,12 @@
 """Labelled images to evaluate on: those of swins.datasets' layouts, and folders with a CSV of labels."""
 
 import csv
+import itertools
 import pathlib
 import re
 from dataclasses import dataclass
 
-from swins.datasets import VALIDATION, folders, listed, validation_of
+from swins.datasets import TRAINING, VALIDATION, Stored, folders, listed, parts, sample_of, validation_of
 from swins.errors import SwinsError, first_line
 from swins.images import read_idx
 
@@ -26,6 +27,14 @@ class Dataset:
     strays: tuple = ()
 
 
+def named(folder, table=None):
+    """What tells a folder from others in a results table: its name, and its parent's where many have the name."""
+    usual, folder = folder / "labels.csv", folder.resolve()
+    many = folder.name in {*TRAINING, *VALIDATION, "images"} or folder.name.isdecimal()
+    name = f"{folder.parent.name}/{folder.name}" if many else folder.name
+    return f"{name}:{table.name}" if table not in (None, usual) else name
+
+
 def require_classes(source, found, num_classes):
     """Raise SwinsError unless a data set has as many classes as the model."""
     if found != num_classes:
@@ -43,14 +52,14 @@ def from_idx(folder, images, num_classes):
         raise SwinsError(f"{folder}: images and labels must be as many; got {len(pixels)} and {len(classes)}")
     require_classes(folder, int(classes.max()) + 1 if len(classes) else 0, num_classes)
     rows = ((f"{images.name}[{i}]", pixels[i], int(classes[i])) for i in range(len(pixels)))
-    return Dataset(folder.name, len(pixels), rows)
+    return Dataset(named(folder), len(pixels), rows)
 
 
 def from_class_folders(folder, classes, num_classes):
     """One sub-folder per class."""
     require_classes(folder, len(classes), num_classes)
     samples, strays = listed(classes)
-    return Dataset(folder.name, len(samples), samples, strays)
+    return Dataset(named(folder), len(samples), samples, strays)
 
 
 def from_split(folder, split, num_classes):
@@ -85,7 +94,7 @@ def from_csv(folder, table, num_classes):
             f"{len(wrong)} are not: {'; '.join(wrong[:5])}"
         )
     base = next((f for f in (folder, folder / "images") if any((f / name).is_file() for name, _ in rows)), folder)
-    return Dataset(folder.name, len(rows), ((f, base / f, int(n)) for f, n in rows))
+    return Dataset(named(folder, table), len(rows), ((f, base / f, int(n)) for f, n in rows))
 
 
 def from_tfds(name, num_classes, data_dir=None):
@@ -97,15 +106,17 @@ def from_tfds(name, num_classes, data_dir=None):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         split = next((s for s in VALIDATION if s in builder.info.splits), "validation")
-        data = builder.as_dataset(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+            stored = Stored(builder.as_data_source(split, decoders=decoders))
+            count, samples = len(stored), map(stored.__getitem__, range(len(stored)))
+        else:
+            data = builder.as_dataset(split=split, decoders=decoders)
+            count, samples = int(data.cardinality()), itertools.starmap(sample_of, enumerate(data.as_numpy_iterator()))
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError, OSError) as error:
         raise SwinsError(f"tfds:{name}: {first_line(error)}; prepare it with tensorflow-datasets first") from error
     require_classes(f"tfds:{name}", builder.info.features["label"].num_classes, num_classes)
-    rows = (
-        (row["file_name"].decode() if "file_name" in row else str(i), row["image"], int(row["label"]))
-        for i, row in enumerate(data.as_numpy_iterator())
-    )
-    return Dataset(name, int(data.cardinality()), rows)
+    return Dataset(name, count, samples)
 
 
 def find_dataset(source, num_classes, labels=None):
@@ -135,6 +146,10 @@ def find_dataset(source, num_classes, labels=None):
         dataset = from_idx(folder, idx[0], num_classes)
     elif split := validation_of(folder):
         dataset = from_split(folder, split, num_classes)
+    elif (training := parts(folder)[0]) and folders(training):
+        raise SwinsError(
+            f"{source}: has {training.name}/ and no validation images; to score the former, give {training}"
+        )
     elif classes := folders(folder):
         dataset = from_class_folders(folder, classes, num_classes)
     else:

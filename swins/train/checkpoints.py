@@ -46,10 +46,15 @@ class Checkpoints:
         """Where the state after a step is."""
         return self.folder / f"step-{step:08d}.npz"
 
-    def drop(self, step):
-        """Take the checkpoint of a step away, if there is one and another before it."""
-        if self.path(step) in self.paths()[:-1]:
-            self.path(step).unlink()
+    def steps(self):
+        """Steps after which a state is kept, newest first."""
+        return [int(path.stem.removeprefix("step-")) for path in self.paths()]
+
+    def drop(self, first):
+        """Take the checkpoints from a step on away, but the oldest there is."""
+        for step in self.steps()[:-1]:
+            if step >= first:
+                self.path(step).unlink()
 
     def save(self, model, step, facts):
         """Write the state after a step; facts are JSON. Raises SwinsError if weights are no numbers."""
@@ -120,7 +125,10 @@ class Checkpoints:
 
 
 def read(path):
-    """(facts, arrays) of a checkpoint."""
-    with np.load(path, allow_pickle=False) as file:
-        facts = json.loads(file["facts"].tobytes())
-        return facts, [file[f"{i:05d}"] for i in range(len(facts["variables"]))]
+    """(facts, arrays) of a checkpoint. Raises one of DAMAGE if it is damaged."""
+    with np.load(path, allow_pickle=False) as file:  # which gives bytes where a member is no array
+        facts = json.loads(np.asarray(file["facts"], "uint8").tobytes())
+        arrays = [file[f"{i:05d}"] for i in range(len(facts["variables"]))]
+    if [list(np.shape(a)) for a in arrays] != [shape for _, shape in facts["variables"]]:
+        raise ValueError("arrays are not those that it lists")
+    return facts, arrays

@@ -22,6 +22,8 @@ class Unreadable:
         if self.path.is_file():  # of the same run, before it was killed
             lines = self.path.read_text().splitlines()
             self.texts = {name: text for name, _, text in (line.partition("\t") for line in lines)}
+        if len(self.texts) > limit:  # which ended that run, and may have been mended
+            self.forget()
 
     def add(self, name, text):
         """Remember a sample. Raises SwinsError above the limit."""
@@ -35,7 +37,7 @@ class Unreadable:
         if len(self.texts) > self.limit:
             self.failed = SwinsError(
                 f"more than {self.limit} images cannot be read: {'; '.join(list(self.texts.values())[:3])}, ...; all "
-                f"are in {self.path}; mend or remove them"
+                f"are in {self.path}; mend them, or remove them and begin again"
             )
             raise self.failed
 

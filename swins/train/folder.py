@@ -1,11 +1,14 @@
 """The folder of a training run: what it is of, how far it has come, its log and its curves."""
 
+import contextlib
 import csv
 import io
 import json
 import os
 import pathlib
 import shutil
+
+from filelock import FileLock, Timeout
 
 from swins.devices import agreed
 from swins.errors import SwinsError
@@ -23,13 +26,25 @@ class Run:
         self.folder, self.say = pathlib.Path(folder), say
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.rows, self.step, self.seconds = [], 0, 0.0
+        self.again = "the same command goes on"
+        self.lock = None
         self.unreadable = self.not_scored = None
 
     def open(self, recipe, splits, overwrite):
-        """Make the folder, or find that it is of the same recipe and data. Raises SwinsError if it is not."""
+        """Make the folder, or find that it is of the same recipe and data, and take it for this process alone.
+
+        Raises:
+            SwinsError: if it is of others, or another process trains in it.
+        """
         path, mine = self.folder / "recipe.json", as_json(recipe)
         for part, split in zip(("training", "validation"), splits, strict=True):
             mine[f"{part} data"] = f"{len(split)} images, {split.digest()}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
+            raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
+        self.take()
+        if overwrite:
+            self.again = "the same command without --overwrite goes on"
         if path.is_file() and overwrite:
             self.clear(path)
         elif path.is_file():
@@ -42,10 +57,23 @@ class Run:
                 )
             if changed:
                 self.say(f"going on with other settings: {'; '.join(changed.values())}")
-        elif self.folder.exists() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
-            raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
-        self.folder.mkdir(parents=True, exist_ok=True)
         write(path, json.dumps(mine, indent=1) + "\n")
+
+    def take(self):
+        """Keep other processes out of the folder until this one closes it or ends."""
+        self.lock = FileLock(self.folder / ".lock")
+        with contextlib.suppress(NotImplementedError):  # a file system without locks
+            try:
+                self.lock.acquire(timeout=0)
+            except Timeout as error:
+                raise SwinsError(
+                    f"{self.folder}: another process trains in it; wait for its end, or choose another folder with -o"
+                ) from error
+
+    def close(self):
+        """Let other processes into the folder."""
+        if self.lock:
+            self.lock.release()
 
     def clear(self, path):
         """Delete what a run wrote, its record last, and nothing else. Raises SwinsError if it is no run's."""

@@ -88,9 +88,7 @@ class Progress(keras.callbacks.Callback):
         self.run.step += 1
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            if self.writes:
-                self.run.checkpoints.drop(self.run.step - 1)  # whose update gave it, while its own loss was from before
-            self.stop(f"the loss is {loss} at step {self.run.step}")
+            self.stop(f"the loss is {loss} at step {self.run.step}", self.updated())
         every, inside = self.recipe.checkpoint_steps, self.run.step % self.per_epoch  # else the epoch's end saves
         if inside and self.ending.reached(self.run.step - self.first):
             self.save()
@@ -102,16 +100,23 @@ class Progress(keras.callbacks.Callback):
             self.run.say(self.how_far(loss))
 
     def leave(self):
-        """End the process, which was asked to; the same command goes on."""
-        self.run.say(f"asked to end: the state after step {self.run.step} is saved; the same command goes on")
+        """End the process, which was asked to."""
+        self.run.say(f"asked to end: the state after step {self.run.step} is saved; {self.run.again}")
         raise SystemExit(128 + signal.SIGTERM)
 
-    def stop(self, reason):
-        """Raise SwinsError, with what to do about a loss that is no number."""
-        raise SwinsError(
-            f"{reason}; the checkpoints in {self.run.checkpoints.folder} are from before; go on from there with a "
-            "lower optim.learning_rate, or with optim.clip_norm"
-        )
+    def updated(self):
+        """The step after which the weights are those of the step that is computed."""
+        return (self.run.step - 1) // self.recipe.optim.accumulate * self.recipe.optim.accumulate
+
+    def stop(self, reason, first):
+        """Raise SwinsError, with what to do about a loss that is no number, which the states from a step on give."""
+        checkpoints = self.run.checkpoints
+        if self.writes:
+            checkpoints.drop(first)
+        way = f"the checkpoints in {checkpoints.folder} are from before; go on from there"
+        if not any(step < first for step in checkpoints.steps()):
+            way = "there is no checkpoint from before; begin again with --overwrite,"
+        raise SwinsError(f"{reason}; {way} with a lower optim.learning_rate, or with optim.clip_norm")
 
     def how_far(self, loss):
         """A line about the running epoch."""
@@ -128,7 +133,7 @@ class Progress(keras.callbacks.Callback):
         getattr(self.model, "jax_state_sync", lambda: None)()
         told = self.validate(self.model)
         if not math.isfinite(told["cross_entropy"]):
-            self.stop(f"the validation loss is {told['cross_entropy']} after step {self.run.step}")
+            self.stop(f"the validation loss is {told['cross_entropy']} after step {self.run.step}", self.run.step)
         scores = {"loss": float(told["cross_entropy"]), "top1": float(told["top1"]), "top5": float(told["top5"])}
         row = {
             "epoch": epoch + 1,

@@ -8,6 +8,7 @@ import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 
 from swins.errors import SwinsError, unknown_name
+from swins.train.augment import rand_augment
 
 FREE = ("data.threads", "checkpoint_steps", "model.remat", "model.compile")  # which change no result
 TUNED = ("optim.learning_rate", "optim.warmup_rate", "optim.min_rate", "optim.clip_norm")  # may change on the way
@@ -96,7 +97,7 @@ class Optim:
     paths of variables that do not decay, besides those of one axis; decay_all: every variable decays. layer_decay:
     each layer learns this times as fast as the next. clip_norm: largest norm of all gradients, 0 for none. ema:
     momentum of the average of the weights that is evaluated and kept; 0 for none. accumulate: micro-batches that a
-    batch is computed in, one after the other, for want of memory.
+    batch is computed in, one after the other, for want of memory; validation takes as few images at a time.
     """
 
     learning_rate: float = 5e-4
@@ -151,6 +152,10 @@ class Recipe:
             f"got {a.flip}, {a.erase}, {a.mix}, {a.switch}, {a.smoothing}": not all(
                 0 <= p <= 1 for p in (a.flip, a.erase, a.mix, a.switch, a.smoothing)
             ),
+            f"seed must be below 2**32; got {self.seed}": self.seed >= 2**32,
+            f"augment.scale and ratio are pairs above 0, the smaller first; got {a.scale} and {a.ratio}": not all(
+                pair is None or (len(pair) == 2 and 0 < pair[0] <= pair[1]) for pair in (a.scale, a.ratio)
+            ),
             "seed, data.threads, augment.pad, mixup, cutmix, color_jitter, optim.clip_norm, weight_decay, warmup_rate "
             f"and min_rate must be at least 0; got {self.seed}, {d.threads}, {a.pad}, {a.mixup}, {a.cutmix}, "
             f"{a.color_jitter}, {o.clip_norm}, {o.weight_decay}, {o.warmup_rate}, {o.min_rate}": min(
@@ -177,6 +182,8 @@ class Recipe:
         }
         if any(checks.values()):
             raise SwinsError("; ".join(text for text, wrong in checks.items() if wrong))
+        if a.rand_augment:
+            rand_augment(a.rand_augment)
 
 
 def load(path):

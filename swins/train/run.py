@@ -4,6 +4,7 @@ The folder holds recipe.json, checkpoints/, log.csv (a row an epoch), curves.png
 result.json; unreadable.txt if there were such images, and TensorBoard's events if asked for.
 """
 
+import contextlib
 import datetime
 import importlib.util
 import json
@@ -75,6 +76,7 @@ def fit(model, run, recipe, splits, prepare, share, ending, tensorboard):
     """Train from where the run is to its end, epoch by epoch."""
     training, validation = splits
     classes, per_epoch = len(training.classes), batches_per_epoch(recipe, training)
+    micro = recipe.data.batch // recipe.optim.accumulate  # what there is memory for
     mine = f".{share.index}" if share.index else ""
     run.unreadable, run.not_scored = (
         data.Unreadable(run.folder / name, max(1, int(data.MOST_UNREADABLE * len(split) / share.count)))
@@ -84,7 +86,7 @@ def fit(model, run, recipe, splits, prepare, share, ending, tensorboard):
     def validate(model):
         run.not_scored.forget()  # it may have been mended
         held, count = data.validation_batches(
-            validation, prepare, recipe.data.batch, classes, run.not_scored, recipe.data.threads, share
+            validation, prepare, micro, classes, run.not_scored, recipe.data.threads, share
         )
         averages = [keras.callbacks.SwapEMAWeights()] if recipe.optim.ema else []
         told = model.evaluate(held, steps=count, callbacks=averages, return_dict=True, verbose=0)
@@ -161,10 +163,17 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     if None in size:
         raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
     prepare = data.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
-    run = Run(folder, say)
-    if share.index == 0:
-        run.open(recipe, splits, overwrite)
-    devices.wait(share)
+    with contextlib.closing(Run(folder, say)) as run:
+        if share.index == 0:
+            run.open(recipe, splits, overwrite)
+        devices.wait(share)
+        return train_in(run, model, recipe, splits, prepare, (scope, share, count), tensorboard)
+
+
+def train_in(run, model, recipe, splits, prepare, on, tensorboard):
+    """Train a compiled model in the folder of a run -> the result; on is what devices.start gave."""
+    (scope, share, count), say = on, run.say
+    size, per_epoch, classes = prepare.image_size, batches_per_epoch(recipe, splits[0]), splits[0].classes
     with scope():
         run.restore(model, share)
     say(f"{recipe.model.name}: {model.count_params():,} parameters, {size[0]}x{size[1]} pixels, {count} device(s)")
