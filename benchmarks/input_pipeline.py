@@ -61,10 +61,18 @@ def reading_timm(recipe, source, folder):
     if not recipe.augment.scale:
         return None
     import timm.data
+    from PIL import Image
+    from timm.data import auto_augment
 
     from swins.plans import pair
     from swins.tags import find
 
+    def posterize(image, bits, **options):
+        """timm's, but for no bits at all, which Pillow has come to refuse: its loader would end there."""
+        return auto_augment.posterize(image, bits, **options) if bits else Image.new(image.mode, image.size)
+
+    operations = auto_augment.NAME_TO_OP
+    operations |= {name: posterize for name in operations if name.startswith("Posterize")}
     a, (*_, variant, weights) = recipe.augment, find(recipe.model.name)
     size = pair(recipe.model.image_size or variant.image_size)
     folder = next((p for name in ("train", "training") if (p := pathlib.Path(source) / name).is_dir()), source)

@@ -183,8 +183,25 @@ def runs():
     return markdown(header, rows) if rows else "Nothing yet."
 
 
+def reading():
+    """Reading images beside training on them, from benchmarks/input_pipeline.py."""
+    header = (
+        "recipe",
+        "batch",
+        "reading",
+        "timm's loader",
+        "the step",
+        "fit",
+        "fit over the step",
+        "over both in turn",
+    )
+    columns = ("batch", "reading", "reading_timm", "step", "fit", "fit_over_step", "fit_over_sum")
+    rows = [(f"`{r['recipe']}`", *(r[c] for c in columns)) for r in read("benchmarks/input_pipeline.csv")]
+    return markdown(header, rows)
+
+
 TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results, targets)}
-TABLES |= {f.__name__: f for f in (inference, training, growth, machine, runs)}
+TABLES |= {f.__name__: f for f in (inference, training, reading, growth, machine, runs)}
 PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
 
 
