@@ -33,6 +33,12 @@ CASES = {
     "cr": (swins.SwinTransformerV2CR, {"extra_norm": "stages"}),
     "cr_deformable": (swins.SwinTransformerV2CR, {"deformable": (0, 1), "extra_norm": "none"}),
 }
+EVERYWHERE = ("v1_padded", "v1_chunks", "v2_padded", "cr_deformable")  # these on every backend
+
+
+def backends_if(chosen, *values):
+    """A parameter of a test that runs on every backend if it is chosen, and else on TensorFlow alone."""
+    return pytest.param(*values, marks=[pytest.mark.backends] if chosen else [])
 
 
 def small(family, **options):
@@ -49,9 +55,14 @@ def run(model, x):
     return ops.convert_to_numpy(model(x, training=False))
 
 
-@pytest.mark.backends
-@pytest.mark.parametrize("portable", [False, True], ids=["native", "portable"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "portable"),
+    [
+        backends_if((c in EVERYWHERE and not portable) or c == "s3", c, portable)
+        for c in CASES
+        for portable in (False, True)
+    ],
+)
 def test_equals_the_model(case, portable, rng):
     family, options = CASES[case]
     model = small(family, **options)
@@ -63,8 +74,7 @@ def test_equals_the_model(case, portable, rng):
     assert not deployed.trainable_variables
 
 
-@pytest.mark.backends
-@pytest.mark.parametrize("order", windows.PAD_ORDERS)
+@pytest.mark.parametrize("order", [backends_if(order == windows.PAD_ORDERS[0], order) for order in windows.PAD_ORDERS])
 @pytest.mark.parametrize("family", [swins.SwinTransformer, swins.SwinTransformerV2, swins.SwinTransformerV2CR])
 def test_any_size_in_one_graph(family, order, rng):
     model = small(family, **OPEN, pad_order=order)
@@ -89,8 +99,7 @@ def test_real_images_and_the_same_answers(converted):
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
 
 
-@pytest.mark.backends
-@pytest.mark.parametrize("policy", DTYPES)
+@pytest.mark.parametrize("policy", [backends_if(policy == "mixed_bfloat16", policy) for policy in DTYPES])
 def test_half_precision_is_as_near_as_the_mixed_model(policy, rng):
     if policy == "mixed_float16" and keras.backend.backend() == "torch":
         pytest.skip("PyTorch has no float16 convolution on CPUs")

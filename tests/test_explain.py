@@ -39,8 +39,7 @@ def looking_at_bright_tokens(pad_order):
     return model
 
 
-@pytest.mark.backends
-@pytest.mark.parametrize("pad_order", ["roll_then_pad", "pad_then_roll"])
+@pytest.mark.parametrize("pad_order", ["roll_then_pad", pytest.param("pad_then_roll", marks=pytest.mark.backends)])
 def test_attention_to_a_bright_square_lands_on_its_pixels(pad_order):
     images = np.zeros((1, 36, 44, 3), "float32")
     images[:, 10:16, 26:34] = 4.0  # rows 5-7 and columns 13-16 of stage 0: over several windows, plain and shifted
@@ -114,8 +113,7 @@ def grad_cam_by_hand(model, image, number):
     return cam / cam.max()
 
 
-@pytest.mark.backends
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(FAMILIES[0], marks=pytest.mark.backends), *FAMILIES[1:]])
 def test_grad_cam_is_the_formula(family, rng):
     model = moved(family(**SMALL, num_classes=3))
     images = rng.normal(size=(2, 36, 44, 3)).astype("float32")

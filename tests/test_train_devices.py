@@ -17,6 +17,10 @@ def together(place, idx, environments):
     """Run tests/devices.py once in each environment, at the same time -> [(exit code, what it printed, errors)]."""
     command = [sys.executable, "-P", str(ROOT / "tests" / "devices.py"), str(idx), str(place)]
     common = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK}
+    common |= {
+        "JAX_COMPILATION_CACHE_DIR": str(place.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     with contextlib.ExitStack() as ended:
         processes = []
         for environment in environments:
