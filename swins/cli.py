@@ -79,8 +79,9 @@ def verify_command(args):
 
 def eval_command(args):
     from swins import devices
-    from swins.evaluate import artefacts, results, run
+    from swins.evaluate import artefacts, datasets, results, run
 
+    datasets.require_source(args.data)
     if args.real:
         run.read_real(args.real)
     if args.all and (args.predictions or args.model):
@@ -407,8 +408,7 @@ def main(arguments=None):
         print(f"swins {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        again = "" if not getattr(args, "overwrite", False) else " without --overwrite"
-        more = f"; the same command{again} goes on" if args.command == "train" else ""
+        more = "; the same command, without --overwrite, goes on" if args.command == "train" else ""
         print(f"swins {args.command}: interrupted; no file was left half written{more}", file=sys.stderr)
         return 130
 

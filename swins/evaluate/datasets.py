@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import os
 import pathlib
 import re
 from dataclasses import dataclass
@@ -29,10 +30,10 @@ class Dataset:
 
 def named(folder, table=None):
     """What tells a folder from others in a results table: its name, and its parent's where many have the name."""
-    usual, folder = folder / "labels.csv", folder.resolve()
+    folder = pathlib.Path(os.path.abspath(folder))  # which keeps the name of a link
     many = folder.name in {*TRAINING, *VALIDATION, "images"} or folder.name.isdecimal()
     name = f"{folder.parent.name}/{folder.name}" if many else folder.name
-    return f"{name}:{table.name}" if table not in (None, usual) else name
+    return f"{name}:{table.name}" if table and os.path.abspath(table) != str(folder / "labels.csv") else name
 
 
 def require_classes(source, found, num_classes):
@@ -119,6 +120,12 @@ def from_tfds(name, num_classes, data_dir=None):
     return Dataset(name, count, samples)
 
 
+def require_source(source):
+    """Raise SwinsError unless it is a folder or tensorflow-datasets'."""
+    if not (str(source).startswith("tfds:") or pathlib.Path(source).is_dir()):
+        raise SwinsError(f"{source}: no such folder; give a folder of images or tfds:imagenet2012")
+
+
 def find_dataset(source, num_classes, labels=None):
     """Recognise a source of labelled images -> Dataset.
 
@@ -131,11 +138,10 @@ def find_dataset(source, num_classes, labels=None):
     Raises:
         SwinsError: if there are no labelled images, or their classes are not the model's.
     """
+    require_source(source)
     if str(source).startswith("tfds:"):
         return from_tfds(str(source).removeprefix("tfds:"), num_classes)
     folder = pathlib.Path(source)
-    if not folder.is_dir():
-        raise SwinsError(f"{source}: no such folder; give a folder of images or tfds:imagenet2012")
     table = pathlib.Path(labels) if labels else folder / "labels.csv"
     if labels and not table.is_file():
         raise SwinsError(f"{table}: no such CSV of labels")

@@ -56,6 +56,13 @@ class Checkpoints:
             if step >= first:
                 self.path(step).unlink()
 
+    def remedy(self, step):
+        """What to do about numbers that became none at a step."""
+        way = f"the checkpoints in {self.folder} are from before; go on from there, without --overwrite,"
+        if not any(kept < step for kept in self.steps()):
+            way = "there is no checkpoint from before; begin again with --overwrite,"
+        return f"{way} with a lower optim.learning_rate, or with optim.clip_norm"
+
     def save(self, model, step, facts):
         """Write the state after a step; facts are JSON. Raises SwinsError if weights are no numbers."""
         getattr(model, "jax_state_sync", lambda: None)()
@@ -66,9 +73,8 @@ class Checkpoints:
         wrong = [v.path for v, a in weights if a.dtype.kind == "f" and not np.isfinite(a).all()]
         if wrong:
             raise SwinsError(
-                f"after step {step} {len(wrong)} variables are no numbers, such as {wrong[0]}, and not saved; those "
-                f"in {self.folder} are from before; go on from there with a lower optim.learning_rate, or with "
-                "optim.clip_norm"
+                f"after step {step} {len(wrong)} variables are no numbers, such as {wrong[0]}, and not saved; "
+                f"{self.remedy(step)}"
             )
         arrays["facts"] = np.frombuffer(json.dumps({**facts, "step": step, "variables": names}).encode(), "uint8")
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -66,9 +66,10 @@ def readable(split, index, unreadable):
 def reader():
     """The library that reads ahead. Raises SwinsError if it is missing."""
     try:
+        import filelock  # noqa: F401 (for the run's folder)
         import grain
     except ModuleNotFoundError as error:
-        raise SwinsError("training needs grain: pip install 'swins[train]'") from error
+        raise SwinsError(f"training needs {error.name}: pip install 'swins[train]'") from error
     return grain
 
 

@@ -1,14 +1,12 @@
 """The folder of a training run: what it is of, how far it has come, its log and its curves."""
 
-import contextlib
 import csv
+import errno
 import io
 import json
 import os
 import pathlib
 import shutil
-
-from filelock import FileLock, Timeout
 
 from swins.devices import agreed
 from swins.errors import SwinsError
@@ -26,7 +24,6 @@ class Run:
         self.folder, self.say = pathlib.Path(folder), say
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.rows, self.step, self.seconds = [], 0, 0.0
-        self.again = "the same command goes on"
         self.lock = None
         self.unreadable = self.not_scored = None
 
@@ -43,8 +40,6 @@ class Run:
         if not path.is_file() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
             raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
         self.take()
-        if overwrite:
-            self.again = "the same command without --overwrite goes on"
         if path.is_file() and overwrite:
             self.clear(path)
         elif path.is_file():
@@ -60,15 +55,19 @@ class Run:
         write(path, json.dumps(mine, indent=1) + "\n")
 
     def take(self):
-        """Keep other processes out of the folder until this one closes it or ends."""
-        self.lock = FileLock(self.folder / ".lock")
-        with contextlib.suppress(NotImplementedError):  # a file system without locks
-            try:
-                self.lock.acquire(timeout=0)
-            except Timeout as error:
-                raise SwinsError(
-                    f"{self.folder}: another process trains in it; wait for its end, or choose another folder with -o"
-                ) from error
+        """Keep other processes out of the folder until this one closes it or ends, where the file system has locks."""
+        from filelock import FileLock, Timeout
+
+        self.lock = FileLock(self.folder / ".lock", fallback_to_soft=False)  # a soft one outlives a killed process
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout as error:
+            raise SwinsError(
+                f"{self.folder}: another process trains in it; wait for its end, or choose another folder with -o"
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
 
     def close(self):
         """Let other processes into the folder."""

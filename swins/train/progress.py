@@ -101,22 +101,23 @@ class Progress(keras.callbacks.Callback):
 
     def leave(self):
         """End the process, which was asked to."""
-        self.run.say(f"asked to end: the state after step {self.run.step} is saved; {self.run.again}")
+        saved = f"the state after step {self.run.step} is saved"
+        self.run.say(f"asked to end: {saved}; the same command, without --overwrite, goes on")
         raise SystemExit(128 + signal.SIGTERM)
 
     def updated(self):
         """The step after which the weights are those of the step that is computed."""
         return (self.run.step - 1) // self.recipe.optim.accumulate * self.recipe.optim.accumulate
 
-    def stop(self, reason, first):
-        """Raise SwinsError, with what to do about a loss that is no number, which the states from a step on give."""
-        checkpoints = self.run.checkpoints
+    def stop(self, reason, updated):
+        """Raise SwinsError, with what to do about a loss that is no number, which the update after a step gave.
+
+        The checkpoints within that update go: their sums of gradients are no numbers, or their weights.
+        """
+        checkpoints, first = self.run.checkpoints, updated - self.recipe.optim.accumulate + 1
         if self.writes:
             checkpoints.drop(first)
-        way = f"the checkpoints in {checkpoints.folder} are from before; go on from there"
-        if not any(step < first for step in checkpoints.steps()):
-            way = "there is no checkpoint from before; begin again with --overwrite,"
-        raise SwinsError(f"{reason}; {way} with a lower optim.learning_rate, or with optim.clip_norm")
+        raise SwinsError(f"{reason}; {checkpoints.remedy(first)}")
 
     def how_far(self, loss):
         """A line about the running epoch."""

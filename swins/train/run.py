@@ -164,9 +164,7 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
         raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
     prepare = data.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
     with contextlib.closing(Run(folder, say)) as run:
-        if share.index == 0:
-            run.open(recipe, splits, overwrite)
-        devices.wait(share)
+        devices.agreed(share, lambda: run.open(recipe, splits, overwrite))
         return train_in(run, model, recipe, splits, prepare, (scope, share, count), tensorboard)
 
 
@@ -194,7 +192,7 @@ def train_in(run, model, recipe, splits, prepare, on, tensorboard):
             raise SwinsError(
                 f"out of memory at data.batch={recipe.data.batch}, optim.accumulate={recipe.optim.accumulate}: raise "
                 "optim.accumulate, lower data.batch or set model.dtype=mixed_bfloat16, in another folder (-o) or with "
-                "--overwrite; or set model.remat=True, with which this run goes on"
+                "--overwrite; or set model.remat=True, with which this run goes on without --overwrite"
             ) from error
         raise
     if share.index:
