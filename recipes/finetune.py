@@ -1,6 +1,6 @@
 """Fine-tune a pretrained Swin on your own folder of images, one sub-folder a class.
 
-Paper     none; the settings follow timm's and Microsoft's fine-tuning: small rate, light augmentation
+Paper     none; the settings are ours, for small data sets: a small rate, smaller for earlier layers, light augmentation
 Command   swins train recipes/finetune.py --data FOLDER
           offline, or from weights of your own, a PyTorch or .keras file, with the name of its variant:
           --set model.weights=FILE --set model.name=NAME

@@ -2,7 +2,7 @@
 
 Paper     arXiv:2103.14030, section 4.1 and appendix A2.1; rates are 5e-4 for 512 images, scaled to the batch.
 Command   swins train recipes/imagenet1k_swin_tiny.py --data IMAGENET
-Hardware  8 V100 in the paper
+Hardware  8 GPUs of 128 images in Microsoft's command
 Expected  top-1 81.2 (Microsoft's repository)
 Obtained  not run: ImageNet is not at hand
 """

@@ -1,7 +1,9 @@
 """Swin V2-B on Places365 at 256 pixels, from scratch, as ChristophReich1996/Swin-Transformer-V2 trains it.
 
-Source    shared specification, dense.md part F
-Command   swins train recipes/places365_swinv2_base.py --data places365   (train/ and val/ with a folder a class)
+Source    shared specification, dense.md part F; what is otherwise here, cifar10_swinv2_tiny.py says
+Data      Places365's small images, all of 256 by 256 pixels: train/ and val/ with a folder a class
+Command   swins train recipes/places365_swinv2_base.py --data places365
+Hardware  several GPUs; the source's are not known
 Expected  top-1 44.56 after 13 epochs, as reported
 Obtained  not run: Places365 is not at hand
 """
@@ -9,7 +11,14 @@ Obtained  not run: Places365 is not at hand
 from swins.train.recipe import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
-    model=Model("swin_transformer_v2_b", image_size=256, window_size=8, drop_path_rate=0.1, dtype="mixed_bfloat16"),
+    model=Model(
+        "swin_transformer_v2_b",
+        start="torch",
+        image_size=256,
+        window_size=8,
+        drop_path_rate=0.1,
+        dtype="mixed_bfloat16",
+    ),
     data=Data(batch=256, crop=1.0),
     augment=Augment(scale=None, flip=0.0, rand_augment="rand-m9-n3-mstd0.5", erase=0.0, mixup=1.0, cutmix=1.0),
     optim=Optim(

@@ -56,6 +56,14 @@ class Arrays:
         return f"{self.name}[{index}]", self.images[index], int(self.labels[index])
 
 
+def require_label(source, name, label, num_classes):
+    """Raise SwinsError for a label that is none of the classes."""
+    if not 0 <= label < num_classes:
+        raise SwinsError(
+            f"{source}: labels must be from 0 to {num_classes - 1}; {name} has {label}; mend it, or take other data"
+        )
+
+
 class Stored:
     """Samples of a data set that tensorflow-datasets prepared for random access."""
 
@@ -177,6 +185,12 @@ def from_idx(folder):
 
     training, validation = read("train"), read("t10k")
     names = tuple(str(i) for i in range(int(max(training.labels, default=-1)) + 1))
+    bare = sorted(set(range(len(names))) - set(training.labels.tolist()))
+    if bare:
+        raise SwinsError(
+            f"{folder}: labels must be 0 to the largest, each with images; the largest is {len(names) - 1}, and "
+            f"{len(bare)} have none: {', '.join(map(str, bare[:5]))}; mend the labels"
+        )
     return Split(folder.name, training, names), Split(folder.name, validation, names)
 
 
@@ -271,10 +285,8 @@ def find_splits(source, held_out=0.1, seed=0):
             raise SwinsError(
                 f"{source}: holds no {part} images; it needs images of a known ending, in a folder a class"
             )
-        labels = getattr(split.samples, "labels", None)
-        if labels is not None and int(labels.max()) >= len(split.classes):
-            last = len(split.classes) - 1
-            raise SwinsError(f"{source}: labels must be from 0 to {last}; the {part} images have {int(labels.max())}")
+        if isinstance(split.samples, Arrays):
+            require_label(source, f"one of the {part} images", int(split.samples.labels.max()), len(split.classes))
     classes = found[0].classes
     if isinstance(found[0].samples, list):
         labels = {label for _, _, label in found[0].samples}

@@ -29,7 +29,7 @@ def start(join=True):
     before anything is computed.
 
     Args:
-        join: whether other processes are joined.
+        join: whether other processes are joined; they are refused otherwise.
 
     Returns:
         (scope, Share, devices): what makes a context in which to make the model, what this process reads, and how many
@@ -37,7 +37,12 @@ def start(join=True):
     """
     backend = keras.backend.backend()
     several = os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES") or "1"
-    if join and backend != "jax" and several != "1":
+    if not join and several != "1":
+        raise SwinsError(
+            f"an evaluation is one process, on all of its devices; KERAS_DISTRIBUTION_NUM_PROCESSES is {several}; "
+            "unset it"
+        )
+    if backend != "jax" and several != "1":
         raise SwinsError(
             f"several processes are JAX's; KERAS_DISTRIBUTION_NUM_PROCESSES is {several}, the backend {backend}; set "
             "KERAS_BACKEND=jax"

@@ -16,7 +16,7 @@ from swins.train.recipe import Recipe
 def test_recipes_say_what_they_are(path):
     recipe = recipes.load(path)
     text = path.read_text()
-    for line in ("Command", "Expected", "Obtained", f"swins train recipes/{path.name}"):
+    for line in ("Command", "Hardware", "Expected", "Obtained", f"swins train recipes/{path.name}"):
         assert line in text, line
     assert f"`{path.name}`" in (ROOT / "recipes" / "README.md").read_text() or f"{path.stem}.py" in text
     assert recipes.settings(recipe)["model.name"] == recipe.model.name
@@ -26,7 +26,7 @@ def test_recipes_say_what_they_are(path):
 def test_committed_results_are_of_their_recipes(path):
     source = ROOT / "recipes" / f"{path.name}.py"
     result, rows = json.loads((path / "result.json").read_text()), log(path)
-    assert result["recipe"] == json.loads(json.dumps(recipes.as_json(recipes.load(source))))
+    assert not recipes.differences(result["recipe"], recipes.as_json(recipes.load(source)))
     assert len(rows) == result["recipe"]["epochs"] and float(rows[-1]["val_top1"]) == result["top1"]
     assert f"top-1 {100 * result['top1']:.2f}" in source.read_text().partition("Obtained")[2]
     with Image.open(path / "curves.png") as picture:
@@ -69,6 +69,7 @@ def test_settings_are_read_by_their_type():
         ("augment.ratio=(0.75,)", r"scale and ratio are pairs above 0, the smaller first; got .* and \(0.75,\)"),
         ("augment.scale=(0.1, 1, 2)", "scale and ratio are pairs"),
         ("augment.ratio=(0, 1)", "scale and ratio are pairs"),
+        ("model.start=reich", "model.start must be None or torch, of fresh weights; got reich"),
         ("seed=5000000000", r"seed must be below 2\*\*32; got 5000000000"),
     ],
 )

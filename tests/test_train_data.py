@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from training import CLASSES, SMALL, changed, log, quiet
+from training import CLASSES, SMALL, changed, log, quiet, write_idx
 
 from swins import datasets, devices
 from swins.errors import SwinsError
 from swins.evaluate.datasets import find_dataset
-from swins.images import Preprocess, open_image
+from swins.images import Preprocess, open_image, read_idx
 from swins.train import data, run
 
 
@@ -85,6 +85,28 @@ def test_data_that_cannot_be_trained_on(tmp_path, class_folders):
         shutil.rmtree(class_folders / name)
     with pytest.raises(SwinsError, match="at least two classes; got 1: boots"):
         datasets.find_splits(class_folders)
+
+
+def test_labels_that_are_no_class(tmp_path, idx):
+    images, labels = (read_idx(idx / f"train-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    shutil.copytree(idx, tmp_path / "idx")
+    write_idx(tmp_path / "idx", "train", images, np.where(np.arange(len(labels)) == 7, 200, labels).astype("uint8"))
+    with pytest.raises(SwinsError, match=r"the largest is 200, and 190 have none: 10, 11.*mend the labels"):
+        datasets.find_splits(tmp_path / "idx")
+    write_idx(tmp_path / "idx", "train", images, labels)
+    write_idx(tmp_path / "idx", "t10k", images, np.full_like(labels, 12))
+    with pytest.raises(SwinsError, match="labels must be from 0 to 9; one of the validation images has 12"):
+        datasets.find_splits(tmp_path / "idx")
+    # tensorflow-datasets tells labels one by one; what was never labelled has -1
+    rows = [{"image": images[0], "label": label} for label in (1, -1)]
+    split = datasets.Split("shapes", datasets.Stored(rows), ("a", "b"))
+    unreadable = data.Unreadable(tmp_path / "unreadable.txt", 5)
+    with pytest.raises(SwinsError, match="shapes: labels must be from 0 to 1; 1 has -1; mend it, or take other data"):
+        data.readable(split, 1, unreadable)
+    assert unreadable.failed and data.readable(split, 0, unreadable)[1] == 1
+    (tmp_path / "test_batch.bin").write_bytes(bytes([11]) + bytes(datasets.CIFAR_BYTES - 1))
+    with pytest.raises(SwinsError, match=r"labels must be from 0 to 9; cifar10\[0\] has 11"):
+        list(find_dataset(tmp_path, 10).samples)
 
 
 def batches(split, recipe, start=0, share=None, count=3):

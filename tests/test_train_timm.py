@@ -15,8 +15,8 @@ import swins
 from swins.convert import checkpoint as checkpoints
 from swins.convert import rules
 from swins.errors import SwinsError
-from swins.train import augment, optim
-from swins.train.recipe import Augment, Optim
+from swins.train import augment, optim, run
+from swins.train.recipe import Augment, Model, Optim, Recipe
 
 DRAWS = 6000
 FILL = (124, 116, 104)
@@ -87,6 +87,14 @@ def test_the_largest_crop_when_none_fits():
     rng = np.random.default_rng(0)
     assert augment.crop_box((400, 10), (0.9, 1.0), (3 / 4, 4 / 3), rng) == (193, 0, 206, 10)
     assert augment.crop_box((10, 400), (0.9, 1.0), (3 / 4, 4 / 3), rng) == (0, 193, 10, 206)
+
+
+def test_colour_jitter_has_the_statistics_of_torchvisions(theirs):
+    rng, picture = np.random.default_rng(0), Image.fromarray(theirs["picture"])
+    made = [np.asarray(augment.color_jitter(picture, 0.3, rng), float) for _ in range(DRAWS // 4)]
+    told = np.array([(p.mean(), p.std(), p.std(axis=-1).mean()) for p in made])
+    ours = np.stack([told.mean(0), told.std(0)])
+    assert np.all(np.abs(ours / theirs["jittered"] - 1) < [[0.02] * 3, [0.08] * 3]), (ours, theirs["jittered"])
 
 
 def test_erasing_has_timms_statistics(theirs):
@@ -161,6 +169,29 @@ def test_groups_are_timms(folder, name, kind):
     assert set(ours) == set(expected)
     for parameter, (decay, scale) in expected.items():
         assert ours[parameter] == (decay, pytest.approx(scale)), parameter
+
+
+@pytest.mark.backends
+def test_v2_cr_begins_as_its_authors_modules_do(theirs):
+    numbers = {"image_size": 32, "embed_dim": 48, "depths": (1, 2), "num_heads": (2, 4), "window_size": 4}
+    recipe = Recipe(Model("swin_transformer_v2_t", start="torch", deformable=(1,), **numbers), epochs=30)
+    model, again = (run.new_model(recipe, 10) for _ in range(2))
+    compared = 0
+    for weight, same in zip(model.trainable_variables, again.trainable_variables, strict=True):
+        value = keras.ops.convert_to_numpy(weight)
+        np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(same))
+        if weight.name in ("gamma", "beta", "logit_scale"):
+            assert np.all(value == (weight.name == "gamma"))
+        if f"start/{weight.path}" in theirs:
+            largest, spread = theirs[f"start/{weight.path}"]
+            assert 0.85 < np.abs(value).max() / largest < 1.02, weight.path
+            assert abs(value.std() / spread - 1) < 0.25, weight.path
+            compared += 1
+    assert compared == 10 and model.get_layer("stages_1_blocks_1").attn.meta_drop.rate == 0
+    with pytest.raises(SwinsError, match="is for V2-CR"):
+        run.new_model(Recipe(Model(start="torch", **numbers | {"num_heads": (3, 6)}), epochs=30), 10)
+    with pytest.raises(SwinsError, match="deformable"):
+        run.new_model(Recipe(Model(deformable=(1,)), epochs=30), 10)
 
 
 @pytest.mark.backends

@@ -7,7 +7,17 @@ import pathlib
 import re
 from dataclasses import dataclass
 
-from swins.datasets import TRAINING, VALIDATION, Stored, folders, listed, parts, sample_of, validation_of
+from swins.datasets import (
+    TRAINING,
+    VALIDATION,
+    Stored,
+    folders,
+    listed,
+    parts,
+    require_label,
+    sample_of,
+    validation_of,
+)
 from swins.errors import SwinsError, first_line
 from swins.images import read_idx
 
@@ -66,7 +76,8 @@ def from_class_folders(folder, classes, num_classes):
 def from_split(folder, split, num_classes):
     """A Split of swins.datasets."""
     require_classes(folder, len(split.classes), num_classes)
-    return Dataset(split.name, len(split), (split[i] for i in range(len(split))), split.strays)
+    samples = checked(folder, (split[i] for i in range(len(split))), num_classes)
+    return Dataset(split.name, len(split), samples, split.strays)
 
 
 def from_csv(folder, table, num_classes):
@@ -98,6 +109,13 @@ def from_csv(folder, table, num_classes):
     return Dataset(named(folder, table), len(rows), ((f, base / f, int(n)) for f, n in rows))
 
 
+def checked(source, samples, num_classes):
+    """Pass on samples, whose labels are known one by one only. Raises SwinsError for one that is no class."""
+    for name, image, label in samples:
+        require_label(source, name, label, num_classes)
+        yield name, image, label
+
+
 def from_tfds(name, num_classes, data_dir=None):
     """tensorflow-datasets' validation split (test, where there is none), undecoded. It must have been prepared."""
     try:
@@ -117,7 +135,7 @@ def from_tfds(name, num_classes, data_dir=None):
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError, OSError) as error:
         raise SwinsError(f"tfds:{name}: {first_line(error)}; prepare it with tensorflow-datasets first") from error
     require_classes(f"tfds:{name}", builder.info.features["label"].num_classes, num_classes)
-    return Dataset(name, count, samples)
+    return Dataset(name, count, checked(name, samples, num_classes))
 
 
 def require_source(source):

@@ -221,7 +221,7 @@ class TrainTransform:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if a.rand_augment:
             image = rand_augment(a.rand_augment, tuple(min(255, round(255 * m)) for m in self.mean))(image, rng)
-        elif a.color_jitter:
+        if a.color_jitter:
             image = color_jitter(image, a.color_jitter, rng)
         return erase(normalized(image, self.mean, self.std), a.erase, rng)
 

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 
+from swins.datasets import require_label
 from swins.devices import ALONE, cores
 from swins.errors import SwinsError
 from swins.images import Preprocess, open_image
@@ -35,11 +36,18 @@ class Unreadable:
                 partial.write_text("".join(lines))
                 partial.replace(self.path)
         if len(self.texts) > self.limit:
-            self.failed = SwinsError(
-                f"more than {self.limit} images cannot be read: {'; '.join(list(self.texts.values())[:3])}, ...; all "
-                f"are in {self.path}; mend them, or remove them and begin again"
+            few = "; ".join(list(self.texts.values())[:3])
+            self.fail(
+                SwinsError(
+                    f"more than {self.limit} images cannot be read: {few}, ...; all are in {self.path}; mend them, or "
+                    "remove them and begin again"
+                )
             )
-            raise self.failed
+
+    def fail(self, error):
+        """Raise an error from whatever thread reads, so that the run tells it."""
+        self.failed = error
+        raise error
 
     def forget(self):
         """Begin anew."""
@@ -52,10 +60,20 @@ class Unreadable:
         return len({line.partition("\t")[0] for file in files for line in file.read_text().splitlines()})
 
 
+def sample(split, index, unreadable):
+    """(name, image, label) of a sample. Raises SwinsError for a label that is none of the classes."""
+    name, image, label = split[index]
+    try:
+        require_label(split.name, name, label, len(split.classes))
+    except SwinsError as error:
+        unreadable.fail(error)
+    return name, image, label
+
+
 def readable(split, index, unreadable):
     """(image, label) of a sample, or of the next that can be read; which one could not is remembered."""
     for i in range(len(split)):
-        name, image, label = split[(index + i) % len(split)]
+        name, image, label = sample(split, (index + i) % len(split), unreadable)
         try:
             return open_image(image), label
         except SwinsError as error:
@@ -123,7 +141,7 @@ def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0
     def load(place):
         if place >= len(split):
             return np.zeros(size, "float32"), 0, 0.0
-        name, image, label = split[place]
+        name, image, label = sample(split, place, unreadable)
         try:
             return prepare(image), label, 1.0
         except SwinsError as error:

@@ -12,6 +12,7 @@ from swins.train.augment import rand_augment
 
 FREE = ("data.threads", "checkpoint_steps", "model.remat", "model.compile")  # which change no result
 TUNED = ("optim.learning_rate", "optim.warmup_rate", "optim.min_rate", "optim.clip_norm")  # may change on the way
+STARTS = (None, "torch")
 DTYPES = ("float32", "mixed_bfloat16")  # float16 would need its loss scaled
 
 
@@ -20,12 +21,15 @@ class Model:
     """What is trained. None leaves the variant's value.
 
     name: a variant, with or without tag; weights: "" for fresh ones, "pretrained" for timm's published ones, or a path;
-    num_classes: None for as many as the data has; image_size in pixels; dtype: "float32" or
-    "mixed_bfloat16"; remat: gradient checkpointing; compile: whether XLA compiles the step, None for Keras' choice.
+    start: "torch" for fresh weights of V2-CR as ChristophReich1996/Swin-Transformer-V2 begins, None for timm's;
+    num_classes: None for as many as the data has; image_size in pixels; deformable: stages of V2-CR with deformable
+    blocks; dtype: "float32" or "mixed_bfloat16"; remat: gradient checkpointing; compile: whether XLA compiles the step,
+    None for Keras' choice.
     """
 
     name: str = "swin_tiny_patch4_window7_224"
     weights: str = ""
+    start: str | None = None
     num_classes: int | None = None
     image_size: int | tuple | None = None
     patch_size: int | None = None
@@ -35,6 +39,7 @@ class Model:
     num_heads: tuple | None = None
     window_size: int | tuple | None = None
     pad_order: str | None = None
+    deformable: tuple | None = None
     drop_rate: float | None = None
     drop_path_rate: float | None = None
     dtype: str = "float32"
@@ -67,7 +72,8 @@ class Augment:
     pad: pixels of black around the image before a random crop of its own size; 0 for none.
     flip: probability of a horizontal flip.
     rand_augment: timm's text, such as "rand-m9-mstd0.5-inc1"; "" for none.
-    color_jitter: largest change of brightness, contrast and saturation, where there is no rand_augment; 0 for none.
+    color_jitter: largest change of brightness, contrast and saturation; 0 for none (timm has it in rand_augment's
+        place, unless forced).
     erase: probability of random erasing, with a normal number for each pixel.
     mixup, cutmix: alpha of their beta distributions, 0 for none; mix: probability that a batch is mixed at all; switch:
         probability of CutMix, where both are on.
@@ -139,6 +145,8 @@ class Recipe:
         a, o, d = self.augment, self.optim, self.data
         checks = {
             f"model.dtype must be one of {', '.join(DTYPES)}; got {self.model.dtype}": self.model.dtype not in DTYPES,
+            f"model.start must be None or torch, of fresh weights; got {self.model.start} and model.weights="
+            f"{self.model.weights!r}": self.model.start not in STARTS or bool(self.model.start and self.model.weights),
             f"epochs and data.batch must be at least 1; got {self.epochs} and {d.batch}": min(self.epochs, d.batch) < 1,
             f"optim.warmup_epochs must be from 0 to below epochs; got {o.warmup_epochs} and {self.epochs}; "
             "set both": not 0 <= o.warmup_epochs < self.epochs,
@@ -279,4 +287,5 @@ def as_json(recipe):
 def model_options(recipe):
     """What `create` takes of a recipe's model."""
     options = asdict(recipe.model)
-    return {k: v for k, v in options.items() if k not in ("name", "weights", "compile", "num_classes")}
+    apart = ("name", "weights", "start", "compile", "num_classes")
+    return {k: v for k, v in options.items() if k not in apart and not (k == "deformable" and v is None)}

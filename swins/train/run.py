@@ -25,6 +25,7 @@ from swins.train.folder import Run, write
 from swins.train.optim import optimizer, peak_rate
 from swins.train.progress import Ending, Progress
 from swins.train.recipe import as_json, model_options
+from swins.train.start import begin_as_torch
 
 MOST_CLASSES_NAMED = 1000
 
@@ -38,7 +39,10 @@ def new_model(recipe, num_classes):
         )
     name, options = recipe.model.name, model_options(recipe)
     if not recipe.model.weights:
-        return create(name, num_classes=num_classes, **options)
+        model = create(name, num_classes=num_classes, **options)
+        if recipe.model.start:
+            begin_as_torch(model, recipe.seed)
+        return model
     sizes = {key: options.pop(key) for key in ("image_size", "window_size")}
     model = create(name, weights=recipe.model.weights, num_classes=num_classes, **options)
     sizes = {key: value for key, value in sizes.items() if value is not None}
@@ -189,10 +193,12 @@ def train_in(run, model, recipe, splits, prepare, on, tensorboard):
             if unreadable.failed:  # in a thread of TensorFlow's, which tells it in its own way
                 raise unreadable.failed from error
         if out_of_memory(error):
+            whole = count > 1 and keras.backend.backend() == "tensorflow"  # where micro-batches are refused
             raise SwinsError(
-                f"out of memory at data.batch={recipe.data.batch}, optim.accumulate={recipe.optim.accumulate}: raise "
-                "optim.accumulate, lower data.batch or set model.dtype=mixed_bfloat16, in another folder (-o) or with "
-                "--overwrite; or set model.remat=True, with which this run goes on without --overwrite"
+                f"out of memory at data.batch={recipe.data.batch}, optim.accumulate={recipe.optim.accumulate}: "
+                f"{'' if whole else 'raise optim.accumulate, '}lower data.batch or set model.dtype=mixed_bfloat16, in "
+                "another folder (-o) or with --overwrite; or set model.remat=True, with which this run goes on without "
+                "--overwrite"
             ) from error
         raise
     if share.index:

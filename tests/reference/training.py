@@ -18,6 +18,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.swin_transformer_v2_cr import SwinTransformerV2Cr
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
+from torchvision.transforms import ColorJitter
 
 OUT = pathlib.Path(sys.argv[1])
 FILL = (124, 116, 104)
@@ -75,6 +76,14 @@ def crops(out):
         out[f"crops/{name}"] = np.array(boxes, float)
 
 
+def jittered(out):
+    """Means and spreads of the pixels of pictures whose brightness, contrast and saturation changed."""
+    jitter = ColorJitter(0.3, 0.3, 0.3)
+    made = [np.asarray(jitter(picture()), float) for _ in range(DRAWS // 4)]
+    told = np.array([(p.mean(), p.std(), p.std(axis=-1).mean()) for p in made])
+    out["jittered"] = np.stack([told.mean(0), told.std(0)])
+
+
 def erased(out):
     """Shares of images and pixels that random erasing hits, and what it fills them with."""
     erase = RandomErasing(0.25, mode="pixel", device="cpu")
@@ -103,6 +112,22 @@ def mixed(out):
     mixer, kinds = mixup.Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=5), []
     kinds = np.array([mixer._params_per_batch() for _ in range(DRAWS)], float)
     out["mix/drawn"] = np.array([kinds[:, 1].mean(), kinds[:, 0].mean(), kinds[:, 0].std()])
+
+
+def starts(out):
+    """Largest number and spread of what torch.nn's constructors give, by the layers of ours that have that shape."""
+    layers = {
+        "patch_embed/proj": torch.nn.Conv2d(3, 48, 4),
+        "stages_0_blocks_0/attn/qkv": torch.nn.Linear(48, 144),
+        "stages_0_blocks_0/mlp/fc2": torch.nn.Linear(192, 48),
+        "stages_1_blocks_1/offset_network_0": torch.nn.Conv2d(96, 96, 5, groups=96),
+        "stages_1_blocks_1/offset_network_2": torch.nn.Conv2d(96, 8, 1),
+    }
+    for path, layer in layers.items():
+        largest = layer.weight.abs().max().item()  # of the bias too, by their common bound
+        out[f"start/{path}/kernel"] = np.array([largest, layer.weight.std().item()])
+        out[f"start/{path}/bias"] = np.array([largest, layer.weight.std().item()])
+        assert layer.bias.abs().max().item() < 1.02 * largest
 
 
 def schedules(out):
@@ -177,7 +202,7 @@ def main():
     random.seed(0)
     np.random.seed(0)
     out = {}
-    for part in (operations, drawn, crops, erased, mixed, schedules, step):
+    for part in (operations, drawn, crops, jittered, erased, mixed, starts, schedules, step):
         part(out)
     np.savez(OUT / "training.npz", **out)
     (OUT / "groups.json").write_text(json.dumps(groups()))
