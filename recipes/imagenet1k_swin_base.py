@@ -2,7 +2,7 @@
 
 Paper     arXiv:2103.14030, section 4.1 and appendix A2.1
 Command   swins train recipes/imagenet1k_swin_base.py --data IMAGENET
-Hardware  8 GPUs of 128 images in Microsoft's command
+Hardware  8 GPUs of 64 images, two such a step, in Microsoft's command
 Expected  top-1 83.5 (Microsoft's repository)
 Obtained  not run: ImageNet is not at hand
 """

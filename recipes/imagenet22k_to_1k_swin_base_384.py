@@ -6,7 +6,8 @@ Paper     arXiv:2103.14030, appendix A2.1: 30 epochs, a constant small rate, wei
           begins with the head's rows of the 1,000 classes where this begins with a new head. As there, it begins with
           the weights that ImageNet-22k gave at 384 pixels
 Command   swins train recipes/imagenet22k_to_1k_swin_base_384.py --data IMAGENET
-Hardware  8 GPUs of 64 images, two such a step, in Microsoft's command: --set optim.accumulate=2
+Hardware  8 GPUs of 64 images, two such a step, in Microsoft's command for 224 pixels: KERAS_BACKEND=jax and
+          --set optim.accumulate=2
 Expected  top-1 86.4 (Microsoft's repository)
 Obtained  not run: ImageNet and the Hub are not at hand
 """

@@ -1,6 +1,6 @@
 """Swin V2-B on Places365 at 256 pixels, from scratch, as ChristophReich1996/Swin-Transformer-V2 trains it.
 
-Source    shared specification, dense.md part F; what is otherwise here, cifar10_swinv2_tiny.py says
+Source    shared specification, dense.md part F; what is different here is said in cifar10_swinv2_tiny.py
 Data      Places365's small images, all of 256 by 256 pixels: train/ and val/ with a folder a class
 Command   swins train recipes/places365_swinv2_base.py --data places365
 Hardware  several GPUs; the source's are not known

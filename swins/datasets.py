@@ -254,7 +254,8 @@ def find_splits(source, held_out=0.1, seed=0):
         seed: which images those are.
 
     Raises:
-        SwinsError: if it is none of these, is empty, or has fewer than two classes.
+        SwinsError: if it is none of these, is empty, has fewer than two classes, a class without images to train on, or
+            a label that is no class.
     """
     folder = pathlib.Path(source)
     if str(source).startswith("tfds:"):
@@ -287,6 +288,9 @@ def find_splits(source, held_out=0.1, seed=0):
             )
         if isinstance(split.samples, Arrays):
             require_label(source, f"one of the {part} images", int(split.samples.labels.max()), len(split.classes))
+        if isinstance(split.samples, Stored):  # others of its labels are seen when they are read
+            name, _, label = split[0]
+            require_label(source, name, label, len(split.classes))
     classes = found[0].classes
     if isinstance(found[0].samples, list):
         labels = {label for _, _, label in found[0].samples}

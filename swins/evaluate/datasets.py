@@ -135,7 +135,7 @@ def from_tfds(name, num_classes, data_dir=None):
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError, OSError) as error:
         raise SwinsError(f"tfds:{name}: {first_line(error)}; prepare it with tensorflow-datasets first") from error
     require_classes(f"tfds:{name}", builder.info.features["label"].num_classes, num_classes)
-    return Dataset(name, count, checked(name, samples, num_classes))
+    return Dataset(name, count, checked(f"tfds:{name}", samples, num_classes))
 
 
 def require_source(source):

@@ -72,8 +72,8 @@ class Augment:
     pad: pixels of black around the image before a random crop of its own size; 0 for none.
     flip: probability of a horizontal flip.
     rand_augment: timm's text, such as "rand-m9-mstd0.5-inc1"; "" for none.
-    color_jitter: largest change of brightness, contrast and saturation; 0 for none (timm has it in rand_augment's
-        place, unless forced).
+    color_jitter: largest change of brightness, contrast and saturation; 0 for none (timm leaves it out beside
+        rand_augment, unless forced).
     erase: probability of random erasing, with a normal number for each pixel.
     mixup, cutmix: alpha of their beta distributions, 0 for none; mix: probability that a batch is mixed at all; switch:
         probability of CutMix, where both are on.

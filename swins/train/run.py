@@ -1,7 +1,8 @@
 """A training run: Keras' fit, from a recipe and a data set to a folder, that goes on where it was killed.
 
 The folder holds recipe.json, checkpoints/, log.csv (a row an epoch), curves.png, at the end model.keras and
-result.json; unreadable.txt if there were such images, and TensorBoard's events if asked for.
+result.json; unreadable.txt and unreadable_validation.txt if there were such images, and TensorBoard's events if asked
+for.
 """
 
 import contextlib

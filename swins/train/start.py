@@ -8,6 +8,12 @@ from swins.errors import SwinsError
 from swins.models import SwinTransformerV2CR
 
 
+def fan_in(shape):
+    """Inputs of a unit of a kernel: (in, out), (height, width, in, out), or depthwise (height, width, channels, 1)."""
+    depthwise = len(shape) == 4 and shape[-1] == 1
+    return math.prod(shape[:2] if depthwise else shape[:-1])
+
+
 def begin_as_torch(model, seed):
     """Give a V2-CR the weights that ChristophReich1996/Swin-Transformer-V2 begins with, in place.
 
@@ -35,9 +41,3 @@ def begin_as_torch(model, seed):
     for block in model.layers:
         if hasattr(block, "attn"):
             block.attn.meta_drop.rate = 0.0
-
-
-def fan_in(shape):
-    """Inputs of a unit of a kernel: (in, out), (height, width, in, out), or depthwise (height, width, channels, 1)."""
-    depthwise = len(shape) == 4 and shape[-1] == 1
-    return math.prod(shape[:2] if depthwise else shape[:-1])
