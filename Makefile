@@ -14,7 +14,7 @@ demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 min
 	$(PY) demo/run.py
 
 test: env  ## every test under TensorFlow, then those marked `backends` under JAX and PyTorch; no network
-	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" KERAS_BACKEND=tensorflow $(PY) -m pytest
+	KERAS_BACKEND=tensorflow $(PY) -m pytest
 	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" KERAS_BACKEND=jax $(PY) -m pytest tests -m backends
 	KERAS_BACKEND=torch $(PY) -m pytest tests -m backends
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import gc
 import importlib.util
 import os
 import pathlib
@@ -46,13 +45,6 @@ LONGEST = ("train_devices", "targets", "readme", "sizes", "export", "deploy", "t
 def pytest_collection_modifyitems(items):
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
-
-
-def pytest_collection_finish():
-    """What was imported stays, and tracing makes many objects: a tenth of the time went into looking for garbage."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
 
 
 @pytest.fixture(autouse=True)

@@ -89,11 +89,8 @@ def in_bfloat16(converted, tmp_path_factory):
     return folder, half
 
 
-@pytest.mark.parametrize(
-    ("script", "policy"),
-    [(KERAS_LAYER, "float32"), (HUB_LAYER, "float32"), (KERAS_LAYER, "mixed_bfloat16")],
-    ids=["KerasLayer-float32", "HubLayer-float32", "KerasLayer-bfloat16"],
-)
+@pytest.mark.parametrize("script", [KERAS_LAYER, HUB_LAYER], ids=["KerasLayer", "HubLayer"])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_layers_fine_tune_in_a_fresh_process(exported, in_bfloat16, data, script, policy):
     folder, model = exported / "saved_model", artefacts.load_model(exported)
     if policy != "float32":

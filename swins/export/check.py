@@ -6,7 +6,6 @@ outputs of the call and all signatures, and how many trainable variables have a 
 """
 
 import base64
-import gc
 import json
 import pathlib
 import sys
@@ -49,7 +48,6 @@ def run(folder, images, encoded, out):
 
 
 if __name__ == "__main__":
-    gc.set_threshold(100_000)  # loading makes many objects, none of them garbage: a tenth of the time went into looking
     folder, images, encoded, out, *parts = sys.argv[1:]
     for part in parts:
         run(f"{folder}/{part}", images, encoded, f"{out}/{part}.npz")
