@@ -2,8 +2,8 @@
 
 Source    shared specification, dense.md part F: its own V2 (here `swin_transformer_v2_t`) from its own first weights,
           windows of 8, no flips or crops. Different here: the rate's cosine begins after the warm-up (there it spans
-          all epochs; rates are apart by 1.8% of the peak at most); the scale of attention's cosines is kept as a
-          logarithm, so that decay draws it to 1 (theirs divides by a number that decay draws to 0.01); bfloat16
+          all epochs); the scale of attention's cosines is kept as a logarithm, so that decay draws it to 1 (theirs
+          divides by a number that decay draws to 0.01); bfloat16
 Command   swins train recipes/cifar10_swinv2_tiny.py --data cifar-10-batches-bin
 Hardware  a GPU; the source's is not known
 Expected  top-1 89.74, as reported; 89.62 with deformable blocks: --set "model.deformable=(1, 2, 3)"

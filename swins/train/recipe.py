@@ -285,7 +285,7 @@ def as_json(recipe):
 
 
 def model_options(recipe):
-    """What `create` takes of a recipe's model."""
+    """What `create` takes of a recipe's model, but what the variant decides."""
     options = asdict(recipe.model)
     apart = ("name", "weights", "start", "compile", "num_classes")
-    return {k: v for k, v in options.items() if k not in apart and not (k == "deformable" and v is None)}
+    return {k: v for k, v in options.items() if k not in apart and v is not None}

@@ -44,9 +44,8 @@ def new_model(recipe, num_classes):
         if recipe.model.start:
             begin_as_torch(model, recipe.seed)
         return model
-    sizes = {key: options.pop(key) for key in ("image_size", "window_size")}
+    sizes = {key: options.pop(key) for key in ("image_size", "window_size") if key in options}
     model = create(name, weights=recipe.model.weights, num_classes=num_classes, **options)
-    sizes = {key: value for key, value in sizes.items() if value is not None}
     return resize(model, **sizes) if sizes else model  # which carries bias tables over
 
 
