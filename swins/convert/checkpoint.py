@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from swins.convert import dialects, oracle
+from swins.convert.facts import NOTHING, Facts
 from swins.errors import SwinsError
 
 PICKLED = (".pth", ".pt", ".bin", ".pth.tar")
@@ -25,7 +26,8 @@ class Checkpoint:
     """A state dict in today's timm names, and where it came from.
 
     wrappers are the keys and prefixes taken off; dropped holds buffers and what belongs to no classifier, under timm's
-    names; translated is True for files that timm's own loader does not take.
+    names; translated is True for files that timm's own loader does not take; facts are what the file, or one beside it,
+    says of the model besides its tensors.
     """
 
     path: pathlib.Path
@@ -34,6 +36,7 @@ class Checkpoint:
     wrappers: tuple
     dropped: dict = field(default_factory=dict)
     translated: bool = False
+    facts: Facts = NOTHING
 
     @property
     def num_classes(self):
