@@ -1,6 +1,6 @@
 """One model that takes any size against torchvision, and fixed sizes against timm -> in1k_eval/sizes.csv.
 
-torchvision's weights, moved at random, are loaded through its dialect into one graph of open size with pad_then_roll,
+torchvision's weights, moved at random, are loaded through its dialect into one graph of open size,
 which is called with every size, then with the first again; and into models of each fixed size with timm's construction
 rule, whose tables, where windows are clipped, are interpolated as timm does.
 Command: make sizes, or python in1k_eval/sizes.py.
@@ -47,7 +47,7 @@ def measure(name, folder, sizes=SIZES):
     theirs = torchvision(MODELS[name], folder, sizes)
     file, in_timms_names = folder / "weights.pth", folder / "timm.safetensors"
     checkpoints.write(checkpoints.read(file).state, in_timms_names)
-    open_size = swins.create(name, weights=file, image_size=(None, None), pad_order="pad_then_roll")
+    open_size = swins.create(name, weights=file, image_size=(None, None), size_rule="torchvision")
     native = swins.create(name, weights=file)
     rows, first = [], None
     for size, (images, logits) in theirs.items():

@@ -9,9 +9,8 @@ import sys
 
 from swins import __version__
 from swins.errors import SwinsError
-from swins.plans import ANY, with_overrides
+from swins.plans import ANY, RULES, with_overrides
 from swins.tags import find, list_variants
-from swins.windows import PAD_ORDERS
 
 
 def list_command(args):
@@ -42,7 +41,7 @@ def convert_command(args):
         args.output,
         overwrite=args.overwrite,
         image_size=args.image_size,
-        pad_order=args.pad_order,
+        size_rule=args.size_rule,
         say=say,
     )
     print(certificate.summary(proof))
@@ -278,7 +277,11 @@ def parser():
     )
     sub.add_argument("-o", "--output", metavar="DIR", help="the artefact folder (default artefacts/NAME)")
     sub.add_argument("--image-size", type=size, help="PIXELS, HEIGHTxWIDTH or any, when not the variant's")
-    sub.add_argument("--pad-order", choices=PAD_ORDERS, help="timm's by default; torchvision pads, then rolls")
+    sub.add_argument(
+        "--size-rule",
+        choices=RULES,
+        help="about sizes that windows do not tile; default: of the program that wrote FILE",
+    )
     sub.add_argument("--overwrite", action="store_true", help="replace an existing artefact")
     sub.add_argument("--export", action="store_true", help="then export, as `swins export` does")
     sub.add_argument("--results", metavar="CSV", help="with --export: results table that the model card quotes")

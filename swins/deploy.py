@@ -6,7 +6,7 @@ from keras import layers
 from swins import deformable, v1, v2, v2_cr
 from swins.errors import SwinsError
 from swins.fused import NORMS, Block, BlockV2, DeformableBlock, PatchMerging, PatchMergingV2
-from swins.layers import PatchEmbed
+from swins.layers import PadToPatches, PatchEmbed
 from swins.models import SwinTransformer
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -23,7 +23,7 @@ def block_twin(form):
                 block.window_size,
                 block.shift_size,
                 block.mlp.hidden_dim,
-                block.pad_order,
+                block.size_rule,
                 block.query_chunk,
                 norm_form=norm_form,
                 dtype=dtype,
@@ -63,6 +63,7 @@ def same(layer, dtype, name):
 
 
 TWINS = {  # of the layers that models are made of: (layer, norm_form, dtype) -> pairs of a new layer and its source
+    PadToPatches: same_twin,
     PatchEmbed: embedding_twin,
     v1.Block: block_twin(Block),
     v2.Block: block_twin(BlockV2),

@@ -18,6 +18,7 @@ from keras import layers, ops
 
 from swins import deformable, v1, v2, windows
 from swins.layers import NORM_EPSILON, gelu, on_tokens, softmax
+from swins.renamed import Renamed
 from swins.sequential import by_queries
 
 KINDS = (2, 2)  # a map of so many windows has each kind once: neither, rightmost, lowest, both
@@ -29,27 +30,29 @@ def numbers(tensor):
 
 
 @functools.lru_cache
-def layout(size, window, shift, pad_order):
+def layout(size, window, shift, size_rule):
     """`places` of a known size as numpy vectors, which blocks alike share."""
-    return tuple(ops.convert_to_numpy(x).astype("int32") for x in places(size, window, shift, pad_order))
+    return tuple(ops.convert_to_numpy(x).astype("int32") for x in places(size, window, shift, size_rule))
 
 
-def places(size, window, shift, pad_order):
+def places(size, window, shift, size_rule):
     """Where tokens go, as vectors of integers.
 
     Returns:
         order (K*N): which token lies at a place of a window, counted from 1; 0 where padding does.
         back (H*W): at which place, counted from 0, a token lies.
-        kinds (K): 2 for windows of the lowest row + 1 for those of the rightmost column, where there are others.
+        kinds (K): 2 for windows of the lowest row + 1 for those of the rightmost column, along axes that are shifted.
     """
-    (h, w), (m, n) = size, window
+    (h, w), (m, n), rule = size, window, windows.SIZE_RULES[size_rule]
     tokens = ops.reshape(ops.arange(1, h * w + 1), (1, h, w, 1))
-    rolled, restore = windows.PAD_ORDERS[pad_order](tokens, window, windows.shift_for(size, window, shift))
+    shift = rule.shift(size, window, shift)
+    rolled, restore = rule.arrange(tokens, window, shift)
     rows, columns = (side // m for side, m in zip(windows.sides(rolled), window, strict=True))
     ordered = ops.reshape(ops.arange(rows * columns * m * n), (-1, m * n, 1))
     back = restore(windows.reverse(ordered, window, windows.sides(rolled)))
     lowest, rightmost = (
-        ops.cast(ops.logical_and(ops.arange(count) == count - 1, count > 1), "int32") for count in (rows, columns)
+        ops.cast(ops.logical_and(ops.arange(count) == count - 1, s > 0), "int32")
+        for count, s in zip((rows, columns), shift, strict=True)
     )
     kinds = 2 * lowest[:, None] + rightmost[None, :]
     return tuple(ops.reshape(x, (-1,)) for x in (windows.partition(rolled, window), back, kinds))
@@ -168,11 +171,11 @@ def average(k, v, q, bias):
 
 
 @keras.saving.register_keras_serializable("swins.deploy")
-class Block(Part):
+class Block(Renamed, Part):
     """V1's block: (B, H, W, C) -> (B, H, W, C).
 
     Args:
-        num_heads, window_size, shift_size, pad_order, query_chunk: those of v1.Block.
+        num_heads, window_size, shift_size, size_rule, query_chunk: those of v1.Block.
         hidden_dim: channels inside the MLP.
         norm_form: Part's, by name.
     """
@@ -180,13 +183,13 @@ class Block(Part):
     SIMILARITY = None  # type of the logits; None for the layer's own
     compute_output_shape = v1.Block.compute_output_shape
 
-    def __init__(self, num_heads, window_size, shift_size, hidden_dim, pad_order, query_chunk=0, **kwargs):
+    def __init__(self, num_heads, window_size, shift_size, hidden_dim, size_rule, query_chunk=0, **kwargs):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.window_size = tuple(window_size)
         self.shift_size = tuple(shift_size)
         self.hidden_dim = hidden_dim
-        self.pad_order = pad_order
+        self.size_rule = size_rule
         self.query_chunk = query_chunk
 
     def build(self, shape):
@@ -202,7 +205,7 @@ class Block(Part):
             autocast=False,
             name="table",
         )
-        self.cutting = self.window_size, self.shift_size, self.pad_order
+        self.cutting = self.window_size, self.shift_size, self.size_rule
         self.layout = layout(tuple(shape[1:3]), *self.cutting) if None not in shape[1:3] else None
 
     def take_over(self, block):
@@ -220,7 +223,8 @@ class Block(Part):
         table = numbers(attn.position_bias())[None]
         if any(shift):
             size = [count * m for count, m in zip(KINDS, self.window_size, strict=True)]
-            table = table + numbers(windows.shift_mask(size, self.window_size, shift))[:, None]
+            masked = windows.SIZE_RULES[self.size_rule].masked
+            table = table + numbers(windows.shift_mask(size, self.window_size, shift, masked))[:, None]
         self.table.assign(table)
 
     def projections(self, attn):

@@ -8,6 +8,8 @@ import math
 import keras
 from keras import initializers, layers, ops
 
+from swins.windows import pad
+
 NORM_EPSILON = 1e-5  # PyTorch's; the Keras default is 1e-3
 
 
@@ -74,6 +76,18 @@ class Mlp(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins")
+class PadToPatches(layers.Layer):
+    """Zeros at the bottom and right of images, up to whole patches of P pixels: (B, h, w, C) -> (B, H*P, W*P, C)."""
+
+    def __init__(self, patch_size, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = patch_size
+
+    def call(self, images):
+        return pad(images, (self.patch_size,) * 2)
+
+
+@keras.saving.register_keras_serializable("swins")
 class PatchEmbed(layers.Layer):
     """Project each patch of pixels to a normalised token: (B, H*P, W*P, channels) -> (B, H, W, C).
 
@@ -88,14 +102,8 @@ class PatchEmbed(layers.Layer):
         self.patch_size = patch_size
 
     def build(self, shape):
-        self.proj = layers.Conv2D(
-            self.dim,
-            self.patch_size,
-            strides=self.patch_size,
-            data_format="channels_last",
-            name="proj",
-            dtype=self.dtype_policy,
-        )
+        same = {"data_format": "channels_last", "dtype": self.dtype_policy}
+        self.proj = layers.Conv2D(self.dim, self.patch_size, self.patch_size, name="proj", **same)
         self.norm = layer_norm("norm", self.dtype_policy)
         self.proj.build(shape)
         self.norm.build((None, None, None, self.dim))

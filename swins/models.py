@@ -10,8 +10,8 @@ from dataclasses import asdict
 import keras
 from keras import layers
 
-from swins import deformable, v1, v2, v2_cr
-from swins.layers import PatchEmbed, dense, layer_norm
+from swins import deformable, v1, v2, v2_cr, windows
+from swins.layers import PadToPatches, PatchEmbed, dense, layer_norm
 from swins.plans import Variant, VariantV2, VariantV2CR, natural, plan_stages, with_overrides
 
 
@@ -32,8 +32,9 @@ class SwinTransformer(keras.Model):
         num_heads: heads of each stage; must divide its channels.
         window_size: tokens of a window side, one integer, one per stage, or a (height, width) pair per stage.
         mlp_ratio: hidden channels of the MLP over the stage's channels.
-        pad_order: what maps that windows do not tile undergo: "roll_then_pad" as in timm; or "pad_then_roll" as in
-            torchvision, open-mmlab and Hugging Face, where windows are never clipped.
+        size_rule: what is done about sizes that windows do not tile: as "timm", "torchvision", "huggingface" or
+            "mmpretrain" (classifiers), "open_mmlab" (detectors, segmenters) do, which give other numbers.
+        final_norm: whether the last map is normalised, before it is pooled.
         drop_rate: dropout before the head.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0.
         dtype: a Keras dtype policy such as "mixed_bfloat16"; the head stays in float32.
@@ -59,12 +60,15 @@ class SwinTransformer(keras.Model):
         options = {"remat": bool(remat), "query_chunk": natural("query_chunk", query_chunk)}
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name
         images = keras.Input((*variant.image_size, variant.in_chans), name="images")
-        x = PatchEmbed(variant.embed_dim, variant.patch_size, name="patch_embed", dtype=policy)(images)
+        padded = windows.SIZE_RULES[variant.rule].edge == "padded"
+        x = PadToPatches(variant.patch_size, name="pad_images", dtype=policy)(images) if padded else images
+        x = PatchEmbed(variant.embed_dim, variant.patch_size, name="patch_embed", dtype=policy)(x)
         pyramid = {}
         for plan in plan_stages(variant):
             x = self.stage(plan, variant, {**options, "dtype": policy}, x)
             pyramid[f"P{round(math.log2(variant.patch_size)) + plan.index}"] = x
-        x = self.paper.FINAL_NORM("norm", policy)(x)
+        if variant.final_norm:
+            x = self.paper.FINAL_NORM("norm", policy)(x)
         x = layers.GlobalAveragePooling2D(name="pool", data_format="channels_last", dtype="float32")(x)
         if variant.drop_rate:
             x = layers.Dropout(variant.drop_rate, name="head_drop", dtype="float32")(x)
@@ -88,7 +92,7 @@ class SwinTransformer(keras.Model):
                 shift_size=shift,
                 mlp_ratio=variant.mlp_ratio,
                 drop_path=rate,
-                pad_order=variant.pad_order,
+                size_rule=variant.rule,
                 **options,
                 name=f"stages_{plan.index}_blocks_{b}",
             )(x)
@@ -118,8 +122,8 @@ class SwinTransformerV2(SwinTransformer):
 
     Args: SwinTransformer's, with 256 pixels and windows of 8, and
         pretrained_windows: each stage's window that the weights were first trained with, as window_size; 0 for this
-            model's.
-            A wrong value collapses accuracy.
+            model's. A wrong value collapses accuracy.
+        native_size: pixels that a model of size rule "huggingface" was made for; 0 for image_size.
 
     Example:
     >>> model = SwinTransformerV2(image_size=64, embed_dim=24, depths=(1, 1), num_heads=(1, 2), num_classes=5)

@@ -5,9 +5,11 @@ import operator
 from dataclasses import dataclass, field, fields, replace
 
 from swins.errors import SwinsError, unknown_name
-from swins.windows import PAD_ORDERS
+from swins.renamed import renamed
+from swins.windows import SIZE_RULES
 
 ANY = (None, None)  # the image_size of a model that takes every size
+RULES = tuple(name for name in SIZE_RULES if name != "huggingface_v2")  # which is V2's "huggingface"
 EXTRA_NORMS = ("last", "stages", "none")
 
 
@@ -55,8 +57,9 @@ class Variant:
 
     image_size is in pixels, an integer or (height, width), or (None, None) for a model that takes any size;
     patch_size in pixels; window_size in tokens, one integer, one per stage or one (height, width) pair per stage;
-    embed_dim the channels of stage 0, doubled by each later stage; pad_order what maps that windows do not tile
-    undergo: "roll_then_pad" (timm) or "pad_then_roll" (torchvision, open-mmlab, Hugging Face).
+    embed_dim the channels of stage 0, doubled by each later stage; size_rule whose way of handling sizes that windows
+    do not tile is followed: "timm", "torchvision", "huggingface" (classifiers), "mmpretrain" or "open_mmlab" (detectors
+    and segmenters, Hugging Face's backbones too); final_norm whether the last map is normalised.
     """
 
     embed_dim: int = 96
@@ -68,7 +71,8 @@ class Variant:
     in_chans: int = 3
     num_classes: int = 1000
     mlp_ratio: float = 4.0
-    pad_order: str = "roll_then_pad"
+    size_rule: str = "timm"
+    final_norm: bool = True
     drop_rate: float = 0.0
     drop_path_rate: float = 0.1
 
@@ -78,8 +82,10 @@ class Variant:
             object.__setattr__(self, name, integers(name, getattr(self, name), stages))
         object.__setattr__(self, "image_size", pair(self.image_size))
         object.__setattr__(self, "window_size", tuples(self.window_size))
-        if self.pad_order not in PAD_ORDERS:
-            raise unknown_name("pad_order", self.pad_order, PAD_ORDERS)
+        if self.size_rule not in RULES:
+            raise unknown_name("size_rule", str(self.size_rule), RULES)
+        if not isinstance(self.final_norm, bool):
+            raise SwinsError(f"final_norm must be True or False; got {self.final_norm!r}")
         channels = tuple(self.embed_dim * 2**s for s in range(stages))
         sizes = (*self.depths, *self.num_heads, *sum(self.windows, ()), self.patch_size, self.embed_dim, self.in_chans)
         if not stages or min(sizes) < 1:
@@ -101,6 +107,16 @@ class Variant:
             raise SwinsError("; ".join(text for text, wrong in checks.items() if wrong))
 
     @property
+    def rule(self):
+        """The name in SIZE_RULES of what this family does under size_rule."""
+        return self.size_rule
+
+    @property
+    def made_for(self):
+        """(height, width) in pixels for which windows and shifts are decided."""
+        return self.image_size
+
+    @property
     def windows(self):
         """(vertical, horizontal) tokens of each stage's window."""
         return per_stage("window_size", self.window_size, len(self.depths))
@@ -112,6 +128,8 @@ class Variant:
             return  # Keras says what it expects
         if wanted == ANY and any(side is not None and side < patch for side in size):
             raise SwinsError(f"{name}: images must hold at least one patch; got {size} pixels; use {patch} or more")
+        if wanted == ANY and None not in size:
+            plan_stages(replace(self, image_size=size))  # its rule may refuse them
         if wanted != ANY and any(side not in (None, fixed) for side, fixed in zip(size, wanted, strict=True)):
             raise SwinsError(
                 f"{name} takes images of the {wanted} pixels it was built for; got {size}; resize them, or the model: "
@@ -121,17 +139,38 @@ class Variant:
 
 @dataclass(frozen=True)
 class VariantV2(Variant):
-    """V2's numbers: V1's, and the windows in tokens that the weights were first trained with, per stage (0: these)."""
+    """V2's numbers: V1's, and
+
+    pretrained_windows, tokens of the windows that the weights were first trained with, per stage (0: these);
+    native_size, pixels that the model was made for where its size rule is "huggingface", whose V2 decides windows and
+    shifts then, for images of every size (0: image_size).
+    """
 
     window_size: int | tuple = 8
     image_size: int | tuple = 256
     pretrained_windows: int | tuple = 0
+    native_size: int | tuple = 0
 
     def __post_init__(self):
+        object.__setattr__(self, "native_size", integers("native_size", self.native_size, 2))
         super().__post_init__()
         object.__setattr__(self, "pretrained_windows", tuples(self.pretrained_windows))
+        if self.native_size != (0, 0) and self.size_rule != "huggingface":
+            raise SwinsError(
+                f"native_size is for size_rule huggingface; got {self.native_size} and {self.size_rule}; leave it out"
+            )
+        if self.native_size != (0, 0) and min(self.native_size) < self.patch_size:
+            raise SwinsError(f"native_size must hold at least one patch of {self.patch_size}; got {self.native_size}")
         if min(sum(self.pretrained, ())) < 0:
             raise SwinsError(f"pretrained_windows must be at least 0 (0: the model's own); got {self.pretrained}")
+
+    @property
+    def rule(self):
+        return "huggingface_v2" if self.size_rule == "huggingface" else self.size_rule
+
+    @property
+    def made_for(self):
+        return self.image_size if self.native_size == (0, 0) else self.native_size
 
     @property
     def pretrained(self):
@@ -197,30 +236,71 @@ class StagePlan:
         return tuple(self.shift_size if b % 2 else (0, 0) for b in range(len(self.drop_path)))
 
 
-def plan_stages(variant):
-    """Resolve a Variant into one StagePlan per stage, by timm's construction rule.
+def patches(side, variant):
+    """Tokens along a side of an image, by the variant's size rule; None of None."""
+    if side is None:
+        return None
+    whole = SIZE_RULES[variant.rule].edge == "dropped"
+    return side // variant.patch_size if whole else math.ceil(side / variant.patch_size)
 
-    A window larger than the map is clipped, per axis; an axis that one window covers is not shifted; drop-path
-    grows linearly over all blocks; merging halves a grid, rounding up. With pad_then_roll, as in torchvision, maps are
-    padded up to their windows instead; so are those of an open size, whose grid is ANY and whose shift is the largest.
+
+def halved(side, variant):
+    """Tokens along a side after merging; what is decided when a model is made, is so for sides rounded down."""
+    if side is None:
+        return None
+    return side // 2 if SIZE_RULES[variant.rule].decided == "made" else math.ceil(side / 2)
+
+
+def fitted(size, window, variant, stage):
+    """The (window, shift) of a stage whose map has this size, as far as they are decided before the call.
+
+    Raises:
+        SwinsError: a map smaller than its window, where the size rule has no answer.
+    """
+    rule, half = SIZE_RULES[variant.rule], tuple(m // 2 for m in window)
+    if rule.decided == "made":  # by heights alone
+        m = min(size[0], window[0])
+        return (m, m), (0, 0) if size[0] <= m else (half[0], half[0])
+    if None in size:
+        return window, half
+    if rule.small == "refused" and any(side < m for side, m in zip(size, window, strict=True)):
+        raise SwinsError(
+            f'size_rule "{variant.size_rule}" has no answer for maps smaller than a window, as its program has none; '
+            f"stage {stage} has a map of {size} and windows of {window} tokens; use larger images, or "
+            'size_rule="torchvision", which pads such maps'
+        )
+    return tuple(map(min, size, window)) if rule.small == "clipped" else window, rule.shift(size, window, half)
+
+
+def plan_stages(variant):
+    """Resolve a Variant into one StagePlan per stage, by the construction rule of its size_rule.
+
+    timm's clips a window larger than the map, per axis, and does not shift an axis that one window covers. Others pad
+    such maps up to their windows; so does timm's for an open size, whose grid is ANY and whose shift is the largest.
+    Drop-path grows linearly over all blocks; merging halves a grid, rounding up.
     """
     total = sum(variant.depths)
     rates = [variant.drop_path_rate * i / max(total - 1, 1) for i in range(total)]
-    grid = tuple(side and side // variant.patch_size for side in variant.image_size)
-    clips = variant.pad_order == "roll_then_pad" and grid != ANY
+    grid = tuple(patches(side, variant) for side in variant.image_size)
+    made = grid
+    if SIZE_RULES[variant.rule].decided == "made":
+        if variant.made_for == ANY:
+            raise SwinsError('native_size must be given where image_size is open and size_rule is "huggingface"')
+        made = tuple(side // variant.patch_size for side in variant.made_for)
     plans = []
     for s, (depth, heads, window) in enumerate(zip(variant.depths, variant.num_heads, variant.windows, strict=True)):
         if s:
             grid = tuple(side and math.ceil(side / 2) for side in grid)
-        axes = tuple(zip(grid, window, strict=True))
+            made = tuple(halved(side, variant) for side in made)
+        window, shift = fitted(made, window, variant, s)
         plans.append(
             StagePlan(
                 index=s,
                 dim=variant.embed_dim * 2**s,
                 num_heads=heads,
                 grid=grid,
-                window_size=tuple(min(side, m) if clips else m for side, m in axes),
-                shift_size=tuple(0 if side and side <= m else m // 2 for side, m in axes),
+                window_size=window,
+                shift_size=shift,
                 drop_path=tuple(rates.pop(0) for _ in range(depth)),
             )
         )
@@ -234,14 +314,28 @@ def with_overrides(variant, overrides):
     are no fields.
     """
     known = [f.name for f in fields(variant)]
+    overrides = renamed(overrides)
     for name in overrides:
         if name not in known:
             raise unknown_name("model option", name, known)
     changes = {name: value for name, value in overrides.items() if value is not None}
-    if variant.image_size != ANY and pair(changes.get("image_size", 0)) == ANY and "window_size" not in changes:
+    if variant.image_size != ANY and pair(changes.get("image_size", 0)) == ANY:
         own = replace(variant, **{**changes, "image_size": variant.image_size})
-        changes["window_size"] = tuple(plan.window_size for plan in plan_stages(own))
+        if SIZE_RULES[own.rule].decided == "made":
+            changes["native_size"] = own.made_for
+        elif "window_size" not in changes:
+            changes["window_size"] = tuple(plan.window_size for plan in plan_stages(own))
     return replace(variant, **changes)
+
+
+def kept_native_size(trained, changes):
+    """The change of native_size that goes with others: what was decided when a model was made stays so."""
+    if not isinstance(trained, VariantV2) or changes.get("native_size") or trained.image_size == ANY:
+        return {}
+    rule = changes.get("size_rule") or trained.size_rule
+    if rule != "huggingface":
+        return {"native_size": 0}
+    return {"native_size": trained.made_for} if changes.get("image_size") else {}
 
 
 def remembering(variant, trained):

@@ -7,10 +7,10 @@ from keras import ops
 from swins import tables
 from swins.errors import SwinsError
 from swins.models import SwinTransformer
-from swins.plans import VariantV2, remembering, with_overrides
+from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
 
 
-def resize(model, image_size=None, window_size=None, *, interpolation="timm", name=None):
+def resize(model, image_size=None, window_size=None, *, size_rule=None, interpolation="timm", name=None):
     """A Swin for other images or windows that carries over a trained one's weights; the given model stays as it is.
 
     V1's bias tables are interpolated in blocks whose window, as clipped by the map, changes. V2 computes its bias: the
@@ -22,6 +22,7 @@ def resize(model, image_size=None, window_size=None, *, interpolation="timm", na
         image_size: pixels, as the class takes it; None keeps the model's.
         window_size: tokens of a window side, as the class takes it; None keeps the model's. (timm's `set_input_size`
             scales windows with the image then: for 448 pixels after 7 for 224, pass 14.)
+        size_rule: what is done about sizes that windows do not tile, as the class takes it; None keeps the model's.
         interpolation: of V1's tables: "timm", or "microsoft", which is the authors' when fine-tuning.
         name: of the new model; None keeps the model's.
 
@@ -39,7 +40,8 @@ def resize(model, image_size=None, window_size=None, *, interpolation="timm", na
     if not isinstance(model, SwinTransformer):
         raise SwinsError(f"only a Swin of this package is resized; got {model!r}; of a pyramid, resize the Swin itself")
     tables.named(interpolation)
-    variant = with_overrides(model.variant, {"image_size": image_size, "window_size": window_size})
+    changes = {"image_size": image_size, "window_size": window_size, "size_rule": size_rule}
+    variant = with_overrides(model.variant, {**changes, **kept_native_size(model.variant, changes)})
     if isinstance(variant, VariantV2):
         variant = remembering(variant, model.variant)
     resized = type(model)(**{**model.get_config(), **asdict(variant), "name": name or model.name})

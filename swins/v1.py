@@ -11,6 +11,7 @@ from keras import initializers, layers, ops
 
 from swins import windows
 from swins.layers import Mlp, dense, drop_path, layer_norm, on_tokens, softmax
+from swins.renamed import Renamed
 from swins.sequential import by_queries
 
 FINAL_NORM = layer_norm
@@ -89,10 +90,10 @@ class Attention(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins.v1")
-class Block(layers.Layer):
+class Block(Renamed, layers.Layer):
     """Attention in (shifted) windows, then an MLP, each on a residual branch: (B, H, W, C) -> (B, H, W, C).
 
-    Maps that windows do not tile are zero-padded; an axis that one window covers is not shifted.
+    What maps that windows do not tile undergo is their rule's.
 
     Args:
         num_heads: heads of the attention.
@@ -100,7 +101,7 @@ class Block(layers.Layer):
         shift_size: (vertical, horizontal) tokens of the cyclic shift, (0, 0) for a plain block.
         mlp_ratio: hidden channels of the MLP over C.
         drop_path: probability of dropping each branch in training.
-        pad_order: "roll_then_pad" or "pad_then_roll".
+        size_rule: a name of windows.SIZE_RULES.
         query_chunk: Attention's.
         remat: compute the branches again for gradients rather than keep what they computed: less memory, more time.
     """
@@ -114,7 +115,7 @@ class Block(layers.Layer):
         shift_size,
         mlp_ratio=4.0,
         drop_path=0.0,
-        pad_order="roll_then_pad",
+        size_rule="timm",
         query_chunk=0,
         remat=False,
         **kwargs,
@@ -125,7 +126,7 @@ class Block(layers.Layer):
         self.shift_size = tuple(shift_size)
         self.mlp_ratio = mlp_ratio
         self.rate = drop_path
-        self.pad_order = pad_order
+        self.size_rule = size_rule
         self.query_chunk = query_chunk
         self.remat = remat
 
@@ -151,10 +152,12 @@ class Block(layers.Layer):
 
     def cut(self, x):
         """Roll, pad and cut: (B, H, W, C) -> windows (B*K, N, C), their shift mask or None, and how windows go back."""
-        shift = windows.shift_for(windows.sides(x), self.window_size, self.shift_size)
-        x, restore = windows.PAD_ORDERS[self.pad_order](x, self.window_size, shift)
+        rule = windows.SIZE_RULES[self.size_rule]
+        shift = rule.shift(windows.sides(x), self.window_size, self.shift_size)
+        x, restore = rule.arrange(x, self.window_size, shift)
         size = windows.sides(x)
-        mask = None if all(map(windows.is_zero, shift)) else windows.shift_mask(size, self.window_size, shift)
+        still = all(map(windows.is_zero, shift))
+        mask = None if still else windows.shift_mask(size, self.window_size, shift, rule.masked)
         cut = windows.partition(x, self.window_size)
         return cut, mask, lambda y: restore(windows.reverse(y, self.window_size, size))
 

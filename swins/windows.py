@@ -6,6 +6,9 @@ K windows of one image. A `size`, `window` or `shift` is a pair (vertical, horiz
 `ops.rearrange` is told every axis: what it infers is no number where JAX traces.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from keras import ops
 
@@ -68,24 +71,60 @@ def crop(x, size):
 
 
 def roll_then_pad(x, window, shift):
-    """timm's order: zeros lie beside the rolled map -> the padded map, and a function that takes one back."""
+    """Zeros lie beside the rolled map -> the padded map, and a function that takes one back."""
     return pad(roll(x, shift), window), lambda y: roll(crop(y, sides(x)), [-s for s in shift])
 
 
 def pad_then_roll(x, window, shift):
-    """torchvision's, open-mmlab's and Hugging Face's order: zeros move around the edges too -> as `roll_then_pad`."""
+    """Zeros move around the edges too -> as `roll_then_pad`."""
     return roll(pad(x, window), shift), lambda y: crop(roll(y, [-s for s in shift]), sides(x))
 
 
-PAD_ORDERS = {order.__name__: order for order in (roll_then_pad, pad_then_roll)}
-
-
-def shift_for(size, window, shift):
+def each_axis(size, window, shift):
     """The shift of a map of this size: none along an axis that one window covers."""
     return tuple(
         (s if side > m else 0) if isinstance(side, int) else ops.where(side > m, s, 0)
         for side, m, s in zip(size, window, shift, strict=True)
     )
+
+
+def both_axes(size, window, shift):
+    """The shift of a map of this size: none at all if one window covers an axis."""
+    vertical, horizontal = each_axis(size, window, (1, 1))
+    return tuple(s * vertical * horizontal for s in shift)
+
+
+def always(size, window, shift):
+    """The shift of a map of any size."""
+    return shift
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """How one program handles sizes that windows do not tile. With the same weights, each gives other numbers.
+
+    shift: (size, window, shift) -> the shift of a map of this size; arrange: rolls and pads a map;
+    small: what becomes of a map smaller than its window: the window is "clipped", the map "padded", or it is "refused";
+    decided: at each "call", or, by the maps' heights, when a model is "made" for images of a size;
+    edge: of images that patches do not tile: "dropped" or "padded"; masked: added to the logits of forbidden pairs.
+    """
+
+    shift: Callable
+    arrange: Callable
+    small: str
+    edge: str = "dropped"
+    decided: str = "call"
+    masked: float = MASKED
+
+
+SIZE_RULES = {
+    "timm": SizeRule(each_axis, roll_then_pad, "clipped"),
+    "torchvision": SizeRule(each_axis, pad_then_roll, "padded"),
+    "huggingface": SizeRule(both_axes, pad_then_roll, "refused", "padded"),  # classifiers of V1
+    "huggingface_v2": SizeRule(always, pad_then_roll, "clipped", "padded", "made", 2 * MASKED),  # which masks twice
+    "mmpretrain": SizeRule(both_axes, pad_then_roll, "refused", "padded"),
+    "open_mmlab": SizeRule(always, pad_then_roll, "padded", "padded"),  # detectors and segmenters, Hugging Face's too
+}
 
 
 def neighbours(x):
@@ -112,10 +151,10 @@ def region_ids(size, window, shift):
     return partition(ids, window)[:, :, 0]
 
 
-def shift_mask(size, window, shift):
-    """Additive mask that keeps regions of a rolled map apart -> (K, N, N), 0 or MASKED."""
+def shift_mask(size, window, shift, masked=MASKED):
+    """Additive mask that keeps regions of a rolled map apart -> (K, N, N), 0 or `masked`."""
     ids = region_ids(size, window, shift)
-    return ops.where(ids[:, :, None] == ids[:, None, :], 0.0, MASKED)
+    return ops.where(ids[:, :, None] == ids[:, None, :], 0.0, masked)
 
 
 def relative_index(window):

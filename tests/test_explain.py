@@ -29,9 +29,9 @@ def moved(model, seed=0):
     return model
 
 
-def looking_at_bright_tokens(pad_order):
+def looking_at_bright_tokens(size_rule):
     """A V1 whose every query attends to the tokens of bright patches."""
-    model = swins.SwinTransformer(**SMALL, num_classes=0, pad_order=pad_order)
+    model = swins.SwinTransformer(**SMALL, num_classes=0, size_rule=size_rule)
     silent = ("relative_position_bias_table", "attn/proj/kernel", "mlp/fc2/kernel")  # both blocks see the patches
     for weight in model.weights:
         if weight.path.endswith(silent):
@@ -39,12 +39,12 @@ def looking_at_bright_tokens(pad_order):
     return model
 
 
-@pytest.mark.parametrize("pad_order", ["roll_then_pad", pytest.param("pad_then_roll", marks=pytest.mark.backends)])
-def test_attention_to_a_bright_square_lands_on_its_pixels(pad_order):
+@pytest.mark.parametrize("size_rule", ["timm", pytest.param("torchvision", marks=pytest.mark.backends)])
+def test_attention_to_a_bright_square_lands_on_its_pixels(size_rule):
     images = np.zeros((1, 36, 44, 3), "float32")
     images[:, 10:16, 26:34] = 4.0  # rows 5-7 and columns 13-16 of stage 0: over several windows, plain and shifted
     square = images[0, :, :, 0] > 0
-    model = looking_at_bright_tokens(pad_order)
+    model = looking_at_bright_tokens(size_rule)
     tokens = {name: x for name, (_, x) in attention.block_inputs(model, images).items()}
     bright, dark = (ops.convert_to_numpy(tokens["stage_0/block_0"])[0, i, j] for i, j in ((6, 14), (0, 0)))
     for name in ("stage_0/block_0", "stage_0/block_1"):

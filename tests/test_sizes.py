@@ -67,7 +67,7 @@ with torch.inference_mode():
 @pytest.mark.parametrize("name", ["v1", "v2"])
 def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):
     family = dict(zip(("v1", "v2"), FAMILIES, strict=False))[name]
-    numbers = {**SMALL, "num_classes": 5, "pad_order": "pad_then_roll"}
+    numbers = {**SMALL, "num_classes": 5, "size_rule": "torchvision"}
     model = family(**{**numbers, "image_size": ANY})
     found = swins.convert.checkpoint.read(torchvision / f"{name}.pth")
     rules.assign(model, found.state)
@@ -77,7 +77,7 @@ def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):
         fixed = family(**{**numbers, "image_size": (h, w)})  # pad_then_roll never clips: the weights fit every size
         rules.assign(fixed, found.state)
         assert relative(numpy(fixed(pictures(h, w))), theirs) <= 2e-5
-    other = family(**{**numbers, "image_size": ANY, "pad_order": "roll_then_pad"})
+    other = family(**{**numbers, "image_size": ANY, "size_rule": "timm"})
     rules.assign(other, found.state)
     theirs = np.load(torchvision / f"{name}_45x30.npy")
     assert relative(numpy(other(pictures(45, 30))), theirs) > 1e-3  # the order matters, so the test can fail
@@ -129,7 +129,7 @@ def test_converting_exporting_and_evaluating_an_open_size(checkpoint, tmp_path, 
     )
     assert code == 0, err
     proof = artefacts.read_certificate(folder)
-    assert (proof["image_size"], proof["pad_order"]) == ([None, None], "roll_then_pad")
+    assert (proof["image_size"], proof["size_rule"]) == ([None, None], "timm")
     import tensorflow as tf
 
     model, saved = artefacts.load_model(folder), tf.saved_model.load(folder / "saved_model")

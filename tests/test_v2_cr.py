@@ -167,7 +167,7 @@ def test_numbers_that_make_no_model_name_the_rule():
     for numbers, text in (
         ({"extra_norm": "first"}, "unknown extra_norm 'first'.*last"),
         ({"deformable": (2,)}, r"deformable must list stages from 0 to 1; got \(2,\)"),
-        ({"pad_order": "rollthenpad"}, "unknown pad_order 'rollthenpad'.*roll_then_pad"),
+        ({"size_rule": "torchvisoin"}, "unknown size_rule 'torchvisoin'.*torchvision"),
     ):
         with pytest.raises(swins.SwinsError, match=text):
             swins.SwinTransformerV2CR(**{**SMALL, **numbers})

@@ -1,6 +1,5 @@
 """Checkpoint files: read any, write safetensors."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from swins.convert import dialects, oracle
+from swins.convert import dialects, facts, oracle
 from swins.convert.facts import NOTHING, Facts
 from swins.errors import SwinsError
 
@@ -27,7 +26,8 @@ class Checkpoint:
 
     wrappers are the keys and prefixes taken off; dropped holds buffers and what belongs to no classifier, under timm's
     names; translated is True for files that timm's own loader does not take; facts are what the file, or one beside it,
-    says of the model besides its tensors.
+    says of the model besides its tensors; program is what runs such files here, None if nothing does; original holds
+    the tensors under its names.
     """
 
     path: pathlib.Path
@@ -37,6 +37,8 @@ class Checkpoint:
     dropped: dict = field(default_factory=dict)
     translated: bool = False
     facts: Facts = NOTHING
+    program: str | None = None
+    original: dict = field(default_factory=dict)
 
     @property
     def num_classes(self):
@@ -124,27 +126,43 @@ def read(path):
         raise SwinsError(f"{path}: a checkpoint ends in {known}; got {path.suffix or 'no suffix'!r}")
     try:
         state, wrappers = unwrap(content)
-        state, dropped, dialect, prefix = dialects.to_timm(state)
+        translation = dialects.to_timm(state)
+        stated = read_facts(path)
     except SwinsError as error:
         raise SwinsError(f"{path}: {error}") from error
+    dialect, prefix = translation.dialect, translation.prefix
     wrappers += [prefix] if prefix else []
-    translated = not dialect.timm_reads or LIGHTNING in wrappers
-    return Checkpoint(path, state, dialect.name, tuple(wrappers), dropped, translated)
+    return Checkpoint(
+        path=path,
+        state=translation.state,
+        dialect=dialect.name,
+        wrappers=tuple(wrappers),
+        dropped=translation.dropped,
+        translated=dialect.program != "timm" or LIGHTNING in wrappers,
+        facts=facts.join(facts.of_program(translation), stated),
+        program=dialect.program,
+        original=translation.original,
+    )
 
 
-@contextlib.contextmanager
-def as_timm_reads(checkpoint):
-    """A Checkpoint's file; for one that timm's own loader does not take, a temporary file of its translation."""
-    if not checkpoint.translated:
-        yield checkpoint.path
-        return
-    with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
-        write(checkpoint.state, pathlib.Path(folder, f"translated{SAFE}"))
-        yield pathlib.Path(folder, f"translated{SAFE}")
+def read_facts(path):
+    """What a safetensors file written by swins says in its header -> Facts; of other files, NOTHING."""
+    if not path.name.endswith(SAFE):
+        return NOTHING
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return facts.from_text((file.metadata() or {}).get(facts.KEY), path)
 
 
-def write(state, path):
-    """Write {name: array} as safetensors, as timm writes its own; the file appears whole or not at all."""
+def write(state, path, metadata=None):
+    """Write {name: array} as safetensors, as timm writes its own; the file appears whole or not at all.
+
+    Args:
+        state: the arrays by name.
+        path: of the file.
+        metadata: {name: text} for the file's header, besides its format.
+    """
     try:
         from safetensors.numpy import save_file
     except ModuleNotFoundError as error:
@@ -155,7 +173,7 @@ def write(state, path):
     os.close(handle)
     try:
         rows_first = {name: np.asarray(value, order="C") for name, value in state.items()}  # save_file ignores strides
-        save_file(rows_first, partial, {"format": "pt"})
+        save_file(rows_first, partial, {"format": "pt", **(metadata or {})})
         os.chmod(partial, 0o666 & ~umask())
         os.replace(partial, path)
     except BaseException:

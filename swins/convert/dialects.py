@@ -17,11 +17,14 @@ BUFFERS = (  # computed from sizes
     *("attention_mask", "relative_coordinates_log", "default_grid"),  # C. Reich's
 )
 PRETRAINING = ("mask_token", "embeddings.mask_token", "decoder.")  # of masked image modelling
+UNUSED = "unused_norm"
 DENSE = (  # what sits on the backbone of a detector or segmenter
     *("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head.", "semantic_head.", "panoptic_head."),
     *("panoptic_fusion_head.", "query_head.", "decode_head.", "auxiliary_head.", "data_preprocessor."),
-    *("norm0.", "norm1.", "norm2.", "hidden_states_norms."),  # norms of outputs before the last
 )
+OUTPUT_NORMS = tuple(f"norm{level}." for level in range(10))  # a dense backbone's, one for each map that it gives
+ELSEWHERE = "elsewhere."  # begins the names of what lies beside the Swin of a larger model
+LEFT_OUT = (*DENSE, *OUTPUT_NORMS, f"{UNUSED}.", ELSEWHERE)
 
 
 def put(state, name, value):
@@ -94,12 +97,25 @@ def scale_of_tau(state):
         put(state, f"{stem}.attn.logit_scale", np.log(1 / tau).reshape(-1))
 
 
+def stages(state):
+    """How many stages a Swin under timm's names has."""
+    numbers = (re.match(r"(?:layers|stages)\.(\d{1,3})\.", name) for name in state)
+    return 1 + max((int(number[1]) for number in numbers if number), default=-1)
+
+
+def output_norms(state):
+    """The norms of maps that a dense backbone gives, which are numbered by their stages -> {"norm0", ...}."""
+    return {name.partition(".")[0] for name in state if name.startswith(OUTPUT_NORMS)}
+
+
 def last_norm(state):
-    """Backbones norm each output; the last stage's norm is where a classifier has its final one."""
-    last = max((int(name.split(".")[1]) for name in state if re.match(r"layers\.\d{1,3}\.", name)), default=0)
+    """Who norms every map has, for the last, what is a classifier's final norm; one at that one's place is unused."""
+    last, norms = f"norm{stages(state) - 1}", output_norms(state)
     for part in ("weight", "bias"):
-        if f"norm{last}.{part}" in state:
-            put(state, f"norm.{part}", state.pop(f"norm{last}.{part}"))
+        if norms and f"norm.{part}" in state:
+            put(state, f"{UNUSED}.{part}", state.pop(f"norm.{part}"))
+        if f"{last}.{part}" in state:
+            put(state, f"norm.{part}", state.pop(f"{last}.{part}"))
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,9 @@ class Dialect:
     """How one program names a Swin.
 
     sign is a key that only its files have, and its group the prefix of their keys; renames are pairs of pattern and
-    replacement, applied in order; steps are functions that change a state dict; drops are names left out.
+    replacement, applied in order; steps are functions that change a state dict; drops are names left out. program is
+    what runs such files here: "timm", "torchvision", "transformers", or None where nothing does. size_rule is what it
+    does about sizes that windows do not tile, dense_rule what it does as a backbone of a detector or segmenter.
     """
 
     name: str
@@ -115,14 +133,16 @@ class Dialect:
     renames: tuple = ()
     steps: tuple = ()
     drops: tuple = ()
-    timm_reads: bool = False  # whether timm's own loader takes such a file
+    program: str | None = None
+    size_rule: str = "timm"
+    dense_rule: str = "open_mmlab"
 
 
 POSITION = r"(?:relative_position_bias_table|cpb_mlp\.|logit_scale)"
 TIMM_BLOCK = rf"layers\.\d+\.blocks\.\d+\.attn\.{POSITION}"
 HEAD = (r"^head\.(weight|bias)$", r"head.fc.\1")
 
-TIMM = Dialect("timm", rf"(){TIMM_BLOCK}", (HEAD,), timm_reads=True)
+TIMM = Dialect("timm", rf"(){TIMM_BLOCK}", (HEAD,), program="timm")
 MICROSOFT = replace(TIMM, name="microsoft or timm before 0.9", steps=(merge_at_start,))
 DIALECTS = (
     TIMM,  # or MICROSOFT, whose keys differ in the place of one layer
@@ -131,10 +151,16 @@ DIALECTS = (
         r"()stages\.\d+\.blocks\.\d+\.attn\.(?:meta_mlp\.|tau$)",
         (HEAD,),
         (scale_of_tau,),
-        timm_reads=True,
+        program="timm",
     ),
     Dialect("SimMIM", rf"(encoder\.){TIMM_BLOCK}", (), (merge_at_start,), PRETRAINING),
-    Dialect("microsoft detector or segmenter", rf"(backbone\.){TIMM_BLOCK}", (), (merge_at_start, last_norm), DENSE),
+    Dialect(
+        "microsoft detector or segmenter",
+        rf"(backbone\.){TIMM_BLOCK}",
+        (),
+        (merge_at_start, last_norm),
+        LEFT_OUT,
+    ),
     Dialect(
         "torchvision",
         rf"()features\.\d+\.\d+\.attn\.{POSITION}",
@@ -148,11 +174,16 @@ DIALECTS = (
             HEAD,
         ),
         (split_bias,),
+        program="torchvision",
+        size_rule="torchvision",
     ),
     Dialect(
         "Hugging Face",
-        r"((?:swin\.|swinv2\.|backbone\.)?)encoder\.layers\.\d+\.blocks\.\d+\.attention\.",
+        r"((?:[\w.]*?\.)??)(?:(?:swin|swinv2|model)\.)?encoder\.layers\.\d+\.blocks\.\d+\.attention\.",
         (
+            (r"^(?:swin|swinv2|model)\.", ""),
+            (r"^hidden_states_norms\.stage(\d)\.", lambda m: f"norm{int(m[1]) - 1}."),
+            (r"^hidden_states_norms\.(\d)\.", r"norm\1."),  # MaskFormer's
             (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
             (r"^embeddings\.norm\.", "patch_embed.norm."),
             (r"^encoder\.layers\.", "layers."),
@@ -166,11 +197,13 @@ DIALECTS = (
             (r"\.layernorm_after\.", ".norm2."),
             (r"\.intermediate\.dense\.", ".mlp.fc1."),
             (r"\.output\.dense\.", ".mlp.fc2."),
-            (r"^(?:swin\.)?layernorm\.", "norm."),
+            (r"^layernorm\.", "norm."),
             (r"^classifier\.", "head.fc."),
         ),
-        (merge_at_start, join_qkv),
-        PRETRAINING + DENSE,
+        (merge_at_start, join_qkv, last_norm),
+        PRETRAINING + LEFT_OUT,
+        program="transformers",
+        size_rule="huggingface",
     ),
     Dialect(
         "mmdet, mmseg or mmpretrain",
@@ -183,7 +216,8 @@ DIALECTS = (
             (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
         ),
         (merge_at_start, undo_unfold, last_norm),
-        PRETRAINING + DENSE,
+        PRETRAINING + LEFT_OUT,
+        size_rule="mmpretrain",
     ),
     Dialect(
         "C. Reich",
@@ -230,15 +264,55 @@ def recognise(state):
     return dialect, prefix
 
 
-def to_timm(state):
-    """Translate to today's timm: {name: array} -> ({name: array}, left out {name: array}, Dialect, prefix)."""
-    dialect, prefix = recognise(state)
-    renamed = {}
+@dataclass(frozen=True)
+class Translation:
+    """A state dict in today's timm names, and what its own names tell.
+
+    original holds the Swin's tensors under its program's names, without the prefix; dropped what is left out, under
+    timm's; size_rule is what the program does about sizes; final_norm whether the last map is normalised.
+    """
+
+    state: dict
+    dropped: dict
+    original: dict
+    dialect: Dialect
+    prefix: str
+    size_rule: str
+    final_norm: bool
+
+
+def own_names(state, dialect, prefix):
+    """A Swin's tensors without the prefix; what lies beside a Swin inside a larger model of Hugging Face, apart."""
+    beside = ELSEWHERE if prefix and dialect.program == "transformers" else ""
+    names = {}
     for name, value in state.items():
-        name = name.removeprefix(prefix)
+        put(names, name.removeprefix(prefix) if name.startswith(prefix) else beside + name, value)
+    return names
+
+
+def is_dense(state, dialect):
+    """Whether a Swin, under timm's names before any step, is a detector's or segmenter's backbone.
+
+    mmpretrain's classifiers number the one norm that they have.
+    """
+    norms = output_norms(state)
+    alone = dialect.size_rule == "mmpretrain" and norms == {f"norm{stages(state) - 1}"}
+    return any(name.startswith(DENSE) for name in state) or bool(norms and not alone)
+
+
+def to_timm(state):
+    """Translate {name: array} to today's timm -> Translation.
+
+    Raises:
+        SwinsError: no Swin, or more than one.
+    """
+    dialect, prefix = recognise(state)
+    original, renamed = own_names(state, dialect, prefix), {}
+    for name, value in original.items():
         for pattern, replacement in dialect.renames:
             name = re.sub(pattern, replacement, name)
         put(renamed, name, value)
+    dense = is_dense(renamed, dialect)
     for step in dialect.steps:
         step(renamed)
     dropped = {
@@ -246,4 +320,13 @@ def to_timm(state):
         for name, value in renamed.items()
         if name.rpartition(".")[2] in BUFFERS or (dialect.drops and name.startswith(dialect.drops))
     }
-    return {name: value for name, value in renamed.items() if name not in dropped}, dropped, dialect, prefix
+    kept = {name: value for name, value in renamed.items() if name not in dropped}
+    return Translation(
+        state=kept,
+        dropped=dropped,
+        original={name: value for name, value in original.items() if not name.startswith(ELSEWHERE)},
+        dialect=dialect,
+        prefix=prefix,
+        size_rule=dialect.dense_rule if dense else dialect.size_rule,
+        final_norm="norm.weight" in kept or not (dense or dialect.program == "transformers"),
+    )

@@ -1,6 +1,12 @@
 """What a file says of its model besides its tensors: numbers that give weights their meaning travel with them."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+
+from swins.errors import SwinsError
+
+KEY = "swins"  # of the text in a safetensors header
+TRAINING = ("drop_rate", "drop_path_rate")  # fields of a Variant that change no answer
 
 
 @dataclass(frozen=True)
@@ -24,3 +30,44 @@ class Facts:
 
 
 NOTHING = Facts()
+
+
+def join(general, particular):
+    """Facts of two sources; where both tell, those of the second hold."""
+    told = {f.name: getattr(particular, f.name) or getattr(general, f.name) for f in fields(Facts)}
+    return Facts(**{**told, "numbers": {**general.numbers, **particular.numbers}})
+
+
+def of_program(translation):
+    """What follows from the program that wrote a file, and from what its file lacks -> Facts."""
+    norm = {} if translation.final_norm else {"final_norm": False}
+    return Facts(numbers={"size_rule": translation.size_rule, **norm})
+
+
+def of_model(model, given=NOTHING):
+    """The Facts of a Swin of this package; names of classes and preparation are those that are given."""
+    numbers = {name: value for name, value in asdict(model.variant).items() if name not in TRAINING}
+    return replace(given, numbers=numbers, architecture=given.architecture or model.name)
+
+
+def as_text(facts):
+    """Facts for a header or a certificate, as JSON."""
+    return json.dumps(asdict(facts))
+
+
+def from_text(text, path):
+    """Facts of what `as_text` gave; NOTHING of None. Raises SwinsError if it is no such text."""
+    if text is None:
+        return NOTHING
+    try:
+        content = json.loads(text)
+        numbers = {str(name): value for name, value in dict(content["numbers"]).items()}
+        return Facts(
+            numbers,
+            tuple(map(str, content.get("class_names") or ())),
+            dict(content.get("preparation") or {}),
+            content.get("architecture"),
+            str(path),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SwinsError(f"{path}: its header's {KEY!r} is not what swins writes ({error!r}); save it again") from error

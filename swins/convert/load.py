@@ -3,15 +3,16 @@
 import math
 import os
 import pathlib
-from dataclasses import asdict
+from dataclasses import fields
 
 import numpy as np
 
 from swins import build
-from swins.convert import artefact, identify, pretrained, rules
+from swins.convert import artefact, facts, identify, pretrained, rules
 from swins.convert import checkpoint as checkpoints
 from swins.errors import SwinsError
-from swins.plans import VariantV2, remembering, with_overrides
+from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
+from swins.renamed import renamed
 from swins.tags import find
 
 
@@ -34,6 +35,7 @@ def adapt(state, variant, head_is_new):
     return {k: v for k, v in state.items() if not (head_is_new and k.startswith("head."))}
 
 
+OFFSETS = ("relative_coords_table", "relative_position_index", "attn_mask")  # buffers that tell V2's windows
 SHOWN = 6  # lines of what differs, where a file fits another variant
 
 
@@ -60,23 +62,39 @@ def create(name, *, weights=None, **overrides):
     >>> create("swin_tiny_patch4_window7_224", num_classes=5).output.shape
     (None, 5)
     """
-    _, _, native, _ = find(name)
+    architecture, *_ = find(name)
     if weights is None:
         return build.build(name, **overrides)
-    if isinstance(native, VariantV2) and overrides.get("window_size") and not overrides.get("pretrained_windows"):
-        numbers = {k: overrides.get(k) for k in ("image_size", "window_size", "pad_order")}
-        overrides["pretrained_windows"] = remembering(with_overrides(native, numbers), native).pretrained_windows
     if not isinstance(weights, str | os.PathLike):
         raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
-    if weights == "pretrained":
-        model = build.build(name, **overrides)
-        load_weights(model, checkpoints.read(pretrained.fetch(name)), overrides.get("num_classes"))
-        return model
-    found = read(weights)
-    from_file = {} if "." in name else {"num_classes": found.num_classes, "in_chans": found.in_chans}
-    model = build.build(name, **{**from_file, **{k: v for k, v in overrides.items() if v is not None}})
+    found = checkpoints.read(pretrained.fetch(name)) if weights == "pretrained" else read(weights)
+    model = build.make(variant_for(name, found, overrides), {k: overrides.get(k) for k in build.OPTIONS}, architecture)
     load_weights(model, found, overrides.get("num_classes"))
     return model
+
+
+def variant_for(name, checkpoint, overrides):
+    """The Variant of a model with a Checkpoint's weights.
+
+    What the file says of its model holds over what the name says, and what is asked for over both. A tagged name fixes
+    the classes, an untagged one takes classes and channels from the file. V2 with other windows than its weights know
+    records theirs as pretrained_windows.
+
+    Args:
+        name: "architecture" or "architecture.tag".
+        checkpoint: a Checkpoint.
+        overrides: options that are asked for; None leaves one as it is.
+    """
+    native, asked = find(name)[2], {k: v for k, v in renamed(overrides).items() if k not in build.OPTIONS}
+    known = {f.name for f in fields(native)} - {*facts.TRAINING, "num_classes", "in_chans"}
+    stated = {k: v for k, v in checkpoint.facts.numbers.items() if k in known}
+    if "." not in name:
+        stated |= {"num_classes": checkpoint.num_classes, "in_chans": checkpoint.in_chans}
+    trained = with_overrides(native, stated)
+    variant = with_overrides(trained, {**asked, **kept_native_size(trained, asked)})
+    if isinstance(variant, VariantV2) and not asked.get("pretrained_windows"):
+        variant = remembering(variant, trained)
+    return variant
 
 
 def read(path):
@@ -85,7 +103,8 @@ def read(path):
     if path.is_dir() or path.suffix == ".keras":
         model = artefact.load_model(path)
         state, offsets = rules.state_dict(model), rules.coordinates(model)
-        return checkpoints.Checkpoint(path, state, "keras", (), dropped=offsets, translated=True)
+        stated = facts.of_model(model)
+        return checkpoints.Checkpoint(path, state, "keras", (), dropped=offsets, translated=True, facts=stated)
     return checkpoints.read(path)
 
 
@@ -126,18 +145,36 @@ def load_weights(model, checkpoint, num_classes=None):
     assign(model, checkpoint, state)
 
 
-def model_for(name, checkpoint, image_size=None, pad_order=None):
+def model_for(name, checkpoint, image_size=None, size_rule=None, say=lambda text: None):
     """The float32 model that a checkpoint needs, with its weights.
 
     A tagged name fixes the classes; an untagged one takes classes and channels from the file.
     """
-    architecture, _, variant, _ = find(name)
-    if "." not in name:
-        variant = with_overrides(variant, {"num_classes": checkpoint.num_classes, "in_chans": checkpoint.in_chans})
-    variant = with_overrides(variant, {"image_size": image_size, "pad_order": pad_order})
-    model = build.FAMILIES[type(variant)](**asdict(variant), name=architecture, dtype="float32")
+    variant = variant_for(name, checkpoint, {"image_size": image_size, "size_rule": size_rule})
+    for text in taken(checkpoint, variant):
+        say(text)
+    model = build.make(variant, {"dtype": "float32"}, find(name)[0])
     assign(model, checkpoint, checkpoint.state)
     return model
+
+
+def taken(checkpoint, variant):
+    """What a file does not tell and was taken to be so, a line each."""
+    stated = checkpoint.facts.numbers
+    if isinstance(variant, VariantV2) and not any(name.endswith(OFFSETS) for name in checkpoint.dropped):
+        if not {"window_size", "pretrained_windows"} & stated.keys():
+            yield f"taken, as the file does not say: windows {variant.windows}, pretrained with {variant.pretrained}"
+        if variant.size_rule == "huggingface" and not {"image_size", "native_size"} & stated.keys():
+            yield f"taken, as the file does not say: made for {variant.made_for} pixels (a config.json beside it tells)"
+
+
+def known_of(source):
+    """Class names and preparation that an artefact's certificate holds -> Facts."""
+    if not pathlib.Path(source, artefact.CERTIFICATE).is_file():
+        return facts.NOTHING
+    certificate = artefact.read_certificate(source)
+    names = tuple(certificate.get("class_names") or ())
+    return facts.Facts({}, names, certificate.get("preparation") or {}, certificate["architecture"])
 
 
 def export_torch(source, target, overwrite=False):
@@ -147,6 +184,7 @@ def export_torch(source, target, overwrite=False):
         raise SwinsError(f"-o must name a {checkpoints.SAFE} file; got {target}")
     if target.exists() and not overwrite:
         raise SwinsError(f"{target} exists and would be replaced; pass --overwrite, or another file with -o")
-    state = rules.state_dict(artefact.load_model(source))
-    checkpoints.write(state, target)
+    model = artefact.load_model(source)
+    state, stated = rules.state_dict(model), facts.of_model(model, known_of(source))
+    checkpoints.write(state, target, {facts.KEY: facts.as_text(stated)})
     return len(state)

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 
 import numpy as np
 
 from swins.errors import SwinsError
+from swins.model_configs import VARIANTS
 from swins.plans import VariantV2, VariantV2CR, with_overrides
 
 FORKS = hasattr(os, "fork")
+FREE = ("drop_rate", "drop_path_rate")  # fields of a Variant that change no answer
 REFERENCE = pathlib.Path(__file__).with_name("reference.py")
 
 
@@ -96,6 +99,7 @@ def numbers(variant):
     return {
         **more,
         "img_size": variant.image_size,
+        "made_for": variant.made_for,
         "patch_size": variant.patch_size,
         "in_chans": variant.in_chans,
         "num_classes": variant.num_classes,
@@ -107,29 +111,44 @@ def numbers(variant):
     }
 
 
-def forward(checkpoint, architecture, variant, images, modules=(), batch=16):
-    """Outputs of timm's model for images (B, H, W, C) -> {"logits": ..., module: ...}, in timm's layouts.
+def forward(subject, architecture, variant, images, modules=(), batch=16):
+    """Outputs of a reference program's model for images (B, H, W, C) -> {"logits": ..., module: ...}, in its layouts.
 
-    Also "parameters", their number, and the versions "timm" and "torch".
+    Also "parameters", their number, and the versions of the program and of "torch".
 
     Args:
-        checkpoint: the file, in any layout that timm's own loader takes.
+        subject: a programs.Subject; or a file in any layout that timm's own loader takes.
         architecture: timm's name; for another, timm's class is built from the variant's numbers.
-        variant: the Variant, for channels and classes.
-        images: float32, normalised, of the size that timm's model is built for.
-        modules: names of timm modules whose outputs are wanted.
+        variant: the Variant, for the numbers of the program's model.
+        images: float32, normalised, of the size that the program's model is built for.
+        modules: names of the program's modules whose outputs are wanted.
         batch: images at a time.
     """
+    program = getattr(subject, "program", "timm")
+    sized = with_overrides(variant, {"image_size": images.shape[1:3]})
     with tempfile.TemporaryDirectory(prefix="swins-images-") as folder:
         path = pathlib.Path(folder, "images.npy")
         np.save(path, images)
         request = {
-            "file": str(checkpoint),
+            "program": program,
+            "kind": getattr(subject, "kind", "classifier"),
+            "size_rule": getattr(subject, "size_rule", "timm"),
+            "file": str(getattr(subject, "file", subject)),
             "architecture": architecture,
-            "numbers": numbers(with_overrides(variant, {"image_size": images.shape[1:3]})),
+            "registered": is_registered(architecture, sized),
+            "numbers": {**numbers(sized), "made_for": variant.made_for},
+            "final_norm": variant.final_norm,
             "images": str(path),
             "modules": list(modules),
             "batch": batch,
         }
         with ask("forward", **request) as results, np.load(results / "outputs.npz") as outputs:
             return dict(outputs)
+
+
+def is_registered(architecture, variant):
+    """Whether a Variant has the numbers of its name, but for size, channels and classes: then timm builds the name."""
+    if architecture not in VARIANTS:
+        return False
+    free = {name: getattr(variant, name) for name in ("image_size", "in_chans", "num_classes", *FREE)}
+    return replace(VARIANTS[architecture], **free) == variant

@@ -119,6 +119,8 @@ def exists(rule, variant, s, b):
         return s > 0
     if rule.keras_path.startswith("head/"):
         return variant.num_classes > 0
+    if rule.keras_path.startswith("norm/"):
+        return variant.final_norm
     if rule.keras_path.startswith(NORM3_K):
         return variant.norm_follows(s, b)
     return "/offset_network" not in rule.keras_path or s in variant.deformable
@@ -136,7 +138,7 @@ def outputs(variant):
         for b in range(depth):
             follows = isinstance(variant, VariantV2CR) and variant.norm_follows(s, b)
             pairs.append(((NORM3_K if follows else K).format(s=s, b=b), f"{stages}.{s}.blocks.{b}"))
-    return [*pairs, ("norm", "norm")] if "norm" in torch_of else pairs
+    return [*pairs, ("norm", "norm")] if "norm" in torch_of and variant.final_norm else pairs
 
 
 def weights_of(model):

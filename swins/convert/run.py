@@ -2,7 +2,7 @@
 
 import pathlib
 
-from swins.convert import artefact, certificate, identify, load, pretrained, rules
+from swins.convert import artefact, certificate, identify, load, pretrained, programs, rules
 from swins.convert import checkpoint as checkpoints
 from swins.errors import SwinsError
 from swins.tags import find
@@ -15,7 +15,7 @@ def convert(
     *,
     overwrite=False,
     image_size=None,
-    pad_order=None,
+    size_rule=None,
     say=lambda text: None,
 ):
     """Convert a PyTorch checkpoint and prove it -> (artefact folder, certificate).
@@ -28,8 +28,7 @@ def convert(
         output: the artefact folder; by default artefacts/NAME.
         overwrite: replace an existing artefact, at the moment the new one is complete.
         image_size: pixels, when not the variant's; (None, None) for any, compared with timm at the variant's.
-        pad_order: "pad_then_roll", for torchvision's order instead of timm's; timm confirms it only where windows tile
-            the maps.
+        size_rule: what is done about sizes that windows do not tile, when not as the program that wrote the file does.
         say: called with a line of text before each step that takes long.
 
     Raises:
@@ -56,8 +55,8 @@ def convert(
         say(f"fetching {name}")
         checkpoint = pretrained.fetch(name)
     found = found or read()
-    model = load.model_for(name, found, image_size, pad_order)
-    say("comparing with timm, block by block")
+    model = load.model_for(name, found, image_size, size_rule, say)
+    say("comparing with the program that runs such files, block by block")
     proof = certificate.certify(model, name, architecture, found)
     certificate.require_pass(proof, name)
     with artefact.writing(target, overwrite) as partial:
@@ -87,11 +86,20 @@ def verify(folder, checkpoint=None):
         raise SwinsError(f"{folder}: {artefact.MODEL} is not the file that was certified (its sha256 differs)")
     if checkpoint is not None and checkpoints.sha256(checkpoint) != recorded["source"]["sha256"]:
         raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
-    if checkpoint is None:
-        found = checkpoints.Checkpoint(pathlib.Path(folder), state, "keras", (), translated=True)
+    if checkpoint is None:  # in timm's names, which only its own rule takes back as they are
+        program = "timm" if model.variant.size_rule == "timm" else None
+        found = checkpoints.Checkpoint(
+            pathlib.Path(folder),
+            state,
+            recorded["source"]["dialect"],
+            (),
+            translated=True,
+            program=program,
+            original=state,
+        )
     else:
         found = checkpoints.read(checkpoint)
-    with checkpoints.as_timm_reads(found) as file:
-        result = certificate.compare(model, file, recorded["architecture"], recorded["seed"])
+    with programs.subject(found, model.variant) as subject:
+        result = certificate.compare(model, subject, recorded["architecture"], recorded["seed"])
     certificate.require_pass(result, str(folder))
     return recorded, result

@@ -96,7 +96,7 @@ def card(model, certificate):
         height=height,
         width=width,
         channels=variant.in_chans,
-        pad_order=variant.pad_order,
+        size_rule=variant.size_rule,
         classes=f"{variant.num_classes:,} classes" if variant.num_classes else "no classifier",
         features=variant.embed_dim * 2 ** (len(variant.depths) - 1),
         s3=" and Chen et al., [S3](https://arxiv.org/abs/2111.14725)" if "_s3_" in architecture else "",

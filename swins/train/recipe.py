@@ -38,7 +38,7 @@ class Model:
     depths: tuple | None = None
     num_heads: tuple | None = None
     window_size: int | tuple | None = None
-    pad_order: str | None = None
+    size_rule: str | None = None
     deformable: tuple | None = None
     drop_rate: float | None = None
     drop_path_rate: float | None = None
