@@ -158,8 +158,8 @@ def certify(model, name, architecture, checkpoint):
 
 def left_out(checkpoint):
     """{first words of a name: tensors} of what a Checkpoint holds besides its Swin, but buffers."""
-    names = (name for name in checkpoint.dropped if name.rpartition(".")[2] not in BUFFERS)
-    return dict(collections.Counter(".".join(name.removeprefix(ELSEWHERE).split(".")[:1]) for name in names))
+    names = (name for name in sorted(checkpoint.dropped) if name.rpartition(".")[2] not in BUFFERS)
+    return dict(collections.Counter(name.removeprefix(ELSEWHERE).partition(".")[0] for name in names))
 
 
 def summary(certificate):

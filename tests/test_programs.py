@@ -1,0 +1,193 @@
+"""Certificates: the program that wrote a file runs it, and what no program proves is said."""
+
+import json
+
+import numpy as np
+import pytest
+from test_convert import parts_of
+
+import swins
+from swins.convert import artefact as artefacts
+from swins.convert import certificate, dialects, facts, identify, load, run
+from swins.convert import checkpoint as checkpoints
+from swins.errors import SwinsError
+from swins.model_configs import VARIANTS
+from swins.tags import PRETRAINED
+
+SMALL = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "image_size": 64, "num_classes": 5}
+TRANSLATED = "pass; translation not proven: {} was not run"
+OPENMMLAB = "mmdet, mmseg or mmpretrain"
+FILES = {  # file: (variant, program that it is compared with, size rule, verdict)
+    "torchvision_v1": ("swin_small_test", "torchvision", "torchvision", "pass"),
+    "torchvision_v2": ("swinv2_small_test", "torchvision", "torchvision", "pass"),
+    "hugging_face_v1": ("swin_small_test", "transformers", "huggingface", "pass"),
+    "hugging_face_v1_memory": ("swin_small_test", "transformers", "huggingface", "pass"),
+    "hugging_face_v2": ("swinv2_small_test", "transformers", "huggingface", "pass"),
+    "hugging_face_v2_trunk": ("swinv2_small_test", "transformers", "huggingface", "pass"),
+    "hugging_face_v1_mim": ("swin_small_test", "transformers", "huggingface", "pass"),
+    "simmim_v2": ("swinv2_small_test", "timm", "timm", TRANSLATED.format("SimMIM")),
+    "microsoft_detector": (
+        "swin_small_test",
+        "transformers",
+        "open_mmlab",
+        TRANSLATED.format("microsoft detector or segmenter"),
+    ),
+    "mmpretrain_v1": ("swin_small_test", "transformers", "mmpretrain", TRANSLATED.format(OPENMMLAB)),
+    "mmpretrain_v2": ("swinv2_small_test", "transformers", "mmpretrain", TRANSLATED.format(OPENMMLAB)),
+    "mmdet_bare": ("swin_small_test", "transformers", "open_mmlab", TRANSLATED.format(OPENMMLAB)),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_variants(monkeypatch):
+    """Two variants that are quick to prove."""
+    for name, variant in {
+        "swin_small_test": swins.Variant(**SMALL),
+        "swinv2_small_test": swins.VariantV2(**SMALL),
+    }.items():
+        monkeypatch.setitem(VARIANTS, name, variant)
+        monkeypatch.setitem(PRETRAINED, name, ())
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_certificate_names_its_program_and_what_it_leaves_open(library, file, tmp_path):
+    name, program, rule, verdict = FILES[file]
+    folder, proof = run.convert(name, library / f"{file}.safetensors", tmp_path / "out")
+    assert proof["verdict"] == verdict and proof["size_rule"] == rule
+    assert (proof["compared_with"]["program"], proof["compared_with"]["size_rule"]) == (program, rule)
+    assert proof["versions"][program] == proof["compared_with"]["version"]
+    assert artefacts.load_model(folder).variant.size_rule == rule
+    text = certificate.summary(proof)
+    assert f"compared with {program} " in text and verdict in text
+    if file == "mmdet_bare":  # once: verifying without the file proves the model by a translation of its own
+        assert "left out      norm0 (2 tensors), roi_head (1 tensors), rpn_head (1 tensors)" in text
+        assert run.verify(folder)[1]["verdict"] == verdict
+        assert run.verify(folder, library / f"{file}.safetensors")[1]["verdict"] == verdict
+
+
+def exchanged(state):
+    """A wrong translation: two norms change places."""
+    first, second = ("layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.norm2.weight")
+    state[first], state[second] = state[second], state[first]
+
+
+@pytest.mark.parametrize("file", ["torchvision_v2", "hugging_face_v1", "hugging_face_v2", "timm_v1"])
+def test_a_wrong_translation_fails(library, file, monkeypatch, tmp_path):
+    path = library / f"{file}.safetensors"
+    if file == "timm_v1":
+        path = tmp_path / "timm.safetensors"
+        timm, rng = swins.create("swin_small_test"), np.random.default_rng(0)
+        for weight in timm.weights:
+            weight.assign(weight + 0.1 * rng.standard_normal(weight.shape))
+        checkpoints.write(load.rules.state_dict(timm), path)
+    name = "swinv2_small_test" if "v2" in file else "swin_small_test"
+    wrong = tuple(dialects.replace(dialect, steps=(*dialect.steps, exchanged)) for dialect in dialects.DIALECTS)
+    monkeypatch.setattr(dialects, "DIALECTS", wrong)
+    monkeypatch.setattr(dialects, "TIMM", wrong[0])
+    with pytest.raises(SwinsError, match=r"must agree .* the first to differ is stages_0_blocks_0"):
+        run.convert(name, path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "rule"), [("torchvision_v1", "open_mmlab"), ("hugging_face_v1", "open_mmlab"), ("hugging_face_v2", "timm")]
+)
+def test_a_wrong_size_rule_fails(library, file, rule, monkeypatch, tmp_path):
+    """Recorded as the program's own, so that the program itself is asked: at a size where the rules differ."""
+    monkeypatch.setitem(swins.windows.SIZE_RULES, "torchvision", swins.windows.SIZE_RULES[rule])
+    monkeypatch.setitem(swins.windows.SIZE_RULES, "huggingface", swins.windows.SIZE_RULES[rule])
+    monkeypatch.setitem(swins.windows.SIZE_RULES, "huggingface_v2", swins.windows.SIZE_RULES[rule])
+    name = "swinv2_small_test" if "v2" in file else "swin_small_test"
+    with pytest.raises(SwinsError, match="must agree"):
+        run.convert(name, library / f"{file}.safetensors", tmp_path / "out", image_size=(32, 88))
+
+
+def test_a_rule_that_is_asked_for_is_run_by_a_program_that_has_it(library, tmp_path):
+    file = library / "hugging_face_v1.safetensors"
+    _, proof = run.convert("swin_small_test", file, tmp_path / "out", image_size=24, size_rule="torchvision")
+    assert proof["compared_with"]["program"] == "torchvision"
+    assert proof["verdict"] == TRANSLATED.format("Hugging Face")
+    with pytest.raises(SwinsError, match=r"maps smaller than a window.*size_rule=\"torchvision\""):
+        run.convert("swin_small_test", file, tmp_path / "other", image_size=24)
+
+
+FIELDS = {  # of a Variant that change an answer: values other than the variant's own
+    "window_size": (8, 4),
+    "image_size": (48, 80),
+    "mlp_ratio": 2.0,
+    "size_rule": "open_mmlab",
+    "num_classes": 3,
+    "in_chans": 2,
+    "patch_size": 8,
+    "final_norm": False,
+}
+V2_FIELDS = {**FIELDS, "pretrained_windows": (5, 3), "native_size": 0}
+CR_FIELDS = {**FIELDS, "meta_dim": 32, "extra_norm": "stages", "extra_norm_period": 1, "deformable": (1,)}
+FAMILIES = {"swin_small_test": FIELDS, "swinv2_small_test": V2_FIELDS, "swin_transformer_v2_t": CR_FIELDS}
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [(name, field) for name, values in FAMILIES.items() for field in values] + [("made", "native_size")],
+)
+@pytest.mark.parametrize("form", ["keras", "safetensors"])
+def test_every_number_survives_every_format(name, field, form, tmp_path, monkeypatch):
+    values = FAMILIES.get(name, V2_FIELDS)
+    numbers = {field: values[field]}
+    if name == "made":
+        name, numbers = "swinv2_small_test", {"size_rule": "huggingface", "native_size": (32, 32)}
+    if name == "swin_transformer_v2_t":
+        monkeypatch.setitem(VARIANTS, name, swins.VariantV2CR(**SMALL))
+    assert set(values) == {f for f in VARIANTS[name].__dataclass_fields__ if f not in (
+        *facts.TRAINING, "embed_dim", "depths", "num_heads"
+    )}  # fmt: skip
+    model = swins.create(name, **numbers)
+    model.save(tmp_path / "m.keras")
+    file = tmp_path / "m.keras"
+    if form == "safetensors":
+        load.export_torch(file, file := tmp_path / "m.safetensors")
+    again = swins.create(name, weights=file)
+    assert again.variant == model.variant
+    size = model.variant.image_size
+    x = np.random.default_rng(0).standard_normal((1, *size, model.variant.in_chans), dtype="float32")
+    np.testing.assert_array_equal(*(swins.models.keras.ops.convert_to_numpy(m(x)) for m in (model, again)))
+
+
+def test_words_travel_with_the_weights(converted, tmp_path, artefact):
+    path = artefact / "certificate.json"
+    content = json.loads(path.read_text())
+    names, preparation = [f"class {i}" for i in range(10)], {"crop": 0.8, "mean": [0.5], "std": [0.25]}
+    path.write_text(json.dumps({**content, "class_names": names, "preparation": preparation}))
+    load.export_torch(artefact, tmp_path / "m.safetensors")
+    stated = checkpoints.read(tmp_path / "m.safetensors").facts
+    assert (list(stated.class_names), stated.preparation) == (names, preparation)
+    _, proof = run.convert("swin_mini_patch2_window4_28", tmp_path / "m.safetensors", tmp_path / "again")
+    assert (proof["class_names"], proof["preparation"]) == (names, preparation)
+
+
+def test_v2_with_other_windows_comes_back_as_it_was(tmp_path):
+    """Weights that know windows of 4, resized to 8, to PyTorch's names and back."""
+    model = swins.create("swinv2_small_test")
+    other = swins.resize(model, image_size=128, window_size=8)
+    other.save(tmp_path / "m.keras")
+    load.export_torch(tmp_path / "m.keras", tmp_path / "m.safetensors")
+    again = load.model_for("swinv2_small_test", checkpoints.read(tmp_path / "m.safetensors"))
+    assert again.variant.pretrained == other.variant.pretrained == ((4, 4), (4, 4))
+    assert again.variant.windows == ((8, 8), (8, 8))
+
+
+def test_what_a_file_does_not_tell_is_said(library):
+    said = []
+    checkpoint = checkpoints.read(library / "hugging_face_v2.safetensors")
+    load.model_for("swinv2_small_test", checkpoint, say=said.append)
+    assert "windows ((4, 4), (4, 4))" in said[0] and "made for (64, 64) pixels" in said[1]
+    assert identify.fitting(checkpoint) == ["swinv2_small_test"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"numbers": 3}', "{", '{"numbers": {"window_size": "x"}}', "9" * 9999])
+def test_a_header_that_is_not_ours_is_refused(text, checkpoint, tmp_path):
+    state = checkpoints.read(checkpoint).state
+    checkpoints.write(state, tmp_path / "m.safetensors", {"swins": text})
+    with pytest.raises(SwinsError):
+        load.model_for("swin_mini_patch2_window4_28", checkpoints.read(tmp_path / "m.safetensors"))
+    assert parts_of(tmp_path / "m.safetensors")[0]["__metadata__"]["swins"] == text
