@@ -21,7 +21,7 @@ Each name runs in a process of its own, since checkouts and packages share modul
     numbers               JSON: program, version, class, the arguments that it was built with
     state/TENSOR          the state dict as the program saves it, buffers too
     cases                 JSON list: size [H, W] in pixels, seed, and "raises", or "blocks": what each block was seen
-                          to do with its map (see `geometry`), or "nan"; "without": tensors that a model of this size lacks
+                          to do with its map (see `geometry`), or "nan"; "without": tensors a model of this size lacks
     state_of/CASE/TENSOR  tensors that differ from state/ where the program builds a model for one size
     out/CASE/NAME         logits (1, classes); maps (1, H, W, C): norm0, norm1... where the program norms them,
                           stage0, stage1... (last block, not normed) where it gives no maps; norm: the last map, normed
@@ -47,6 +47,7 @@ import torch.nn.functional as F
 
 HERE = pathlib.Path(__file__).parent / "originals"
 SEED = 14
+SCALES = (2.25, 4.5, 4.75)  # logit_scale of V2's heads in turn, two near the clamp at log(100) = 4.605
 GRID = 256  # parameters are multiples of 1 / GRID, so that files are small
 OPEN = (  # (height, width) in pixels; tokens of stages 0, 1 with patches of 4; windows have 4 x 4 tokens
     *((64, 64), (32, 32), (32, 64), (64, 32)),  # 16x16, 8x8; 8x8, 4x4: one window; 4x8 and 8x4: one side within
@@ -78,7 +79,7 @@ class Original:
     outputs: object  # (module, image (1, 3, H, W)) -> {name: tensor}
     sizes: tuple
     size_name: str = ""
-    scales: tuple = ()  # logit_scale of V2's blocks, before the clamp at log(100) = 4.605
+    scales: tuple = ()  # logit_scale of V2's heads, in turn
 
     def build(self, size):
         arguments = self.arguments | ({self.size_name: size} if self.size_name else {})
@@ -302,7 +303,10 @@ def microsoft_outputs(model, x):
     blocks = {f"stage{i}": layer.blocks[-1] for i, layer in enumerate(model.layers)}
     seen, logits = hooked(blocks | {"norm": model.norm}, lambda: model(x))
     sizes = [layer.input_resolution for layer in model.layers]
-    seen = {k: y.reshape(1, *size, -1).permute(0, 3, 1, 2) for (k, y), size in zip(seen.items(), [*sizes, sizes[-1]])}
+    seen = {
+        k: y.reshape(1, *size, -1).permute(0, 3, 1, 2)
+        for (k, y), size in zip(seen.items(), [*sizes, sizes[-1]], strict=True)
+    }
     return seen | {"logits": logits}
 
 
@@ -343,10 +347,10 @@ def mmpretrain_model(backbone, classes):
 
 
 def mmpretrain(kind, classes, sizes=OPEN, **arguments):
-    arch = BACKBONE | ({"extra_norm_every_n_blocks": 0} if kind.endswith("V2") else {})
+    arch = BACKBONE | ({"num_heads": (2, 4), "extra_norm_every_n_blocks": 0} if kind.endswith("V2") else {})
     backbone = {"type": kind, "arch": arch, "img_size": 64, "patch_size": 4} | arguments
     version = importlib.metadata.version("mmpretrain")
-    scales = (4.5, 4.75, 2.25, 4.25, 3.0) if kind.endswith("V2") else ()
+    scales = SCALES if kind.endswith("V2") else ()
     outputs, arguments = classifier_outputs if classes else maps, {"backbone": backbone, "classes": classes}
     return Original(f"mmpretrain {version} {kind}", mmpretrain_model, arguments, outputs, sizes, scales=scales)
 
@@ -385,8 +389,13 @@ def dense(sources, name, top, window, sizes):
 def microsoft(sources, version, sizes=FIXED, **arguments):
     checkout(sources, "microsoft+Swin-Transformer", "models")
     module = importlib.import_module("models.swin_transformer" + ("_v2" if version == 2 else ""))
-    cls, scales = (module.SwinTransformerV2, (4.5, 4.75, 2.25)) if version == 2 else (module.SwinTransformer, ())
-    arguments = {"num_classes": CLASSES, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2)} | arguments
+    cls, scales = (module.SwinTransformerV2, SCALES) if version == 2 else (module.SwinTransformer, ())
+    arguments = {
+        "num_classes": CLASSES,
+        "embed_dim": 8,
+        "depths": (2, 2),
+        "num_heads": (version, 2 * version),
+    } | arguments
     return Original(
         f"microsoft/Swin-Transformer V{version}", cls, arguments, microsoft_outputs, sizes, "img_size", scales
     )
@@ -404,7 +413,7 @@ def simmim(sources, version):
 
     arguments = {"num_classes": 0, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": 4}
     sizes = ((32, 32), (16, 16), (64, 32), (16, 64))  # 16x64: 2x8 tokens, as many as a square has
-    scales = (4.5, 4.75, 2.25) if version == 2 else ()
+    scales = SCALES if version == 2 else ()
     return Original(
         f"microsoft/Swin-Transformer SimMIM V{version}", make, arguments, simmim_outputs, sizes, "img_size", scales
     )
