@@ -47,7 +47,7 @@ import torch.nn.functional as F
 
 HERE = pathlib.Path(__file__).parent / "originals"
 SEED = 14
-SCALES = (2.25, 4.5, 4.75)  # logit_scale of V2's heads in turn, two near the clamp at log(100) = 4.605
+SCALES = (2.25, 3.0, 4.75)  # logit_scale of V2's heads in turn, one above the clamp at log(100) = 4.605
 GRID = 256  # parameters are multiples of 1 / GRID, so that files are small
 OPEN = (  # (height, width) in pixels; tokens of stages 0, 1 with patches of 4; windows have 4 x 4 tokens
     *((64, 64), (32, 32), (32, 64), (64, 32)),  # 16x16, 8x8; 8x8, 4x4: one window; 4x8 and 8x4: one side within
