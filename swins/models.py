@@ -22,8 +22,8 @@ class SwinTransformer(keras.Model):
     Layers are named as in timm: `patch_embed`, `stages_{s}_blocks_{b}`, `stages_{s}_downsample`, `norm`, `head`.
 
     Args:
-        image_size: pixels, an integer or (height, width): a window larger than a stage's map is clipped, per axis. Or
-            (None, None) for any size in one graph: maps are padded up to their windows, as torchvision's are.
+        image_size: pixels, an integer or (height, width). Or (None, None) for any size in one graph: maps are padded up
+            to their windows then.
         patch_size: pixels of a patch side.
         in_chans: channels of the images.
         num_classes: logits; 0 returns pooled features.
@@ -32,17 +32,15 @@ class SwinTransformer(keras.Model):
         num_heads: heads of each stage; must divide its channels.
         window_size: tokens of a window side, one integer, one per stage, or a (height, width) pair per stage.
         mlp_ratio: hidden channels of the MLP over the stage's channels.
-        size_rule: what is done about sizes that windows do not tile: as "timm", "torchvision", "huggingface" or
-            "mmpretrain" (classifiers), "open_mmlab" (detectors, segmenters) do, which give other numbers.
+        size_rule: whose way with sizes that windows do not tile, which gives numbers of its own: "timm", "microsoft",
+            "torchvision", "huggingface", "mmpretrain" or "open_mmlab" (see `windows.SizeRule`).
         final_norm: whether the last map is normalised, before it is pooled.
         drop_rate: dropout before the head.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0.
         dtype: a Keras dtype policy such as "mixed_bfloat16"; the head stays in float32.
         frozen: names of layers that do not train.
-        remat: gradient checkpointing: blocks compute their branches again for gradients instead of keeping what they
-            computed. Less memory in training, about a third more time; the same numbers.
-        query_chunk: queries of a window whose attention weights exist at a time, 0 for all: less memory for large
-            windows, more time; the same numbers.
+        remat: gradient checkpointing: blocks compute their branches again for gradients: less memory, more time.
+        query_chunk: queries of a window whose attention weights exist at a time, 0 for all: less memory, more time.
 
     Raises:
         SwinsError: if the numbers cannot make a model; the message has all reasons.

@@ -58,8 +58,9 @@ class Variant:
     image_size is in pixels, an integer or (height, width), or (None, None) for a model that takes any size;
     patch_size in pixels; window_size in tokens, one integer, one per stage or one (height, width) pair per stage;
     embed_dim the channels of stage 0, doubled by each later stage; size_rule whose way of handling sizes that windows
-    do not tile is followed: "timm", "torchvision", "huggingface" (classifiers), "mmpretrain" or "open_mmlab" (detectors
-    and segmenters, Hugging Face's backbones too); final_norm whether the last map is normalised.
+    do not tile is followed: "timm", "microsoft" (classifiers), "torchvision", "huggingface" (classifiers), "mmpretrain"
+    (classifiers) or "open_mmlab" (detectors and segmenters, Microsoft's and Hugging Face's backbones too); final_norm
+    whether the last map is normalised.
     """
 
     embed_dim: int = 96
@@ -269,7 +270,12 @@ def fitted(size, window, variant, stage):
             f"stage {stage} has a map of {size} and windows of {window} tokens; use larger images, or "
             'size_rule="torchvision", which pads such maps'
         )
-    return tuple(map(min, size, window)) if rule.small == "clipped" else window, rule.shift(size, window, half)
+    if rule.small == "clipped":
+        return tuple(map(min, size, window)), rule.shift(size, window, half)
+    if rule.small == "squared":
+        m = min(*size, *window)
+        return (m, m), rule.shift(size, window, half)
+    return window, rule.shift(size, window, half)
 
 
 def plan_stages(variant):

@@ -104,7 +104,7 @@ class SizeRule:
     """How one program handles sizes that windows do not tile. With the same weights, each gives other numbers.
 
     shift: (size, window, shift) -> the shift of a map of this size; arrange: rolls and pads a map;
-    small: what becomes of a map smaller than its window: the window is "clipped", the map "padded", or it is "refused";
+    small: of a map smaller than its window: the window is "clipped", or "squared" too, the map "padded" or "refused";
     decided: at each "call", or, by the maps' heights, when a model is "made" for images of a size;
     edge: of images that patches do not tile: "dropped" or "padded"; masked: added to the logits of forbidden pairs.
     """
@@ -119,6 +119,7 @@ class SizeRule:
 
 SIZE_RULES = {
     "timm": SizeRule(each_axis, roll_then_pad, "clipped"),
+    "microsoft": SizeRule(both_axes, pad_then_roll, "squared"),  # classifiers, whose maps windows tile
     "torchvision": SizeRule(each_axis, pad_then_roll, "padded"),
     "huggingface": SizeRule(both_axes, pad_then_roll, "refused", "padded"),  # classifiers of V1
     "huggingface_v2": SizeRule(always, pad_then_roll, "clipped", "padded", "made", 2 * MASKED),  # which masks twice

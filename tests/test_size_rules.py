@@ -48,6 +48,7 @@ def test_another_rule_gives_other_numbers(programs, name, monkeypatch):
         checkpoint.facts.numbers["size_rule"] = rule or "torchvision"
         return checkpoint
 
+    outputs = {key: y for key, y in outputs.items() if "226x451" not in key}  # whose remainder is dropped or padded
     monkeypatch.setattr(rules_table.checkpoints, "read", with_another_rule)
     monkeypatch.setitem(rules_table.MODELS, name, (*(rules_table.MODELS[name][0], {}), rules_table.MODELS[name][2]))
     assert max(float(row["fixed"]) for row in rules_table.measure(name, folder, outputs, NUMBERS)) > 1e-3
@@ -69,6 +70,7 @@ def test_what_each_rule_does_with_a_shift():
     shifts = {name: rule.shift((7, 14), (7, 7), (3, 3)) for name, rule in windows.SIZE_RULES.items()}
     assert shifts == {
         "timm": (0, 3),
+        "microsoft": (0, 0),
         "torchvision": (0, 3),
         "huggingface": (0, 0),
         "huggingface_v2": (3, 3),

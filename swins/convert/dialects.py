@@ -144,6 +144,13 @@ HEAD = (r"^head\.(weight|bias)$", r"head.fc.\1")
 
 TIMM = Dialect("timm", rf"(){TIMM_BLOCK}", (HEAD,), program="timm")
 MICROSOFT = replace(TIMM, name="microsoft or timm before 0.9", steps=(merge_at_start,))
+MICROSOFT_DENSE = Dialect(
+    "microsoft detector or segmenter",
+    rf"(backbone\.){TIMM_BLOCK}",
+    (),
+    (merge_at_start, last_norm),
+    LEFT_OUT,
+)
 DIALECTS = (
     TIMM,  # or MICROSOFT, whose keys differ in the place of one layer
     Dialect(
@@ -154,13 +161,7 @@ DIALECTS = (
         program="timm",
     ),
     Dialect("SimMIM", rf"(encoder\.){TIMM_BLOCK}", (), (merge_at_start,), PRETRAINING),
-    Dialect(
-        "microsoft detector or segmenter",
-        rf"(backbone\.){TIMM_BLOCK}",
-        (),
-        (merge_at_start, last_norm),
-        LEFT_OUT,
-    ),
+    MICROSOFT_DENSE,
     Dialect(
         "torchvision",
         rf"()features\.\d+\.\d+\.attn\.{POSITION}",
@@ -260,7 +261,7 @@ def recognise(state):
         )
     dialect, prefix = found.pop()
     if dialect is TIMM and any(name.startswith("layers.0.downsample.") for name in state):
-        dialect = MICROSOFT
+        dialect = MICROSOFT_DENSE if output_norms(state) else MICROSOFT
     return dialect, prefix
 
 

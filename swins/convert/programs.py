@@ -19,6 +19,7 @@ from swins.plans import VariantV2
 
 ENGINES = {  # which program has a size rule
     "timm": "timm",
+    "microsoft": "timm",  # which does the same with square images
     "torchvision": "torchvision",
     "huggingface": "transformers",
     "mmpretrain": "transformers",
@@ -136,7 +137,7 @@ def subject(checkpoint, variant):
         variant: the model's Variant; a size rule that is not the file's program's is run by the program that has it.
     """
     is_v2, program = isinstance(variant, VariantV2), checkpoint.program
-    own = program is not None and ENGINES[variant.size_rule] == program
+    own = program is not None and ENGINES[variant.size_rule] == program and variant.size_rule != "microsoft"
     with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
         file = pathlib.Path(folder, f"model{checkpoints.SAFE}")
         if own and lies_as(checkpoint):
