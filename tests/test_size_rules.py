@@ -9,7 +9,11 @@ from conftest import script
 
 import swins
 from swins import windows
+from swins.convert import artefact as artefacts
+from swins.convert import run as conversion
+from swins.model_configs import VARIANTS
 from swins.plans import RULES, plan_stages, with_overrides
+from swins.tags import PRETRAINED
 
 rules_table = script("in1k_eval/size_rules.py")
 NUMBERS = {"embed_dim": 8, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}
@@ -52,6 +56,37 @@ def test_another_rule_gives_other_numbers(programs, name, monkeypatch):
     monkeypatch.setattr(rules_table.checkpoints, "read", with_another_rule)
     monkeypatch.setitem(rules_table.MODELS, name, (*(rules_table.MODELS[name][0], {}), rules_table.MODELS[name][2]))
     assert max(float(row["fixed"]) for row in rules_table.measure(name, folder, outputs, NUMBERS)) > 1e-3
+
+
+BACKBONES = {  # file: (variant, size rule, what is left out, among others)
+    "backbone_v1/model.safetensors": ("swin_stages_test", "open_mmlab", ["norm0", "unused_norm"]),
+    "backbone_v1.pth": ("swin_stages_test", "open_mmlab", ["norm0", "unused_norm"]),
+    "backbone_v2/model.safetensors": ("swinv2_stages_test", "huggingface", []),
+    "donut/model.safetensors": ("swin_stages_test", "huggingface", []),
+    "donut_encoder.pth": ("swin_stages_test", "huggingface", ["decoder"]),
+    "upernet/model.safetensors": ("swin_stages_test", "open_mmlab", ["norm0", "decode_head", "auxiliary_head"]),
+    "upernet.pth": ("swin_stages_test", "open_mmlab", ["norm0", "decode_head", "auxiliary_head"]),
+    "mask2former.pth": ("swin_stages_test", "open_mmlab", ["norm0", "pixel_level_module", "transformer_module"]),
+    "maskformer/model.safetensors": ("swin_stages_test", "open_mmlab", ["norm0", "pixel_level_module"]),
+}
+
+
+@pytest.mark.parametrize("file", BACKBONES)
+def test_a_backbone_is_proven_by_its_program_where_it_sits(programs, file, monkeypatch, tmp_path):
+    """With the size rule and the last norm that it has there."""
+    name, rule, left_out = BACKBONES[file]
+    for variant_name, variant in {
+        "swin_stages_test": swins.Variant(**NUMBERS),
+        "swinv2_stages_test": swins.VariantV2(**NUMBERS),
+    }.items():
+        monkeypatch.setitem(VARIANTS, variant_name, variant)
+        monkeypatch.setitem(PRETRAINED, variant_name, ())
+    folder, proof = conversion.convert(name, programs[0] / file, tmp_path / "out")
+    assert (proof["verdict"], proof["size_rule"]) == ("pass", rule)
+    assert proof["compared_with"]["program"] == "transformers"
+    assert set(left_out) <= set(proof["source"]["left_out"])
+    assert artefacts.load_model(folder).variant.num_classes == 0
+    assert ("norm" in proof["blocks"]) == (rule == "open_mmlab")
 
 
 def test_the_table_is_within_tolerance_at_every_size():

@@ -67,7 +67,7 @@ def compare(model, subject, architecture, seed=SEED):
     variant, program = model.variant, getattr(subject, "program", "timm")
     size = native_size(architecture) if variant.image_size == ANY else None
     images = seeded_images(variant, seed=seed, open_size=size)
-    pairs = programs.outputs(program, variant)
+    pairs = programs.outputs(program, variant, getattr(subject, "kind", "classifier"))
     theirs = oracle.forward(subject, architecture, variant, images, [t for _, t in pairs], batch=1)
     tap = keras.Model(model.input, [*(model.get_layer(k).output for k, _ in pairs), model.output])
     parts = [[*map(keras.ops.convert_to_numpy, tap(images[i : i + 1], training=False))] for i in range(len(images))]

@@ -156,13 +156,14 @@ def subject(checkpoint, variant):
         ))  # fmt: skip
 
 
-def outputs(program, variant):
+def outputs(program, variant, kind="classifier"):
     """Pairs (Keras layer, a program's module) whose outputs correspond, in the order they run."""
-    pairs = rules.outputs(variant)
+    pairs, last = rules.outputs(variant), len(variant.depths)
     if program == "timm":
         return pairs
+    norms = {"backbone": f"hidden_states_norms.stage{last}", "maskformer": f"hidden_states_norms.{last - 1}"}
     names = {"torchvision": torchvision_module, "transformers": transformers_module}[program]
-    return [(layer, names(module)) for layer, module in pairs]
+    return [(k, norms[kind] if module == "norm" and kind in norms else names(module)) for k, module in pairs]
 
 
 def torchvision_module(module):
