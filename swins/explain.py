@@ -11,7 +11,7 @@ from keras import ops
 
 from swins import attention
 from swins.errors import SwinsError
-from swins.images import open_image
+from swins.images import open_image, planes
 from swins.labels import class_names
 from swins.trained import training_of
 
@@ -173,8 +173,8 @@ def draw(pictures, maps, titles, path=None, note=""):
 
 def cropped(prepare, image):
     """The part of an image that the model sees, as uint8 pixels (height, width[, 3]) to draw on."""
-    mode = "L" if len(prepare.mean) == 1 else "RGB"
-    return np.asarray(prepare.crop(prepare.scale(open_image(image).convert(mode))))
+    part, *_ = planes(open_image(image), len(prepare.mean))  # the first channel, where they are neither grey nor RGB
+    return np.asarray(prepare.crop(prepare.scale(part)))
 
 
 def names_of(model, name):

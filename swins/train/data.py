@@ -8,9 +8,10 @@ import numpy as np
 from swins.datasets import require_label
 from swins.devices import ALONE, cores
 from swins.errors import SwinsError
-from swins.images import Preprocess, open_image
+from swins.images import Preprocess, open_image, planes
 from swins.train.augment import TrainTransform, mix, targets
 
+FIRST = 10  # samples, of which one that can be read tells the channels
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
 
 
@@ -157,6 +158,22 @@ def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0
     return places.to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate), count
 
 
+def require_channels(splits, prepare):
+    """Raise SwinsError, before a run has a folder, if the first images that can be read are not of its channels."""
+    for split in splits:
+        for i in range(min(len(split), FIRST)):
+            name, image, _ = split[i]
+            try:
+                opened = open_image(image)
+            except SwinsError:
+                continue
+            try:
+                planes(opened, len(prepare.mean))
+            except SwinsError as error:
+                raise SwinsError(f"{split.name}: {name}: {error}") from error
+            break
+
+
 def evaluation_transform(recipe, size, weights, channels):
     """The Preprocess of validation images: scaled so that the centre crop is `crop` of the shorter side.
 
@@ -165,10 +182,18 @@ def evaluation_transform(recipe, size, weights, channels):
         weights: whose statistics hold where the recipe has none: they have mean and std.
         channels: 3, or 1 for grey images, which take the mean statistics of RGB.
     """
+    if channels not in (1, 3) and (recipe.augment.rand_augment or recipe.augment.color_jitter):
+        raise SwinsError(
+            f"augment.rand_augment and color_jitter are for grey or RGB images; the model takes {channels} channels; "
+            "leave them out: --set augment.rand_augment= --set augment.color_jitter=0"
+        )
     mean, std = recipe.data.mean or weights.mean, recipe.data.std or weights.std
     if channels == 1:
         mean, std = ((sum(x) / len(x),) for x in (mean, std))
     if not len(mean) == len(std) == channels:
-        raise SwinsError(f"data.mean and data.std need a number a channel; got {mean}, {std} and {channels} channels")
+        raise SwinsError(
+            f"data.mean and data.std need a number a channel; got {mean}, {std} and {channels} channels; set both, as "
+            f"--set data.mean={list(mean[:1] * channels)}"
+        )
     resize = tuple(int(side / recipe.data.crop) for side in size)
     return Preprocess(size, resize, True, tuple(mean), tuple(std))

@@ -167,6 +167,7 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     if None in size:
         raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
     prepare = data.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
+    data.require_channels(splits, prepare)
     with contextlib.closing(Run(folder, say)) as run:
         devices.agreed(share, lambda: run.open(recipe, splits, overwrite))
         return train_in(run, model, recipe, splits, prepare, (scope, share, count), tensorboard)
