@@ -102,6 +102,7 @@ def eval_command(args):
                     name=args.model,
                     protocol=args.protocol,
                     labels=args.labels,
+                    class_order=args.class_order,
                     real=args.real,
                     batch=args.batch,
                     table=args.results,
@@ -308,6 +309,12 @@ def parser():
         "--data", required=True, help="class folders, images with labels.csv, IDX files, or tfds:imagenet2012"
     )
     sub.add_argument("--labels", metavar="CSV", help="file names and class numbers (default: DATA/labels.csv if there)")
+    sub.add_argument(
+        "--class-order",
+        metavar="ORDER",
+        help="natural (timm's), sorted (ImageFolder's), or a file of the model's class names in order; by default "
+        "class folders are matched by name with the classes that the model knows, and sorted if it knows none",
+    )
     sub.add_argument(
         "--real", metavar="JSON", help="other labels, as ImageNet-ReaL's: a list of classes for each image"
     )

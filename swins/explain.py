@@ -13,7 +13,7 @@ from swins import attention
 from swins.errors import SwinsError
 from swins.images import open_image, planes
 from swins.labels import class_names
-from swins.trained import training_of
+from swins.tags import training_run
 
 KINDS = ("attention", "rollout", "grad_cam")
 MOST = 64  # images of a picture
@@ -181,7 +181,7 @@ def names_of(model, name):
     """Names of a model's classes: published ones where its name or their number tells, else "class 0", "class 1"."""
     count = model.variant.num_classes
     try:
-        names = class_names(name if "." in name or training_of(name) else count)
+        names = class_names(name if "." in name or training_run(name) else count)
     except SwinsError:
         names = []
     return names if len(names) == count else [f"class {i}" for i in range(count)]

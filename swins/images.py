@@ -19,8 +19,7 @@ import numpy as np
 
 from swins.errors import SwinsError, first_line, unknown_name
 from swins.plans import ANY, pair
-from swins.tags import find
-from swins.trained import training_of
+from swins.tags import find, training_run
 
 PROTOCOLS = ("timm", "ms")
 NPY = b"\x93NUMPY"  # begins a .npy file
@@ -173,7 +172,7 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
 
     Args:
         name: "architecture" or "architecture.tag"; or the folder or .keras file of a run of `swins train`, which has a
-            protocol and channels of its own.
+            protocol and channels of its own ("./NAME" where it is called as a variant is).
         protocol: "timm" or "ms" (Microsoft's).
         image_size: pixels, when not the variant's; (None, None) means the variant's.
         in_chans: channels, when not the variant's; 1 means grey images, normalised by the mean statistics of RGB.
@@ -187,7 +186,7 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
     """
     if not isinstance(name, (str, os.PathLike)):
         raise SwinsError(f"preprocess takes a variant's name or a training run's folder; got {type(name).__name__}")
-    if run := training_of(name):
+    if run := training_run(name):
         return preparation_of(run, image_size)
     architecture, _, variant, weights = find(name)
     if protocol not in PROTOCOLS:

@@ -78,8 +78,8 @@ def decoder(preprocess):
     Decoding is Pillow's to the bit (measured: JPEG baseline and progressive, with every subsampling, grey, CMYK; PNG of
     every colour type; transparency is dropped and EXIF's rotation ignored, as there). So is grey of RGB. Resizing is
     TensorFlow's antialiased bicubic, an axis at a time with 8-bit pixels between, as Pillow's: about one pixel in a
-    thousand is 1/255 from Pillow's (mean at most 0.0012/255 on six sizes of smooth pictures and noise), of one-bit drawings
-    one in ten.
+    thousand is 1/255 from Pillow's (mean at most 0.0012/255 on six sizes of smooth pictures and noise), of one-bit
+    drawings one in ten.
 
     Raises:
         SwinsError: for other channels than grey or RGB.

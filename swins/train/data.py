@@ -11,6 +11,7 @@ from swins.errors import SwinsError
 from swins.images import Preprocess, open_image, planes
 from swins.train.augment import TrainTransform, mix, targets
 
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
 FIRST = 10  # samples, of which one that can be read tells the channels
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
 
@@ -22,7 +23,7 @@ class Unreadable:
         self.path, self.limit, self.texts, self.failed = pathlib.Path(path), limit, {}, None
         self.lock = threading.Lock()
         if self.path.is_file():  # of the same run, before it was killed
-            lines = self.path.read_text().splitlines()
+            lines = self.path.read_text(**TEXT).splitlines()
             self.texts = {name: text for name, _, text in (line.partition("\t") for line in lines)}
         if len(self.texts) > limit:  # which ended that run, and may have been mended
             self.forget()
@@ -34,7 +35,7 @@ class Unreadable:
                 self.texts[name] = text
                 lines = (f"{name}\t{line}\n" for name, line in sorted(self.texts.items()))
                 partial = self.path.with_name(f".{self.path.name}.partial")
-                partial.write_text("".join(lines))
+                partial.write_text("".join(lines), **TEXT)
                 partial.replace(self.path)
         if len(self.texts) > self.limit:
             few = "; ".join(list(self.texts.values())[:3])
@@ -58,7 +59,7 @@ class Unreadable:
     def of_all(self):
         """How many samples all processes of the run could not read: each has a file, NAME.txt or NAME.1.txt."""
         files = self.path.parent.glob(f"{self.path.name.partition('.')[0]}.*txt")
-        return len({line.partition("\t")[0] for file in files for line in file.read_text().splitlines()})
+        return len({line.partition("\t")[0] for file in files for line in file.read_text(**TEXT).splitlines()})
 
 
 def sample(split, index, unreadable):
