@@ -408,6 +408,8 @@ def stop(signum, _):
 def main(arguments=None):
     """Run one command -> exit code."""
     args = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
+        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
     signal.signal(signal.SIGTERM, stop)
     try:
         return args.run(args) or 0

@@ -3,6 +3,7 @@
 Letters: B batch, (H, W) tokens of a feature map, N tokens of a window, K windows of an image.
 """
 
+import os
 import pathlib
 
 import keras
@@ -205,7 +206,8 @@ def draw_files(model, name, prepare, files, path, kinds=KINDS):
         path: the PNG.
         kinds: of KINDS.
     """
-    images, titles = prepare(list(files)), [pathlib.Path(file).name for file in files]
+    images = prepare(list(files))
+    titles = [os.fsencode(pathlib.Path(file).name).decode("utf-8", "backslashreplace") for file in files]
     if model.variant.num_classes:
         names, logits = names_of(model, name), model.predict(images, verbose=0)
         titles = [f"{title}\n{top_classes(row, names)}" for title, row in zip(titles, logits, strict=True)]

@@ -59,7 +59,7 @@ def named(folder, table=None):
     folder = pathlib.Path(os.path.abspath(folder))  # which keeps the name of a link
     many = folder.name in {*TRAINING, *VALIDATION, "images"} or folder.name.isdecimal()
     name = f"{folder.parent.name}/{folder.name}" if many else folder.name
-    name = name.encode("utf-8", "backslashreplace").decode()  # tables are UTF-8
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")  # tables are UTF-8
     return f"{name}:{table.name}" if table and os.path.abspath(table) != str(folder / "labels.csv") else name
 
 
