@@ -1,5 +1,6 @@
 """Names of a data set's classes and of a model's, matched; and the orders that are taken where no names are known."""
 
+import functools
 import json
 import pathlib
 import re
@@ -40,11 +41,13 @@ def listing(names):
     return ("; " if any("," in name for name in shown) else ", ").join(shown)
 
 
-def places(pairs):
-    """{text: numbers} of (text, number)."""
+def places(key, texts):
+    """{key of a text: numbers of the classes that have such a text}, for the texts of each class."""
     found = {}
-    for text, number in pairs:
-        found.setdefault(text, set()).add(number)
+    for number, own in enumerate(texts):
+        for text in own:
+            if key(text):  # a name of punctuation alone is spelt nohow
+                found.setdefault(key(text), set()).add(number)
     return found
 
 
@@ -59,16 +62,13 @@ def by_name(source, names, known, synonyms=(), whose="the model's", remedy="rena
     Raises:
         SwinsError: for names that are no known one, or could be several, or are one class twice, with both lists.
     """
-    steps = (
-        (str, False, places((name, i) for i, name in enumerate(known))),
-        (str, False, places((text, i) for i, texts in enumerate(synonyms) for text in texts)),
-        (spelling, True, places((spelling(name), i) for i, name in enumerate(known))),
-        (spelling, True, places((spelling(text), i) for i, texts in enumerate(synonyms) for text in texts)),
-    )
+    own = [(name,) for name in known]
+    steps = ((str, own), (str, synonyms), (spelling, own), (spelling, synonyms))
+    table = functools.cache(lambda step: places(*steps[step]))  # one of 22k classes takes a second
     found, wrong, respelt = {}, [], []
     for name in names:
-        matches = ((table[key(name)], forgiven) for key, forgiven, table in steps if key(name) in table and key(name))
-        numbers, forgiven = next(matches, ((), False))
+        matches = ((table(i).get(key(name)), key is spelling) for i, (key, _) in enumerate(steps))
+        numbers, forgiven = next((match for match in matches if match[0]), ((), False))
         if len(numbers) != 1:
             wrong.append(f"{name} (could be {len(numbers)})" if numbers else name)
             continue

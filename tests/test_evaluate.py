@@ -16,6 +16,7 @@ from PIL import Image
 from swins import datasets as layouts
 from swins.convert import artefact as artefacts
 from swins.errors import SwinsError
+from swins.evaluate import artefacts as artefacts_of
 from swins.evaluate import datasets, results, run
 from swins.evaluate.artefacts import find_model
 from swins.images import preprocess
@@ -547,3 +548,13 @@ def test_an_unfinished_run_is_called_so(command, folders, tmp_path):
     for function in (find_model, preprocess, class_names):
         with pytest.raises(SwinsError, match="unfinished run"):
             function(run_folder)
+
+
+def test_a_name_means_published_weights_whatever_folder_is_called_so(converted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).symlink_to(converted)
+    monkeypatch.setattr(artefacts_of, "create", lambda name, weights: (name, weights))
+    assert find_model(NAME) == ((NAME, "pretrained"), NAME)
+    model, name = find_model(f"./{NAME}")
+    assert model.variant.num_classes == 10 and name == NAME
+    assert find_model(tmp_path / NAME)[1] == NAME
