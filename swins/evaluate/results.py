@@ -67,6 +67,15 @@ def result_row(name, dataset, protocol, image_size, outcome, certificate):
     )
 
 
+def locks():
+    """The library that locks files. Raises SwinsError if it is missing."""
+    try:
+        import filelock
+    except ModuleNotFoundError as error:
+        raise SwinsError("a results table needs filelock: pip install 'swins[eval]'") from error
+    return filelock
+
+
 def check_targets(results, predictions):
     """Find out before a long run that its outputs can be written; makes the folders they go to.
 
@@ -77,6 +86,8 @@ def check_targets(results, predictions):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise SwinsError(f"{path} must be a file that can be written; choose another")
+    if results:
+        locks()
     columns = [field.name for field in fields(Result)]
     if results and pathlib.Path(results).is_file() and pathlib.Path(results).stat().st_size:
         try:
@@ -100,14 +111,13 @@ def locked(path):
     Raises:
         SwinsError: if it is not free within ten minutes.
     """
-    try:
-        from filelock import FileLock, Timeout
-    except ModuleNotFoundError as error:
-        raise SwinsError("a results table needs filelock: pip install 'swins[eval]'") from error
-    lock = FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)  # a soft one outlives its process
+    library = locks()
+    lock = library.FileLock(
+        path.with_name(f".{path.name}.lock"), fallback_to_soft=False
+    )  # a soft one stays
     try:
         lock.acquire(timeout=PATIENCE)
-    except Timeout as error:
+    except library.Timeout as error:
         raise SwinsError(f"{path}: another process writes it; the row was not added; end that one") from error
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):

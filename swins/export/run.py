@@ -23,7 +23,7 @@ from swins.images import pillow, preprocess
 from swins.plans import ANY
 
 TOLERANCE = 1e-5  # of the largest output
-PIXEL_TOLERANCE = 1e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/20 of 1/255)
+PIXEL_TOLERANCE = 3e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/6 of 1/255)
 PARTS = {"saved_model": "logits", "saved_model_fe": "features", "saved_model_deploy": "logits"}  # the last if asked for
 CHECK = pathlib.Path(__file__).with_name("check.py")
 
