@@ -228,13 +228,16 @@ def read_idx(path):
         raise SwinsError(f"{path}: not a gzipped IDX file ({error}); take the data set's original file") from error
 
 
-def files_below(folder, above=()):
+def files_below(folder, above=None):
     """Files in a folder and its sub-folders, sorted, hidden ones left out. Links are followed, but to folders above.
+
+    above: real paths of these, by default its parents.
 
     Raises:
         OSError: a folder that cannot be read.
     """
     place, found = os.path.realpath(folder), []
+    above = tuple(map(str, pathlib.Path(place).parents)) if above is None else above
     if place in above:
         return []
     for path in pathlib.Path(folder).iterdir():
