@@ -112,9 +112,7 @@ def locked(path):
         SwinsError: if it is not free within ten minutes.
     """
     library = locks()
-    lock = library.FileLock(
-        path.with_name(f".{path.name}.lock"), fallback_to_soft=False
-    )  # a soft one stays
+    lock = library.FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)  # a soft one stays
     try:
         lock.acquire(timeout=PATIENCE)
     except library.Timeout as error:
