@@ -101,6 +101,7 @@ def eval_command(args):
                     name=args.model,
                     protocol=args.protocol,
                     labels=args.labels,
+                    class_order=args.class_order,
                     real=args.real,
                     batch=args.batch,
                     table=args.results,
@@ -312,6 +313,12 @@ def parser():
     )
     sub.add_argument("--labels", metavar="CSV", help="file names and class numbers (default: DATA/labels.csv if there)")
     sub.add_argument(
+        "--class-order",
+        metavar="ORDER",
+        help="natural (timm's), sorted (ImageFolder's), or a file of the model's class names in order; by default "
+        "class folders are matched by name with the classes that the model knows, and sorted if it knows none",
+    )
+    sub.add_argument(
         "--real", metavar="JSON", help="other labels, as ImageNet-ReaL's: a list of classes for each image"
     )
     sub.add_argument("--protocol", choices=("timm", "ms"), help="default: timm's; a training run's own for its model")
@@ -404,6 +411,8 @@ def stop(signum, _):
 def main(arguments=None):
     """Run one command -> exit code."""
     args = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
+        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
     signal.signal(signal.SIGTERM, stop)
     try:
         return args.run(args) or 0

@@ -6,13 +6,15 @@ A Split is a sequence of (name, image, label); image is a path, bytes or a uint8
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from swins.errors import SwinsError, first_line
-from swins.images import pillow, read_idx
+from swins.images import files_below, pillow, read_idx
+from swins.matching import by_name, by_number, by_order
 
 TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid", "test")
 ANNOTATIONS = "val/val_annotations.txt"  # Tiny ImageNet's
@@ -23,12 +25,16 @@ CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog",
 
 @dataclass(frozen=True)
 class Split:
-    """Samples that can be read in any order; strays are files that are no images by their names."""
+    """Samples that can be read in any order; strays are files that are no images by their names.
+
+    notes: lines on what was taken for what, such as the order of the classes.
+    """
 
     name: str
     samples: object
     classes: tuple
     strays: tuple = ()
+    notes: tuple = ()
 
     def __len__(self):
         return len(self.samples)
@@ -79,59 +85,61 @@ class Stored:
 
 def sample_of(index, row):
     """(name, image, label) of a row of tensorflow-datasets."""
-    return row["file_name"].decode() if "file_name" in row else str(index), row["image"], int(row["label"])
+    return os.fsdecode(row["file_name"]) if "file_name" in row else str(index), row["image"], int(row["label"])
 
 
-def in_order(classes):
-    """Class folders by number: their names, if these are 0, 1, 2 ... as ImageNet-V2's, else their sorted place."""
-    numbered = {str(i): i for i in range(len(classes))}
-    if {c.name for c in classes} == set(numbered):
-        return sorted(classes, key=lambda c: numbered[c.name])
-    return sorted(classes)
+def numbering(names):
+    """The Numbering of class folders to train on: their names, if these are 0, 1, 2 ..., else their sorted place."""
+    numbered = by_number(names, len(names))
+    plain = numbered and set(names) == set(map(str, numbered.numbers))  # without zeros before them
+    return numbered if plain else by_order(names, "sorted", choice=False)
 
 
 def folders(folder):
-    """Sub-folders that are not hidden, by class number."""
-    return in_order([p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")])
+    """Sub-folders that are not hidden, by class number; links are followed.
+
+    Raises:
+        SwinsError: for names that are no UTF-8: they would become names of classes.
+    """
+    found = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    odd = [ascii(p.name) for p in found if any("\ud800" <= c <= "\udfff" for c in p.name)]
+    if odd:
+        raise SwinsError(f"{folder}: class folders must have names in UTF-8; {', '.join(odd[:5])} are not; rename them")
+    numbers = numbering([p.name for p in found]).numbers
+    return [path for _, path in sorted(zip(numbers, found, strict=True))]
 
 
-def hidden(path):
-    """Whether a relative path is of a hidden file, or in a hidden folder, such as .ipynb_checkpoints."""
-    return any(part.startswith(".") for part in path.parts)
+def listed(classes, numbers=None):
+    """(samples, strays) of class folders, but hidden files; numbers are the folders', by default their places.
 
-
-def listed(classes, names=None):
-    """(samples, strays) of class folders, but hidden files; names are those of the classes that count, in order."""
+    Files are images that Pillow knows by their endings; where there is none at all, NumPy's .npy.
+    """
     known = pillow().registered_extensions()
-    numbers = {name: i for i, name in enumerate(names or [c.name for c in classes])}
-    samples, strays = [], []
-    for c in classes:
-        for path in sorted(p for p in c.rglob("*") if not (p.is_dir() or hidden(p.relative_to(c)))):
-            if path.suffix.lower() in known:
-                samples.append((str(path.relative_to(c.parent)), path, numbers[c.name]))
-            else:
-                strays.append(path)
-    return samples, tuple(strays)
+    samples, arrays, strays = [], [], []
+    for c, number in zip(classes, range(len(classes)) if numbers is None else numbers, strict=True):
+        above = os.path.realpath(c.parent)  # which a link must not lead back to
+        for path in files_below(c, (above, *map(str, pathlib.Path(above).parents))):
+            ending = path.suffix.lower()
+            kind = samples if ending in known else arrays if ending == ".npy" else strays
+            kind.append((str(path.relative_to(c.parent)), path, number))
+    others = sorted(path for _, path, _ in (strays + arrays if samples else strays))
+    return samples or arrays, tuple(others)
 
 
 def from_folders(folder, training, validation):
     """ImageNet's and Places365's layout: a folder a class below both; validation must have no other classes."""
     held = from_validation_folder(folder, training, validation)
     found, strays = listed(folders(training))
-    return Split(folder.name, found, held.classes, strays), held
+    return Split(folder.name, found, held.classes, strays, numbering(held.classes).notes), held
 
 
 def from_validation_folder(folder, training, validation):
     """The validation Split of that layout; the training folder tells the classes, and its images are not listed."""
     names, others = tuple(c.name for c in folders(training)), folders(validation)
-    unknown = [c.name for c in others if c.name not in names]
-    if unknown:
-        raise SwinsError(
-            f"{validation}: classes must be those of {training.name}; "
-            f"{len(unknown)} are not: {', '.join(unknown[:5])}; move or rename them"
-        )
-    samples, strays = listed(others, names)
-    return Split(folder.name, samples, names, strays)
+    whose, remedy = f"those of {training.name}", "move or rename them"
+    matched = by_name(validation, [c.name for c in others], names, whose=whose, remedy=remedy)
+    samples, strays = listed(others, matched.numbers)
+    return Split(folder.name, samples, names, strays, matched.notes)
 
 
 def from_one_folder(folder, held_out, seed):
@@ -145,7 +153,7 @@ def from_one_folder(folder, held_out, seed):
         count = max(1, round(held_out * len(own))) if len(own) > 1 else 0
         held += [own[i] for i in sorted(order[:count])]
         kept += [own[i] for i in sorted(order[count:])]
-    return Split(folder.name, kept, names, strays), Split(folder.name, held, names)
+    return Split(folder.name, kept, names, strays, numbering(names).notes), Split(folder.name, held, names)
 
 
 def from_tiny_imagenet(folder):
@@ -160,7 +168,7 @@ def from_tiny_imagenet(folder):
         raise SwinsError(f"{table}: rows are FILE, CLASS, ..., of train's classes; {len(wrong)} are not: {wrong[:3]}")
     numbers = {name: i for i, name in enumerate(names)}
     held = [(row[0], folder / "val" / "images" / row[0], numbers[row[1]]) for row in rows]
-    return Split(folder.name, samples, names, strays), Split(folder.name, held, names)
+    return Split(folder.name, samples, names, strays, numbering(names).notes), Split(folder.name, held, names)
 
 
 def from_cifar(folder, files):

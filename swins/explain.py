@@ -3,6 +3,7 @@
 Letters: B batch, (H, W) tokens of a feature map, N tokens of a window, K windows of an image.
 """
 
+import os
 import pathlib
 
 import keras
@@ -11,9 +12,9 @@ from keras import ops
 
 from swins import attention
 from swins.errors import SwinsError
-from swins.images import open_image
+from swins.images import open_image, planes
 from swins.labels import class_names
-from swins.trained import training_of
+from swins.tags import training_run
 
 KINDS = ("attention", "rollout", "grad_cam")
 MOST = 64  # images of a picture
@@ -173,15 +174,15 @@ def draw(pictures, maps, titles, path=None, note=""):
 
 def cropped(prepare, image):
     """The part of an image that the model sees, as uint8 pixels (height, width[, 3]) to draw on."""
-    mode = "L" if len(prepare.mean) == 1 else "RGB"
-    return np.asarray(prepare.crop(prepare.scale(open_image(image).convert(mode))))
+    part, *_ = planes(open_image(image), len(prepare.mean))  # the first channel, where they are neither grey nor RGB
+    return np.asarray(prepare.crop(prepare.scale(part)))
 
 
 def names_of(model, name):
     """Names of a model's classes: published ones where its name or their number tells, else "class 0", "class 1"."""
     count = model.variant.num_classes
     try:
-        names = class_names(name if "." in name or training_of(name) else count)
+        names = class_names(name if "." in name or training_run(name) else count)
     except SwinsError:
         names = []
     return names if len(names) == count else [f"class {i}" for i in range(count)]
@@ -205,7 +206,8 @@ def draw_files(model, name, prepare, files, path, kinds=KINDS):
         path: the PNG.
         kinds: of KINDS.
     """
-    images, titles = prepare(list(files)), [pathlib.Path(file).name for file in files]
+    images = prepare(list(files))
+    titles = [os.fsencode(pathlib.Path(file).name).decode("utf-8", "backslashreplace") for file in files]
     if model.variant.num_classes:
         names, logits = names_of(model, name), model.predict(images, verbose=0)
         titles = [f"{title}\n{top_classes(row, names)}" for title, row in zip(titles, logits, strict=True)]

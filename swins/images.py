@@ -3,6 +3,8 @@
 The published tables differ by the protocol, not by the weights:
     timm  shorter side to floor(size / crop), centre crop; crop is 0.9 at 192, 224 and 256 but for one name, else 1.0
     ms    shorter side to 8/7 of the size, centre crop; 384-pixel models squash the whole image to 384x384
+As in timm, transparency is dropped (what lies below it shows) and EXIF's rotation is ignored: where they matter, turn
+photographs with `PIL.ImageOps.exif_transpose`, and lay transparent images on a colour.
 """
 
 import gzip
@@ -17,10 +19,11 @@ import numpy as np
 
 from swins.errors import SwinsError, first_line, unknown_name
 from swins.plans import ANY, pair
-from swins.tags import find
-from swins.trained import training_of
+from swins.tags import find, training_run
 
 PROTOCOLS = ("timm", "ms")
+NPY = b"\x93NUMPY"  # begins a .npy file
+SAMPLES_PER_PIXEL = 277  # a tag of TIFF
 TIMM_CROP = {192: 0.9, 224: 0.9, 256: 0.9, "swinv2_cr_small_ns_256": 1.0}
 
 
@@ -28,6 +31,8 @@ TIMM_CROP = {192: 0.9, 224: 0.9, 256: 0.9, "swinv2_cr_small_ns_256": 1.0}
 class Preprocess:
     """Prepare images for a model: file path, bytes, PIL image or uint8 array -> (H, W, C) float32; a list -> a batch.
 
+    Pixels have 8 bits a channel, whichever way they come in; others are refused. Transparency is dropped and EXIF's
+    rotation ignored, as timm does. A model of other channels than grey or RGB takes what `planes` says.
     resize is the (height, width) in pixels to which the image is scaled: its shorter side relative to that if
     keep_ratio, else both sides; image_size what is then cut from the centre. mean and std are per channel, 0..1.
     """
@@ -43,10 +48,8 @@ class Preprocess:
             if not image:
                 raise SwinsError("a list of images must hold at least one; got none")
             return np.stack([self(one) for one in image])
-        image = open_image(image).convert("L" if len(self.mean) == 1 else "RGB")
-        pixels = np.asarray(self.crop(self.scale(image)), "float32") / np.float32(255)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        return (pixels - np.float32(self.mean)) / np.float32(self.std)
+        parts = planes(open_image(image), len(self.mean))
+        return normalized([self.crop(self.scale(part)) for part in parts], self.mean, self.std)
 
     def scale(self, image):
         """Bicubic resize of a PIL image."""
@@ -60,6 +63,13 @@ class Preprocess:
         height, width = self.image_size
         top, left = round((image.height - height) / 2), round((image.width - width) / 2)
         return image.crop((left, top, left + width, top + height))
+
+
+def normalized(parts, mean, std):
+    """Pixels (H, W, C) float32 of the PIL images that `planes` gives, less mean, over std."""
+    arrays = [np.asarray(part, "float32") / np.float32(255) for part in parts]
+    pixels = np.concatenate([a[..., None] if a.ndim == 2 else a for a in arrays], -1)
+    return (pixels - np.float32(mean)) / np.float32(std)
 
 
 def scaled_size(size, target, keep_ratio):
@@ -82,33 +92,79 @@ def pillow():
     return Image
 
 
+def of_array(array):
+    """A uint8 array (H, W[, C]) as a PIL image where Pillow has one of so many channels, else the array itself."""
+    shape = array.shape[:2] if array.shape[2:] == (1,) else array.shape
+    if array.dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape:
+        raise SwinsError(f"an array of pixels must be uint8, (H, W[, C]); got {array.dtype} {array.shape}; scale it")
+    return pillow().fromarray(array.reshape(shape)) if len(shape) == 2 or shape[2] in (3, 4) else array
+
+
+def require_8_bit(image):
+    """The PIL image. Raises SwinsError if it has more bits a channel: Pillow would cut off what is above 255."""
+    if image.mode in ("I", "F") or ";" in image.mode:
+        raise SwinsError(f"its pixels are {image.mode}, not 8-bit; scale them to 0..255 and save it as 8-bit")
+    return image
+
+
 def open_image(image):
-    """Decode a path, bytes, PIL image or uint8 array (H, W[, 3]) into a PIL image.
+    """Decode a path, bytes, PIL image or uint8 array into a PIL image; an array (H, W, C) where Pillow has no such C.
+
+    Files are images that Pillow reads, or NumPy's .npy. Where Pillow makes 8 bits of 16 as it reads a file (16-bit RGB
+    and RGBA in PNG and TIFF: the higher byte), that is taken, as timm does.
 
     Raises:
-        SwinsError: if it is not an image that Pillow reads, or Pillow is missing.
+        SwinsError: if it is no such image, has more than 8 bits a channel, or Pillow is missing.
     """
     Image = pillow()
-    if isinstance(image, Image.Image):
-        return image
     if isinstance(image, np.ndarray):
-        shape = image.shape[:2] if image.shape[2:] == (1,) else image.shape
-        if image.dtype != np.uint8 or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
-            raise SwinsError(f"an array of pixels must be uint8, (H, W[, 1, 3 or 4]); got {image.dtype} {image.shape}")
-        return Image.fromarray(image.reshape(shape))
+        return of_array(image)
+    name = "the bytes" if isinstance(image, bytes) else "the PIL image" if isinstance(image, Image.Image) else image
     try:
-        if not isinstance(image, bytes):
+        opened = image
+        if not isinstance(image, bytes | Image.Image):
             image = pathlib.Path(image)
             if image.exists() and not image.is_file():
                 raise ValueError("it is not a regular file")
-        opened = Image.open(io.BytesIO(image if isinstance(image, bytes) else image.read_bytes()))
+            image = image.read_bytes()
+        if isinstance(image, bytes):
+            if image.startswith(NPY):
+                return of_array(np.load(io.BytesIO(image), allow_pickle=False))
+            opened = Image.open(io.BytesIO(image))
         opened.load()
-        if opened.mode in ("I", "F") or ";" in opened.mode:
-            raise ValueError(f"its pixels are {opened.mode}, not 8-bit; save it as 8-bit")
+        return require_8_bit(opened)
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
-        name = "the bytes" if isinstance(image, bytes) else image
         raise SwinsError(f"{name}: not a readable image ({first_line(error)})") from error
-    return opened
+
+
+def planes(image, channels):
+    """What `open_image` gives, as PIL images for a model of so many channels, which are scaled and cut alike.
+
+    One L for 1 channel, one RGB for 3; else an L for each channel of an array (H, W, channels), of an RGBA image for 4,
+    of an LA image for 2: transparency is a channel then.
+
+    Raises:
+        SwinsError: an image of other channels.
+    """
+    array = isinstance(image, np.ndarray)
+    if channels in (1, 3):
+        if array:
+            raise SwinsError(f"an array of pixels must be uint8, (H, W[, 1, 3 or 4]); got {image.dtype} {image.shape}")
+        try:
+            return [image.convert("L" if channels == 1 else "RGB")]
+        except ValueError as error:
+            raise SwinsError(f"an image must become {channels} channel(s); {error}; save it as 8-bit RGB") from error
+    alike = {2: ("LA",), 4: ("RGBA", "RGBX")}.get(channels, ())
+    if array and image.shape[2] == channels:
+        return [pillow().fromarray(image[..., i]) for i in range(channels)]
+    tags = getattr(image, "tag_v2", None) or {}  # a TIFF's: Pillow leaves channels out that it has no mode for
+    if not array and image.mode in alike and tags.get(SAMPLES_PER_PIXEL, channels) == channels:
+        return list(image.split())
+    kinds = "".join(f" or an {mode} image" for mode in alike[:1])
+    raise SwinsError(
+        f"the model has {channels} channels: an image must be a uint8 array (H, W, {channels}), as .npy has it{kinds}; "
+        f"got {f'an array {image.shape}' if array else image.mode}"
+    )
 
 
 def preprocess(name, protocol="timm", image_size=None, in_chans=None):
@@ -116,7 +172,7 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
 
     Args:
         name: "architecture" or "architecture.tag"; or the folder or .keras file of a run of `swins train`, which has a
-            protocol and channels of its own.
+            protocol and channels of its own ("./NAME" where it is called as a variant is).
         protocol: "timm" or "ms" (Microsoft's).
         image_size: pixels, when not the variant's; (None, None) means the variant's.
         in_chans: channels, when not the variant's; 1 means grey images, normalised by the mean statistics of RGB.
@@ -130,7 +186,7 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
     """
     if not isinstance(name, (str, os.PathLike)):
         raise SwinsError(f"preprocess takes a variant's name or a training run's folder; got {type(name).__name__}")
-    if run := training_of(name):
+    if run := training_run(name):
         return preparation_of(run, image_size)
     architecture, _, variant, weights = find(name)
     if protocol not in PROTOCOLS:
@@ -172,6 +228,24 @@ def read_idx(path):
         raise SwinsError(f"{path}: not a gzipped IDX file ({error}); take the data set's original file") from error
 
 
+def files_below(folder, above=None):
+    """Files in a folder and its sub-folders, sorted, hidden ones left out. Links are followed, but to folders above.
+
+    above: real paths of these, by default its parents.
+
+    Raises:
+        OSError: a folder that cannot be read.
+    """
+    place, found = os.path.realpath(folder), []
+    above = tuple(map(str, pathlib.Path(place).parents)) if above is None else above
+    if place in above:
+        return []
+    for path in pathlib.Path(folder).iterdir():
+        if not path.name.startswith("."):
+            found += files_below(path, (*above, place)) if path.is_dir() else [path]
+    return sorted(found)
+
+
 def find_images(source):
     """Images without labels: a folder, searched through, or one with IDX test images -> list for Preprocess.
 
@@ -185,7 +259,7 @@ def find_images(source):
     if idx:
         return list(read_idx(idx[0]))
     known = pillow().registered_extensions()
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in known and path.is_file())
+    found = [path for path in files_below(folder) if path.suffix.lower() in known and path.is_file()]
     if not found:
         raise SwinsError(f"{source}: holds no images, as their names' endings tell")
     return found

@@ -9,10 +9,11 @@ from importlib import resources
 import numpy as np
 
 from swins.errors import SwinsError
-from swins.tags import find
+from swins.tags import find, training_run
 from swins.trained import training_of
 
 FASHION_MNIST = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+ALSO = {"t-shirt": ("T-shirt/top",)}  # other names that Fashion-MNIST's classes have
 LISTS = {1000: "imagenet1k", 21841: "imagenet22k"}  # of heads with so many classes
 
 
@@ -28,7 +29,7 @@ def class_names(source):
     Args:
         source: how many classes: 1000 (ImageNet-1k) or 21841 (ImageNet-22k, in Microsoft's order, which is not timm's
             list); or the name of a published set of weights, "architecture.tag"; or the folder or .keras file of a run
-            of `swins train`.
+            of `swins train` ("./NAME" where it is called as a variant is).
 
     Raises:
         SwinsError: for other numbers and names, and runs of so many classes that they were not named.
@@ -37,7 +38,7 @@ def class_names(source):
     >>> class_names(1000)[207]
     'golden retriever'
     """
-    run = training_of(source) if isinstance(source, (str, os.PathLike)) else None
+    run = training_run(source) if isinstance(source, (str, os.PathLike)) else None
     if run and isinstance(run["classes"], list):
         return run["classes"]
     if run:
@@ -52,6 +53,38 @@ def class_names(source):
             f"names are known for {' and '.join(map(str, LISTS))} classes, or by a name with its tag; got {source}"
         )
     return [row[1] for row in table(LISTS[source])]
+
+
+def known_classes(path, model, certificate):
+    """Names of a model's classes, in the order of its logits -> tuple of text; empty where they are not known.
+
+    Args:
+        path: the folder or .keras file of a training run, whose result.json names them; or any other path.
+        model: a Swin.
+        certificate: an artefact's, which has `class_names`, or a `name` whose tag says what the weights are of.
+    """
+    run, name = training_of(path), certificate.get("name", "")
+    found = [run and run["classes"], certificate.get("class_names")]
+    if "." in name and not run:
+        found.append(class_names(name))
+    count = model.variant.num_classes
+    return next((tuple(map(str, n)) for n in found if isinstance(n, list | tuple) and len(n) == count), ())
+
+
+def synonyms(names):
+    """For each name of a class, others: ImageNet's synset, its names, and each of them -> a tuple of tuples of text."""
+    texts = {synset: text for name in reversed(LISTS.values()) for synset, text, *_ in table(name)}
+    synsets = {}
+    for synset, text in texts.items():
+        synsets.setdefault(text, []).append(synset)
+    whole = table(LISTS[len(names)]) if len(names) in LISTS else []
+    if [row[1] for row in whole] == list(names):  # among which are two cranes, told apart by their places alone
+        own = [(row[0],) for row in whole]
+    else:
+        own = [same if len(same := synsets.get(name, ())) == 1 else () for name in names]
+    words = [texts.get(name, name) for name in names]
+    parts = [text.split(", ") if text in synsets else () for text in words]
+    return tuple((*ALSO.get(n, ()), *own[i], words[i], *parts[i]) for i, n in enumerate(names))
 
 
 def imagenet1k_in_22k():

@@ -6,8 +6,9 @@ Tags and their order are timm's (1.0.31); the test suite compares them.
 import fnmatch
 from dataclasses import dataclass, replace
 
-from swins.errors import unknown_name
+from swins.errors import SwinsError, unknown_name
 from swins.model_configs import VARIANTS
+from swins.trained import require_finished, training_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -85,3 +86,23 @@ def find(name):
     tag = tag or next(iter(tags), None)
     weights = TAGS.get(tag, Weights())
     return architecture, tag, replace(VARIANTS[architecture], num_classes=weights.num_classes), weights
+
+
+def names_variant(source):
+    """Whether a text is a variant's name, with or without tag. A folder of that name is given as ./NAME."""
+    try:
+        return isinstance(source, str) and bool(find(source))
+    except SwinsError:
+        return False
+
+
+def training_run(source):
+    """The result.json of the training run that a path is of; None for other paths, and for a variant's name.
+
+    Raises:
+        SwinsError: a run that has not ended.
+    """
+    if names_variant(source):
+        return None
+    require_finished(source)
+    return training_of(source)

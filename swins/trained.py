@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+from swins.errors import SwinsError
+
 
 def model_file(path):
     """The .keras file of a training run's folder, or the path itself."""
@@ -21,3 +23,21 @@ def training_of(path):
         return told if whole and model.is_file() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # it is no training run's
+
+
+def require_finished(path):
+    """Raise SwinsError if a folder is of a training run that has not ended, with what goes on with it."""
+    record = pathlib.Path(path) / "recipe.json"
+    if training_of(path) or not record.is_file():
+        return
+    try:
+        settings = json.loads(record.read_text())
+        epochs, name = settings["epochs"], settings["model.name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # it is no training run's
+    log = record.with_name("log.csv")
+    done = max(len(log.read_text().splitlines()) - 1, 0) if log.is_file() else 0
+    raise SwinsError(
+        f"{path}: an unfinished run of `swins train` ({name}, {done} of {epochs} epochs), which has no model yet; the "
+        f"command that began it goes on: swins train RECIPE --data DATA -o {path}"
+    )

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +16,12 @@ from PIL import Image
 from swins import datasets as layouts
 from swins.convert import artefact as artefacts
 from swins.errors import SwinsError
-from swins.evaluate import datasets, run
+from swins.evaluate import artefacts as artefacts_of
+from swins.evaluate import datasets, results, run
+from swins.evaluate.artefacts import find_model
+from swins.images import preprocess
+from swins.labels import FASHION_MNIST, class_names
+from swins.labels import table as class_table
 
 COUNT = 70
 
@@ -29,7 +37,7 @@ def samples():
 def folders(samples, tmp_path):
     """The images as one folder per class."""
     for i, (image, label) in enumerate(zip(*samples, strict=True)):
-        path = tmp_path / "data" / f"class{label}" / f"{i}.png"
+        path = tmp_path / "data" / FASHION_MNIST[label] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     return tmp_path / "data"
@@ -112,8 +120,8 @@ def test_score_counts_by_hand():
 
 
 def test_files_that_are_no_images_are_named_and_counted(command, converted, folders, tmp_path):
-    (folders / "class3" / "notes.txt").write_text("not an image")
-    (folders / "class5" / "cut.png").write_bytes(next(folders.rglob("*.png")).read_bytes()[:60])
+    (folders / "dress" / "notes.txt").write_text("not an image")
+    (folders / "sandal" / "cut.png").write_bytes(next(folders.rglob("*.png")).read_bytes()[:60])
     results = tmp_path / "results.csv"
     code, row, err = evaluate(command, converted, "--data", folders, "--results", results)
     assert code == 1
@@ -127,10 +135,117 @@ def test_files_that_are_no_images_are_named_and_counted(command, converted, fold
         assert next(csv.DictReader(file))["unreadable"] == "1"
 
 
-def test_class_folders_must_be_as_many_as_classes(command, converted, folders):
-    shutil.rmtree(folders / "class3")
+def test_class_folders_are_matched_by_name(command, converted, folders, samples):
+    predictions = folders.parent / "p.csv"
+    code, _, err = evaluate(command, converted, "--data", folders, "--predictions", predictions)
+    assert code == 0 and "classes" not in err
+    with open(predictions, newline="") as file:
+        rows = [(row["file"], int(row["label"])) for row in csv.DictReader(file)]
+    assert all(FASHION_MNIST[label] == name.split("/")[0] for name, label in rows)
+    # some of the classes, in other case and with other separators
+    shutil.rmtree(folders / "dress")
+    (folders / "ankle boot").rename(folders / "Ankle_Boot")
+    (folders / "t-shirt").rename(folders / "T SHIRT")
+    code, row, err = evaluate(command, converted, "--data", folders)
+    assert code == 0 and row["images"] == COUNT - np.sum(samples[1] == 3), err
+    assert "Ankle_Boot = ankle boot" in err and "9 of the 10 classes" in err and row["top1"] > 0.8
+    # what is no class of the model's
+    (folders / "bag").rename(folders / "handbag")
     code, _, err = evaluate(command, converted, "--data", folders)
+    assert code == 1 and "1 are not: handbag; the model's are 10: t-shirt, trouser" in err and "--class-order" in err
+    # one class twice
+    (folders / "handbag").rename(folders / "bag")
+    (folders / "BAG").mkdir()
+    code, _, err = evaluate(command, converted, "--data", folders)
+    assert code == 1 and "(is bag again)" in err
+
+
+def test_the_order_that_is_asked_for(command, converted, folders, tmp_path):
+    for i, name in enumerate(FASHION_MNIST):
+        (folders / name).rename(folders / f"class{i + 1}")
+    code, _, err = evaluate(command, converted, "--data", folders)
+    assert code == 1 and "10 are not: class1" in err
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"Class {i + 1}\n" for i in range(10)))
+    (tmp_path / "names.json").write_text(json.dumps({f"class{i + 1}": i for i in range(10)}))
+    natural, plain = (
+        evaluate(command, converted, "--data", folders, "--class-order", order)[1]["top1"]
+        for order in ("natural", "sorted")
+    )
+    assert natural > 0.8 > 0.3 > plain
+    for order in ("natural", names, tmp_path / "names.json"):
+        found = datasets.find_dataset(folders, 10, names=FASHION_MNIST, order=order)
+        assert all(name.startswith(f"class{label + 1}/") for name, _, label in found.samples)
+    for text, said in (("a\na\n", "each once"), ('{"a": 1}', "0, 1, 2"), ("a\nb\n", "got 2 and 10"), ("[1]", "texts")):
+        names.write_text(text)
+        with pytest.raises(SwinsError, match=said):
+            datasets.find_dataset(folders, 10, order=names)
+    with pytest.raises(SwinsError, match="--class-order must be natural, sorted or a file"):
+        datasets.find_dataset(folders, 10, order="alphabetic")
+    with pytest.raises(SwinsError, match="is of class folders"):
+        datasets.find_dataset(DATA, 10, order="natural")
+
+
+def test_where_no_names_are_known_the_order_is_said(command, converted, folders):
+    for i, name in enumerate(FASHION_MNIST):
+        (folders / name).rename(folders / f"class{i + 1}")
+    code, row, err = evaluate(command, converted / "model.keras", "--data", folders)
+    assert code == 0 and "classes are taken in sorted order: class1, class10, class2" in err and row["top1"] < 0.3
+    assert "--class-order natural takes the other" in err
+    shutil.rmtree(folders / "class3")
+    code, _, err = evaluate(command, converted / "model.keras", "--data", folders)
     assert code == 1 and "got 9 and 10" in err and "CSV of labels" in err
+
+
+def numbered(names, count, known=()):
+    return datasets.class_numbers("data", names, datasets.Classes(count, tuple(known)))
+
+
+def test_imagenets_folders_are_matched_by_synset_or_name():
+    synsets, names = [row[0] for row in class_table("imagenet1k")], class_names(1000)
+    for known in (names, ()):  # known by its tag, or by its count alone
+        assert numbered(synsets[::-1], 1000, known).numbers == tuple(range(999, -1, -1))
+        assert numbered(["n01443537", "n02102040"], 1000, known).numbers == (1, 217)  # Imagenette's are ten of them
+    found = numbered(["Goldfish", "golden_retriever", "tench, Tinca tinca"], 1000, names)
+    assert found.numbers == (1, 207, 0) and "Goldfish = goldfish, Carassius auratus" in found.notes[0]
+    with pytest.raises(SwinsError, match=r"crane \(could be 2\)"):
+        numbered(["crane"], 1000, names)  # the bird or the machine
+    assert numbered(["n02102040"], 2, ("n01443537", "n02102040")).numbers == (1,)
+    assert numbered(["goldfish"], 2, ("n01443537", "n02102040")).numbers == (0,)
+    every = [row[0] for row in class_table("imagenet22k")]
+    assert numbered(every, 21841, class_names(21841)).numbers == tuple(range(21841))  # of which many have one name
+    with pytest.raises(SwinsError, match="1 are not: n01440764; the model's are 1000: dog0"):
+        numbered(["n01440764"], 1000, [f"dog{i}" for i in range(1000)])
+
+
+def test_folders_that_are_numbers():
+    assert numbered(["0", "2", "1"], 3, "abc").numbers == (0, 2, 1)
+    found = numbered(["2", "0"], 3)
+    assert found.numbers == (2, 0) and "taken as numbers from 0; 2 of 3" in found.notes[0]
+    assert numbered(["1", "2"], 3, ("1", "2", "3")).numbers == (0, 1)  # a run's names that are numbers are names
+    with pytest.raises(SwinsError, match="2 are not: 01, 02"):
+        numbered(["01", "02"], 3, ("1", "2", "3"))
+    assert numbered(["1", "2", "3"], 3).notes[0].startswith("classes are taken in sorted order")
+
+
+def test_composed_and_decomposed_letters_are_the_same():
+    assert numbered(["cafe\u0301", "C++"], 2, ("c++", "caf\u00e9")).numbers == (1, 0)  # a Mac's; C++ is not C
+    with pytest.raises(SwinsError, match="1 are not: c"):
+        numbered(["c"], 1, ("c++",))
+
+
+def test_splits_of_a_data_set_are_matched_by_name_too(folders, tmp_path):
+    known = ("truck", "ship", "horse", "frog", "dog", "deer", "cat", "bird", "Automobile", "airplane")
+    records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
+    records[:, 0] = (6, 9, 1)
+    records.tofile(tmp_path / layouts.TEST_BATCH)
+    dataset = datasets.find_dataset(tmp_path, 10, names=known)
+    assert [label for _, _, label in dataset.samples] == [3, 0, 8] and "automobile = Automobile" in dataset.notes[0]
+    assert "in this order, airplane, automobile" in datasets.find_dataset(tmp_path, 10).notes[0]
+    shutil.copytree(folders, tmp_path / "both" / "train")
+    shutil.copytree(folders / "sandal", tmp_path / "both" / "val" / "Sandal")
+    dataset = datasets.find_dataset(tmp_path / "both", 10, names=FASHION_MNIST)
+    assert {label for _, _, label in dataset.samples} == {5}
 
 
 def test_other_sources_must_have_the_models_classes_too():
@@ -160,8 +275,8 @@ def test_a_flat_folder_needs_a_table(tmp_path):
 
 
 def test_broken_links_and_odd_images_are_counted_too(command, converted, folders):
-    (folders / "class3" / "dangling.png").symlink_to("/nonexistent.png")
-    Image.fromarray(np.zeros((28, 28), "uint16")).save(folders / "class4" / "deep.png")
+    (folders / "dress" / "dangling.png").symlink_to("/nonexistent.png")
+    Image.fromarray(np.zeros((28, 28), "uint16")).save(folders / "coat" / "deep.png")
     code, row, err = evaluate(command, converted, "--data", folders)
     assert code == 1 and row["unreadable"] == 2
     assert "dangling.png" in err and "not 8-bit" in err
@@ -183,7 +298,7 @@ def test_another_models_name_is_refused(command, converted, table):
 
 
 def test_imagenet_model_wants_1000_folders(tmp_path):
-    (tmp_path / "n01440764").mkdir()
+    (tmp_path / "n01440764x").mkdir()
     with pytest.raises(SwinsError, match="got 1 and 1000"):
         datasets.find_dataset(tmp_path, 1000)
 
@@ -232,9 +347,9 @@ def test_another_table_is_not_appended_to(command, converted, table, tmp_path):
 def test_tensorflow_datasets_source(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets", reason="needs swins[datasets]")
     with pytest.raises(SwinsError, match="prepare it with tensorflow-datasets"):
-        datasets.from_tfds("imagenet2012", 1000, data_dir=tmp_path)
+        datasets.from_tfds("imagenet2012", datasets.Classes(1000), data_dir=tmp_path)
     with tfds.testing.mock_data(num_examples=3, policy=tfds.testing.MockPolicy.USE_CODE):
-        with pytest.raises(SwinsError, match="got 1000 and 21841"):
+        with pytest.raises(SwinsError, match="1 are not: n04399382; the model's are 21841"):
             datasets.find_dataset("tfds:imagenet2012", 21841)
         dataset = datasets.find_dataset("tfds:imagenet2012", 1000)
         rows = list(dataset.samples)
@@ -253,9 +368,9 @@ def test_folders_named_by_numbers_are_class_numbers(tmp_path):
 
 def test_data_sets_with_splits_are_evaluated_on_the_validation_split(folders, tmp_path):
     shutil.copytree(folders, tmp_path / "both" / "train")
-    shutil.copytree(folders / "class7", tmp_path / "both" / "val" / "class7")
+    shutil.copytree(folders / "sneaker", tmp_path / "both" / "val" / "sneaker")
     dataset = datasets.find_dataset(tmp_path / "both", 10)
-    assert dataset.count and {label for _, _, label in dataset.samples} == {7}
+    assert dataset.count and {label for _, _, label in dataset.samples} == {sorted(FASHION_MNIST).index("sneaker")}
     records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
     records[:, 0] = (6, 9, 2)
     records.tofile(tmp_path / layouts.TEST_BATCH)
@@ -360,3 +475,86 @@ def test_a_folder_with_training_images_alone_is_not_scored_as_it_is(tmp_path):
         (tmp_path / "train" / c).mkdir(parents=True)
     with pytest.raises(SwinsError, match=r"has train/ and no validation images; to score the former, give .*train"):
         datasets.find_dataset(tmp_path, 2)
+
+
+def test_predictions_of_fewer_than_five_classes_and_of_odd_names(tmp_path):
+    odd = os.fsdecode(b"caf\xe9.png")
+    results.write_predictions([(odd, 1, [1, 0, 2])], tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_bytes() == b"file,label,top1,top2,top3\ncaf\xe9.png,1,1,0,2\n"
+
+
+def test_names_that_are_no_utf_8(command, converted, folders, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    next((folders / "bag").iterdir()).rename(folders / "bag" / name)
+    odd = folders.rename(folders.with_name(os.fsdecode(b"d\xe9")))
+    predictions, table = tmp_path / "p.csv", tmp_path / "r.csv"
+    code, row, err = evaluate(command, converted, "--data", odd, "--predictions", predictions, "--results", table)
+    assert code == 0 and row["images"] == COUNT, err
+    assert b"bag/caf\xe9.png,8," in predictions.read_bytes() and b",d\\xe9,timm," in table.read_bytes()
+    (odd / os.fsdecode(b"\xe9")).mkdir()
+    code, _, err = evaluate(command, converted, "--data", odd)
+    assert code == 1 and "must have names in UTF-8" in err
+
+
+def test_linked_folders_are_followed_and_loops_end(command, converted, folders):
+    (folders.parent / "elsewhere").mkdir()
+    (folders / "bag").rename(folders.parent / "elsewhere" / "more")
+    (folders / "bag").mkdir()
+    (folders / "bag" / "link").symlink_to(folders.parent / "elsewhere")
+    (folders.parent / "elsewhere" / "back").symlink_to(folders / "bag")
+    (folders / "coat" / "up").symlink_to("../..")
+    code, row, err = evaluate(command, converted, "--data", folders)
+    assert code == 0 and row["images"] == COUNT, err
+
+
+APPEND = """
+import dataclasses, sys
+from swins.evaluate.results import Result, append_row
+row = Result(**{f.name: sys.argv[2] for f in dataclasses.fields(Result)})
+for _ in range(20):
+    append_row(row, sys.argv[1])
+    print("row", flush=True)
+"""
+
+
+def test_two_processes_add_rows_and_one_that_is_killed_leaves_whole_ones(tmp_path):
+    path = tmp_path / "results.csv"
+    started = [subprocess.Popen([sys.executable, "-c", APPEND, path, name], stdout=subprocess.PIPE) for name in "ab"]
+    assert started[0].stdout.readline()
+    started[0].kill()
+    for process in started:
+        process.communicate(timeout=120)
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    models = [row["model"] for row in rows]
+    assert models.count("b") == 20 and models.count("a") >= 1 and all(len(set(row.values())) == 1 for row in rows)
+    # a table that something cut is found before the run, and a link stays one
+    (tmp_path / "link.csv").symlink_to(path)
+    results.append_row(results.Result(**{**rows[0], "model": "c", "source_sha256": ""}), tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink() and path.read_text().count("\n") == len(rows) + 2
+    path.write_text(path.read_text()[:-3])
+    with pytest.raises(SwinsError, match=r"every row must have 15 columns; row \d+ has not"):
+        results.check_targets(path, None)
+
+
+def test_an_unfinished_run_is_called_so(command, folders, tmp_path):
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    (run_folder / "recipe.json").write_text(json.dumps({"model.name": NAME, "epochs": 30, "training data": "x"}))
+    (run_folder / "log.csv").write_text("epoch\n1\n2\n")
+    code, _, err = evaluate(command, run_folder, "--data", folders)
+    assert code == 1 and f"an unfinished run of `swins train` ({NAME}, 2 of 30 epochs)" in err
+    assert f"swins train RECIPE --data DATA -o {run_folder}" in err
+    for function in (find_model, preprocess, class_names):
+        with pytest.raises(SwinsError, match="unfinished run"):
+            function(run_folder)
+
+
+def test_a_name_means_published_weights_whatever_folder_is_called_so(converted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / NAME).symlink_to(converted)
+    monkeypatch.setattr(artefacts_of, "create", lambda name, weights: (name, weights))
+    assert find_model(NAME) == ((NAME, "pretrained"), NAME)
+    model, name = find_model(f"./{NAME}")
+    assert model.variant.num_classes == 10 and name == NAME
+    assert find_model(tmp_path / NAME)[1] == NAME

@@ -45,8 +45,7 @@ def test_the_folder_is_complete(exported):
         assert max(record["call"], record["serving_default"]) <= 1e-5
         assert record["serving_bytes"] <= 1e-5
         assert record.get("all_outputs", 0) <= 1e-5
-        # TensorFlow's resampling is not Pillow's: close, not equal
-        assert record["pixels_from_pillow"] <= 0.02
+        assert record["pixels_from_pillow"] <= 3e-3  # of the worst file, PNG or JPEG
 
 
 HUB = """
@@ -176,7 +175,8 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
     for file in run.photographs(prepare.image_size):
         pixels = np.asarray(decode(file))
         assert pixels.shape == (*prepare.image_size, channels)
-        assert np.abs(pixels - prepare(file)).mean() <= run.PIXEL_TOLERANCE
+        off = np.abs(pixels - prepare(file)) * np.float32(prepare.std) * 255
+        assert off.mean() <= 0.1 and off.max() < 2.5  # /255; 1.0 in JPEG by TensorFlow's default
 
 
 def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch):

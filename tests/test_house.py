@@ -12,8 +12,9 @@ import swins
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
-    ("errors", "windows", "layers", "sequential", "renamed"),
-    ("plans", "v1", "tables", "trained"),
+    ("errors", "windows", "sequential", "renamed"),
+    ("layers",),
+    ("plans", "v1", "tables", "trained", "matching"),
     ("model_configs", "v2"),
     ("tags", "v2_cr"),
     ("images", "deformable"),

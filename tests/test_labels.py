@@ -1,11 +1,13 @@
 """Names of classes, and classifiers over some of them."""
 
+import json
+
 import numpy as np
 import pytest
 from conftest import script
 
 import swins
-from swins.labels import FASHION_MNIST, imagenet1k_in_22k, table
+from swins.labels import FASHION_MNIST, imagenet1k_in_22k, known_classes, synonyms, table
 
 # arXiv:2103.14030's repository, data/map22kto1k.txt (MIT): lines 1, 2, 500, 719, 720, 851, 983 and 1000
 MICROSOFT = {0: 359, 1: 368, 718: 9212, 719: 9221, 850: 5564, 999: 21817}
@@ -33,6 +35,28 @@ def test_the_lists_are_what_their_script_makes():
     assert [row[:2] for row in table("imagenet1k")] == [[s, names[s]] for s in in1k]
     assert table("imagenet22k") == [[s, names[s]] for s in in22k]
     assert len(set(in22k)) == 21841
+
+
+def test_names_that_a_model_is_known_by(tmp_path):
+    model = swins.SwinTransformer(
+        image_size=32, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4, num_classes=3
+    )
+    assert known_classes(tmp_path, model, {}) == ()
+    assert known_classes(tmp_path, model, {"name": "swin_tiny_patch4_window7_224.ms_in1k"}) == ()  # it has 1000
+    assert known_classes(tmp_path, model, {"class_names": ["a", "b", "c"]}) == ("a", "b", "c")
+    facts = dict.fromkeys(("image_size", "crop", "mean", "std"))
+    result = {"recipe": {"model.name": "x"}, "preprocess": facts, "classes": ["d", "e", "f"]}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    (tmp_path / "model.keras").touch()
+    for path in (tmp_path, tmp_path / "model.keras"):
+        assert known_classes(path, model, {"class_names": ["a", "b", "c"]}) == ("d", "e", "f")
+    whole = swins.SwinTransformer(image_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4)
+    assert known_classes(tmp_path, whole, {"name": "swin_tiny_patch4_window7_224"}) == ()  # no tag: whose are they?
+    (tmp_path / "result.json").unlink()
+    names = known_classes(tmp_path, whole, {"name": "swin_tiny_patch4_window7_224.ms_in1k"})
+    assert list(names) == swins.class_names(1000)
+    cranes = [i for i, name in enumerate(names) if name == "crane"]
+    assert len(cranes) == 2 and len({synonyms(names)[i][0] for i in cranes}) == 2  # told apart by their synsets
 
 
 @pytest.mark.backends

@@ -1,14 +1,18 @@
 """Data sets to train on: their layouts, batches, and images that cannot be read."""
 
 import dataclasses
+import os
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from training import CLASSES, SMALL, changed, log, quiet, write_idx
 
 from swins import datasets, devices
 from swins.errors import SwinsError
+from swins.evaluate.artefacts import evaluate
 from swins.evaluate.datasets import find_dataset
 from swins.images import Preprocess, open_image, read_idx
 from swins.train import data, run
@@ -36,6 +40,10 @@ def test_train_and_val_folders_tiny_imagenet_and_cifar(class_folders, tmp_path, 
     shutil.copy(next((class_folders / "shirts").iterdir()), both / "val" / "shirts" / "a.png")
     training, validation = datasets.find_splits(both)
     assert len(training) == 42 and [s[2] for s in validation.samples] == [1]
+    assert training.notes == ("classes are taken in sorted order: boots, shirts, trousers",)
+    (both / "val" / "shirts").rename(both / "val" / "Shirts_")  # matched by name, and said
+    _, validation = datasets.find_splits(both)
+    assert [s[2] for s in validation.samples] == [1] and "Shirts_ = shirts" in validation.notes[0]
     (both / "val" / "hats").mkdir()
     with pytest.raises(SwinsError, match=r"classes must be those of train; 1 are not: hats"):
         datasets.find_splits(both)
@@ -85,6 +93,73 @@ def test_data_that_cannot_be_trained_on(tmp_path, class_folders):
         shutil.rmtree(class_folders / name)
     with pytest.raises(SwinsError, match="at least two classes; got 1: boots"):
         datasets.find_splits(class_folders)
+
+
+def test_linked_folders_count_and_odd_names_are_refused_or_survive(class_folders, tmp_path):
+    more = tmp_path / "more"
+    shutil.copytree(class_folders / "boots", more)
+    (class_folders / "boots" / "more").symlink_to(more)
+    (class_folders / "shirts" / "loop").symlink_to(class_folders)
+    training, validation = datasets.find_splits(class_folders)
+    assert len(training) + len(validation) == 42 + 14
+    name = os.fsencode(class_folders / "trousers") + b"/caf\xe9.png"
+    pathlib.Path(os.fsdecode(name)).write_bytes(b"no image")
+    training, validation = datasets.find_splits(class_folders)
+    assert all(len(split.digest()) == 16 for split in (training, validation))
+    unreadable = data.Unreadable(tmp_path / "unreadable.txt", 5)
+    for split in (training, validation):
+        for i in range(len(split)):
+            data.readable(split, i, unreadable)
+    assert name in (tmp_path / "unreadable.txt").read_bytes()
+    assert list(data.Unreadable(tmp_path / "unreadable.txt", 5).texts) == [os.fsdecode(b"trousers/caf\xe9.png")]
+    (class_folders / os.fsdecode(b"h\xe9ts")).mkdir()
+    with pytest.raises(SwinsError, match=r"must have names in UTF-8; 'h.udce9ts' are not; rename them"):
+        datasets.find_splits(class_folders)
+
+
+def test_folders_that_cannot_be_read_are_no_empty_ones(class_folders, monkeypatch):
+    real = pathlib.Path.iterdir
+
+    def refuses(path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    (class_folders / "boots" / "locked").mkdir()
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuses)
+    with pytest.raises(PermissionError, match="locked"):
+        datasets.find_splits(class_folders)
+
+
+def test_four_channels(tmp_path, rng):
+    folder = tmp_path / "data"
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            np.save(folder / name / f"{i}.npy", rng.integers(0, 256, (30, 33, 4), "uint8"))
+    four = changed(SMALL, model={"in_chans": 4}, data={"batch": 4, "mean": (0.5,) * 4, "std": (0.25,) * 4})
+    four = dataclasses.replace(four, epochs=1)
+    for recipe, said in (
+        (changed(four, data={"mean": None}), "need a number a channel"),
+        (changed(four, augment={"rand_augment": "rand-m9"}), "are for grey or RGB images; the model takes 4 channels"),
+        (
+            changed(four, model={"in_chans": 2}, data={"mean": (0.5,) * 2, "std": (0.5,) * 2}),
+            "the model has 2 channels",
+        ),
+    ):
+        with pytest.raises(SwinsError, match=said):
+            run.train(recipe, folder, tmp_path / "run", say=quiet)
+        assert not (tmp_path / "run").exists()
+    said = []
+    run.train(four, folder, tmp_path / "run", say=said.append)
+    assert "classes are taken in sorted order: boots, shirts, trousers" in said
+    row = evaluate(tmp_path / "run", folder, progress=False, predictions=tmp_path / "p.csv")
+    assert row.images == 18 and row.unreadable == 0
+    assert (tmp_path / "p.csv").read_text().startswith("file,label,top1,top2,top3\nboots/0.npy,0,")
+    # beside images of Pillow's, .npy are something else, and said to be left out
+    Image.fromarray(rng.integers(0, 256, (30, 33, 4), "uint8")).save(folder / "boots" / "a.png")
+    samples, strays = datasets.listed(datasets.folders(folder))
+    assert len(samples) == 1 and len(strays) == 18
 
 
 def test_labels_that_are_no_class(tmp_path, idx):

@@ -10,8 +10,9 @@ from swins.datasets import left_out
 from swins.errors import SwinsError
 from swins.evaluate import datasets, results, run
 from swins.images import preparation_of, preprocess
-from swins.tags import find
-from swins.trained import model_file, training_of
+from swins.labels import known_classes
+from swins.tags import find, names_variant
+from swins.trained import model_file, require_finished, training_of
 
 AS_TRAINED = "run"  # the protocol of images that are prepared as a training run validated with
 
@@ -31,19 +32,27 @@ def find_model(path, name=None):
     """A model and its name, by what people have of it -> (model, name).
 
     Args:
-        path: an artefact, a training run, a .keras file, a checkpoint of any dialect, or the name of published weights.
+        path: an artefact, a training run, a .keras file, a checkpoint of any dialect, or the name of published weights:
+            a name means these, whatever folder is called so, which is given as ./NAME.
         name: the variant; by default the one recorded or recognised.
+
+    Raises:
+        SwinsError: if it is none of these, or a training run that has not ended.
     """
+    if names_variant(path):
+        return create(path, weights="pretrained"), path
     file = pathlib.Path(path)
+    require_finished(file)
     if file.is_file() and file.suffix != ".keras":
         name = name or identify.the_variant(checkpoints.read(file))
         return create(name, weights=file), name
     if file.exists():
         model, certificate = artefact.open_evaluated(model_file(file))
-        return model, name or (str(file) if training_of(file) else certificate.get("name")) or model.name
+        run = str(file) if not names_variant(str(file)) else str(file.absolute())
+        return model, name or (run if training_of(file) else certificate.get("name")) or model.name
     if len(file.parts) > 1:
         raise SwinsError(f"{path}: neither an artefact, nor a file, nor a variant's name")
-    return create(path, weights="pretrained"), path
+    return create(path, weights="pretrained"), path  # which lists the closest names
 
 
 def preparation(path, model, certificate, name=None, protocol=None):
@@ -72,14 +81,16 @@ def preparation(path, model, certificate, name=None, protocol=None):
 
 
 def evaluate(
-    path, source, *, name=None, protocol=None, labels=None, real=None, batch=32, table=None, predictions=None,
-    only_new=False, skip_unreadable=False, progress=True, several=False, show=lambda row: None, say=lambda text: None,
+    path, source, *, name=None, protocol=None, labels=None, class_order=None, real=None, batch=32, table=None,
+    predictions=None, only_new=False, skip_unreadable=False, progress=True, several=False, show=lambda row: None,
+    say=lambda text: None,
 ):  # fmt: skip
     """Evaluate one model on a data set -> the Result, or None where its row is in the table.
 
     Args:
         path: an artefact, a .keras file or the folder of a training run.
-        source: a data set, as `find_dataset` takes it; labels: its table of labels.
+        source: a data set, as `find_dataset` takes it; labels: its table of labels; class_order: of its class folders,
+            where the names that the model knows are not theirs.
         name: the variant whose preparation holds; by default the one recorded.
         protocol: "timm" or "ms"; by default timm's, or the training run's own.
         real: a file of other labels, as ImageNet-ReaL's.
@@ -94,14 +105,18 @@ def evaluate(
     Raises:
         SwinsError: bad data, a model that is none of the name's, or files that are no images.
     """
+    require_finished(path)
     path = model_file(path)
     model, certificate = artefact.open_evaluated(path)
     name, protocol, prepare = preparation(path, model, certificate, name, protocol)
-    dataset = datasets.find_dataset(source, model.variant.num_classes, labels)
+    classes = known_classes(path, model, certificate)
+    dataset = datasets.find_dataset(source, model.variant.num_classes, labels, classes, class_order)
     if real:
         dataset = dataclasses.replace(dataset, name=f"{dataset.name} ({pathlib.Path(real).stem})")
     if dataset.strays:
         say(left_out(source, dataset.strays))
+    for note in dataset.notes:
+        say(note)
     count = None if real else dataset.count
     if only_new and results.has_row(table, certificate, dataset, protocol, prepare.image_size, count):
         say(f"{table} has its row")

@@ -20,6 +20,8 @@ from swins.datasets import (
 )
 from swins.errors import SwinsError, first_line
 from swins.images import read_idx
+from swins.labels import LISTS, synonyms, table
+from swins.matching import ORDERS, Numbering, by_name, by_number, by_order, listing, read_names
 
 LABEL_COLUMNS = ("label", "imagenet_class_index", "class_index", "class", "target")
 FILE_COLUMNS = ("file", "filename", "image", "path")
@@ -29,13 +31,27 @@ FILE_COLUMNS = ("file", "filename", "image", "path")
 class Dataset:
     """A name, how many samples, and an iterable of (sample name, image, label); image is a path, bytes or an array.
 
-    strays: files that are no images by their endings, and left out.
+    strays: files that are no images by their endings, and left out. notes: lines on what was taken for what.
     """
 
     name: str
     count: int
     samples: object
     strays: tuple = ()
+    notes: tuple = ()
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A model's classes: how many, their names where they are known, and the order that was asked for.
+
+    order: "natural" or "sorted" order of the data's class folders, or a file of the model's names (`read_names`); None
+    matches the folders with the names.
+    """
+
+    count: int
+    names: tuple = ()
+    order: str | None = None
 
 
 def named(folder, table=None):
@@ -43,6 +59,7 @@ def named(folder, table=None):
     folder = pathlib.Path(os.path.abspath(folder))  # which keeps the name of a link
     many = folder.name in {*TRAINING, *VALIDATION, "images"} or folder.name.isdecimal()
     name = f"{folder.parent.name}/{folder.name}" if many else folder.name
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")  # tables are UTF-8
     return f"{name}:{table.name}" if table and os.path.abspath(table) != str(folder / "labels.csv") else name
 
 
@@ -51,8 +68,39 @@ def require_classes(source, found, num_classes):
     if found != num_classes:
         raise SwinsError(
             f"{source}: classes must be as many as the model's; got {found} and {num_classes}; "
-            "for a part of the classes give a CSV of labels"
+            "for a part of the classes name the folders as the model's, or give a CSV of labels"
         )
+
+
+def class_numbers(source, names, classes, own_order=False):
+    """The Numbering of a data set's class names for a model -> its numbers, and what is to be said of them.
+
+    By name where the model's are known, or are ImageNet's and the data's are synsets; else by the numbers that the
+    names are; else, if they are as many as the model's, in their sorted order, or their own where the data has one.
+
+    Raises:
+        SwinsError: for names that cannot be matched, or another count.
+    """
+    known, order = classes.names, classes.order
+    if order in ORDERS:
+        require_classes(source, len(names), classes.count)
+        return by_order(names, order, choice=False)
+    if order:
+        known = read_names(order)
+        require_classes(order, len(known), classes.count)
+    elif not known and classes.count in LISTS and all(re.fullmatch(r"n\d{8}", name) for name in names):
+        known = tuple(row[0] for row in table(LISTS[classes.count]))
+    numbered = by_number(names, classes.count)
+    if numbered and not any(name.isdecimal() for name in known):
+        return numbered
+    if known:
+        remedy = "rename them, or say which order the model's are in: --class-order natural, sorted or a FILE of names"
+        return by_name(source, names, known, synonyms(known), remedy=remedy)
+    require_classes(source, len(names), classes.count)
+    if own_order:
+        note = f"the names of the model's classes are not known; they are taken to be, in this order, {listing(names)}"
+        return Numbering(tuple(range(len(names))), (note,))
+    return by_order(names, "sorted")
 
 
 def from_idx(folder, images, num_classes):
@@ -66,18 +114,18 @@ def from_idx(folder, images, num_classes):
     return Dataset(named(folder), len(pixels), rows)
 
 
-def from_class_folders(folder, classes, num_classes):
+def from_class_folders(folder, paths, classes):
     """One sub-folder per class."""
-    require_classes(folder, len(classes), num_classes)
-    samples, strays = listed(classes)
-    return Dataset(named(folder), len(samples), samples, strays)
+    found = class_numbers(folder, [path.name for path in paths], classes)
+    samples, strays = listed(paths, found.numbers)
+    return Dataset(named(folder), len(samples), samples, strays, found.notes)
 
 
-def from_split(folder, split, num_classes):
+def from_split(folder, split, classes):
     """A Split of swins.datasets."""
-    require_classes(folder, len(split.classes), num_classes)
-    samples = checked(folder, (split[i] for i in range(len(split))), num_classes)
-    return Dataset(split.name, len(split), samples, split.strays)
+    found = class_numbers(folder, split.classes, classes, own_order=not isinstance(split.samples, list))
+    samples = checked(folder, (split[i] for i in range(len(split))), found.numbers)
+    return Dataset(split.name, len(split), samples, split.strays, (*split.notes, *found.notes))
 
 
 def from_csv(folder, table, num_classes):
@@ -109,14 +157,14 @@ def from_csv(folder, table, num_classes):
     return Dataset(named(folder, table), len(rows), ((f, base / f, int(n)) for f, n in rows))
 
 
-def checked(source, samples, num_classes):
-    """Pass on samples, whose labels are known one by one only. Raises SwinsError for one that is no class."""
+def checked(source, samples, numbers):
+    """Samples with the model's numbers in place of the data's. Raises SwinsError for a label that is no class."""
     for name, image, label in samples:
-        require_label(source, name, label, num_classes)
-        yield name, image, label
+        require_label(source, name, label, len(numbers))
+        yield name, image, numbers[label]
 
 
-def from_tfds(name, num_classes, data_dir=None):
+def from_tfds(name, classes, data_dir=None):
     """tensorflow-datasets' validation split (test, where there is none), undecoded. It must have been prepared."""
     try:
         import tensorflow_datasets as tfds
@@ -134,8 +182,8 @@ def from_tfds(name, num_classes, data_dir=None):
             count, samples = int(data.cardinality()), itertools.starmap(sample_of, enumerate(data.as_numpy_iterator()))
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError, OSError) as error:
         raise SwinsError(f"tfds:{name}: {first_line(error)}; prepare it with tensorflow-datasets first") from error
-    require_classes(f"tfds:{name}", builder.info.features["label"].num_classes, num_classes)
-    return Dataset(name, count, checked(f"tfds:{name}", samples, num_classes))
+    found = class_numbers(f"tfds:{name}", builder.info.features["label"].names, classes, own_order=True)
+    return Dataset(name, count, checked(f"tfds:{name}", samples, found.numbers), (), found.notes)
 
 
 def require_source(source):
@@ -144,38 +192,42 @@ def require_source(source):
         raise SwinsError(f"{source}: no such folder; give a folder of images or tfds:imagenet2012")
 
 
-def find_dataset(source, num_classes, labels=None):
+def find_dataset(source, num_classes, labels=None, names=(), order=None):
     """Recognise a source of labelled images -> Dataset.
 
     Args:
         source: a folder with one sub-folder per class, with images and a labels CSV, or of a layout that swins.datasets
             knows, whose validation images are taken; or "tfds:imagenet2012".
-        num_classes: classes of the model.
+        num_classes: classes of the model; names: theirs, where they are known.
         labels: the CSV, when it is not SOURCE/labels.csv.
+        order: of class folders, as in Classes; None for what the names tell.
 
     Raises:
         SwinsError: if there are no labelled images, or their classes are not the model's.
     """
     require_source(source)
+    classes = Classes(num_classes, tuple(names), order)
     if str(source).startswith("tfds:"):
-        return from_tfds(str(source).removeprefix("tfds:"), num_classes)
+        return from_tfds(str(source).removeprefix("tfds:"), classes)
     folder = pathlib.Path(source)
-    table = pathlib.Path(labels) if labels else folder / "labels.csv"
-    if labels and not table.is_file():
-        raise SwinsError(f"{table}: no such CSV of labels")
+    rows = pathlib.Path(labels) if labels else folder / "labels.csv"
+    if labels and not rows.is_file():
+        raise SwinsError(f"{rows}: no such CSV of labels")
     idx = sorted(folder.glob("*images-idx3-ubyte.gz"))
-    if table.is_file():
-        dataset = from_csv(folder, table, num_classes)
+    if order and (rows.is_file() or idx):
+        raise SwinsError(f"--class-order is of class folders; {rows if rows.is_file() else idx[0]} has class numbers")
+    if rows.is_file():
+        dataset = from_csv(folder, rows, num_classes)
     elif idx:
         dataset = from_idx(folder, idx[0], num_classes)
     elif split := validation_of(folder):
-        dataset = from_split(folder, split, num_classes)
+        dataset = from_split(folder, split, classes)
     elif (training := parts(folder)[0]) and folders(training):
         raise SwinsError(
             f"{source}: has {training.name}/ and no validation images; to score the former, give {training}"
         )
-    elif classes := folders(folder):
-        dataset = from_class_folders(folder, classes, num_classes)
+    elif paths := folders(folder):
+        dataset = from_class_folders(folder, paths, classes)
     else:
         raise SwinsError(
             f"{source}: has neither class folders, nor labels.csv, nor IDX files; give a table with --labels"

@@ -1,10 +1,14 @@
 """The tables that evaluations write: a row a model, and a row an image."""
 
+import contextlib
 import csv
 import datetime
+import errno
+import io
 import os
 import pathlib
 import platform
+import shutil
 import sys
 from dataclasses import asdict, dataclass, fields
 
@@ -13,6 +17,9 @@ import numpy as np
 
 from swins.errors import SwinsError
 from swins.evaluate.run import score
+
+TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
+PATIENCE = 600  # seconds that a row waits for another process' row
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,15 @@ def result_row(name, dataset, protocol, image_size, outcome, certificate):
     )
 
 
+def locks():
+    """The library that locks files. Raises SwinsError if it is missing."""
+    try:
+        import filelock
+    except ModuleNotFoundError as error:
+        raise SwinsError("a results table needs filelock: pip install 'swins[eval]'") from error
+    return filelock
+
+
 def check_targets(results, predictions):
     """Find out before a long run that its outputs can be written; makes the folders they go to.
 
@@ -70,29 +86,72 @@ def check_targets(results, predictions):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise SwinsError(f"{path} must be a file that can be written; choose another")
+    if results:
+        locks()
     columns = [field.name for field in fields(Result)]
     if results and pathlib.Path(results).is_file() and pathlib.Path(results).stat().st_size:
         try:
-            with open(results, newline="") as file:
-                header = next(csv.reader(file))
+            with open(results, newline="", encoding="utf-8") as file:
+                header, *rows = csv.reader(file)
         except (UnicodeDecodeError, csv.Error) as error:
             raise SwinsError(f"{results} is not a results table ({error}); choose another file") from error
         if header != columns:
             raise SwinsError(
                 f"{results}: a results table has the columns {', '.join(columns)}; got {', '.join(header)}"
             )
+        cut = [number for number, row in enumerate(rows, 2) if len(row) not in (0, len(columns))]
+        if cut:
+            raise SwinsError(f"{results}: every row must have {len(columns)} columns; row {cut[0]} has not; mend it")
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Keep other processes from a file meanwhile, by a lock beside it, where the file system has locks.
+
+    Raises:
+        SwinsError: if it is not free within ten minutes.
+    """
+    library = locks()
+    lock = library.FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)  # a soft one stays
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except library.Timeout as error:
+        raise SwinsError(f"{path}: another process writes it; the row was not added; end that one") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def append_row(result, path):
-    """Add a Result to a CSV, which is made if it is not there. Raises SwinsError if the file has other columns."""
-    check_targets(path, None)
-    row, path = asdict(result), pathlib.Path(path)
-    fresh = not (path.is_file() and path.stat().st_size)
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if fresh:
+    """Add a Result to a CSV, which is made if it is not there: whole or not at all, one process after the other.
+
+    Raises:
+        SwinsError: if the file has other columns, or another process keeps it.
+    """
+    row, path = asdict(result), pathlib.Path(os.path.realpath(path))  # a link stays one
+    with locked(path):
+        check_targets(path, None)
+        text = path.read_bytes() if path.is_file() else b""
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, list(row), lineterminator="\n")
+        if not text:
             writer.writeheader()
         writer.writerow(row)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with open(partial, "wb") as file:
+                file.write(text + b"\n" * (text[-1:] not in (b"", b"\n")) + lines.getvalue().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if text:
+                shutil.copymode(path, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def has_row(path, certificate, dataset, protocol, image_size, count):
@@ -103,7 +162,7 @@ def has_row(path, certificate, dataset, protocol, image_size, count):
     if not (path and pathlib.Path(path).is_file()):
         return False
     size = "x".join(map(str, image_size))
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return any(
             (r["weights_sha256"], r["dataset"], r["protocol"], r["image_size"])
             == (certificate["weights_sha256"], dataset.name, protocol, size)
@@ -113,13 +172,14 @@ def has_row(path, certificate, dataset, protocol, image_size, count):
 
 
 def write_predictions(predictions, path):
-    """Write one row per image: file, label, and the five classes."""
+    """Write one row per image: file, label, and the five classes, or all where there are fewer."""
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "w", newline="") as file:
+        classes = [row for _, _, row in predictions]
+        with open(partial, "w", **TEXT) as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "label", "top1", "top2", "top3", "top4", "top5"])
+            writer.writerow(["file", "label", *(f"top{i + 1}" for i in range(max(map(len, classes), default=5)))])
             writer.writerows([name, label, *row] for name, label, row in predictions)
         partial.replace(path)
     finally:

@@ -23,7 +23,7 @@ from swins.images import pillow, preprocess
 from swins.plans import ANY
 
 TOLERANCE = 1e-5  # of the largest output
-PIXEL_TOLERANCE = 0.02  # mean difference of decoded pixels from Pillow's, normalised (about 1/255)
+PIXEL_TOLERANCE = 3e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/6 of 1/255)
 PARTS = {"saved_model": "logits", "saved_model_fe": "features", "saved_model_deploy": "logits"}  # the last if asked for
 CHECK = pathlib.Path(__file__).with_name("check.py")
 
@@ -47,15 +47,16 @@ def run_elsewhere(folder, parts, images, files):
 
 
 def photographs(image_size):
-    """PNG files of smooth random pictures around a model's (height, width): landscape, portrait and small."""
+    """PNG and JPEG files of smooth random pictures around a model's (height, width): landscape, portrait and small."""
     Image = pillow()
     height, width = image_size
     sizes = ((width * 2, height * 5 // 4), (width * 5 // 4, height * 2), (width * 2 // 3, height * 3 // 4))
     files = []
     for size, coarse in zip(sizes, np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), "uint8"), strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
-        files.append(buffer.getvalue())
+        for kind in ("PNG", "JPEG"):
+            buffer = io.BytesIO()
+            Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(buffer, kind)
+            files.append(buffer.getvalue())
     return files
 
 
@@ -87,9 +88,9 @@ def check(model, prepare, folder, parts, name):
     outputs = run_elsewhere(folder, parts, images, files)
     if prepare:
         decoded = np.stack([saved_model.decoder(prepare)(file) for file in files])
-        pixels = float(np.abs(decoded - prepare(files)).mean())
-        if pixels > PIXEL_TOLERANCE:
-            raise SwinsError(f"{name}: decoded pixels must be within {PIXEL_TOLERANCE} of Pillow's; got {pixels:.3f}")
+        pixels = max(float(np.abs(a - prepare(file)).mean()) for a, file in zip(decoded, files, strict=True))
+        if not pixels <= PIXEL_TOLERANCE:
+            raise SwinsError(f"{name}: decoded pixels must be within {PIXEL_TOLERANCE} of Pillow's; got {pixels:.4f}")
     records = {}
     for part, out in outputs.items():
         reference = giving(model, parts[part])

@@ -1,8 +1,8 @@
 """What training images undergo: timm's transforms, with random numbers from a generator that is passed in.
 
-An image is a PIL image (RGB or L) until it is normalised; then (H, W, C) float32. Source: timm.data 1.0.31 for the
-meaning of every number; RandAugment is arXiv:1909.13719, random erasing arXiv:1708.04896, Mixup arXiv:1710.09412,
-CutMix arXiv:1905.04899.
+An image is a PIL image (RGB or L; an L a channel where there are others) until it is normalised; then (H, W, C)
+float32. Source: timm.data 1.0.31 for the meaning of every number; RandAugment is arXiv:1909.13719, random erasing
+arXiv:1708.04896, Mixup arXiv:1710.09412, CutMix arXiv:1905.04899.
 """
 
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from swins.errors import SwinsError
+from swins.images import normalized, planes
 
 BICUBIC = Image.Resampling.BICUBIC
 LARGEST = 10  # magnitude of RandAugment
@@ -165,10 +166,10 @@ def crop_box(size, scale, ratio, rng):
     return left, top, left + w, top + h
 
 
-def padded_crop(image, pad, rng):
-    """A random crop of the image's own size, after black pixels were put around it."""
+def padded_box(size, pad, rng):
+    """(left, top, right, bottom) of a random crop of an image's own (width, height), with black pixels around it."""
     left, top = (int(x) for x in rng.integers(-pad, pad + 1, 2))
-    return image.crop((left, top, left + image.width, top + image.height))
+    return left, top, left + size[0], top + size[1]
 
 
 def color_jitter(image, most, rng):
@@ -197,7 +198,9 @@ def erase(pixels, probability, rng, area=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3)):
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """PIL image -> (H, W, C) float32, by the numbers of an Augment; a second argument is the random generator.
+    """What `open_image` gives -> (H, W, C) float32, by an Augment's numbers; a second argument is the random generator.
+
+    Transparency is dropped and EXIF's rotation ignored, as timm does; a model of 2 or 4 channels has it as a channel.
 
     size: (height, width) in pixels; mean, std: per channel, 0..1.
     """
@@ -209,28 +212,23 @@ class TrainTransform:
 
     def __call__(self, image, rng):
         a = self.augment
-        image = image.convert("L" if len(self.mean) == 1 else "RGB")
+        parts = planes(image, len(self.mean))
         size = self.size[::-1]
         if a.scale:
-            image = image.crop(crop_box(image.size, a.scale, a.ratio, rng)).resize(size, BICUBIC)
-        elif image.size != size:
-            image = image.resize(size, BICUBIC)
+            box = crop_box(parts[0].size, a.scale, a.ratio, rng)
+            parts = [part.crop(box).resize(size, BICUBIC) for part in parts]
+        elif parts[0].size != size:
+            parts = [part.resize(size, BICUBIC) for part in parts]
         if a.pad:
-            image = padded_crop(image, a.pad, rng)
+            box = padded_box(parts[0].size, a.pad, rng)
+            parts = [part.crop(box) for part in parts]
         if rng.random() < a.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if a.rand_augment:
-            image = rand_augment(a.rand_augment, tuple(min(255, round(255 * m)) for m in self.mean))(image, rng)
+            parts = [part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for part in parts]
+        if a.rand_augment:  # and the next, of grey or RGB: evaluation_transform refuses other channels
+            parts = [rand_augment(a.rand_augment, tuple(min(255, round(255 * m)) for m in self.mean))(*parts, rng)]
         if a.color_jitter:
-            image = color_jitter(image, a.color_jitter, rng)
-        return erase(normalized(image, self.mean, self.std), a.erase, rng)
-
-
-def normalized(image, mean, std):
-    """Pixels (H, W, C) float32 of a PIL image, less mean, over std."""
-    pixels = np.asarray(image, "float32") / np.float32(255)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return (pixels - np.float32(mean)) / np.float32(std)
+            parts = [color_jitter(*parts, a.color_jitter, rng)]
+        return erase(normalized(parts, self.mean, self.std), a.erase, rng)
 
 
 def targets(labels, num_classes, smoothing=0.0):

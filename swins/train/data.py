@@ -8,9 +8,11 @@ import numpy as np
 from swins.datasets import require_label
 from swins.devices import ALONE, cores
 from swins.errors import SwinsError
-from swins.images import Preprocess, open_image
+from swins.images import Preprocess, open_image, planes
 from swins.train.augment import TrainTransform, mix, targets
 
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
+FIRST = 10  # samples, of which one that can be read tells the channels
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
 
 
@@ -21,7 +23,7 @@ class Unreadable:
         self.path, self.limit, self.texts, self.failed = pathlib.Path(path), limit, {}, None
         self.lock = threading.Lock()
         if self.path.is_file():  # of the same run, before it was killed
-            lines = self.path.read_text().splitlines()
+            lines = self.path.read_text(**TEXT).splitlines()
             self.texts = {name: text for name, _, text in (line.partition("\t") for line in lines)}
         if len(self.texts) > limit:  # which ended that run, and may have been mended
             self.forget()
@@ -33,7 +35,7 @@ class Unreadable:
                 self.texts[name] = text
                 lines = (f"{name}\t{line}\n" for name, line in sorted(self.texts.items()))
                 partial = self.path.with_name(f".{self.path.name}.partial")
-                partial.write_text("".join(lines))
+                partial.write_text("".join(lines), **TEXT)
                 partial.replace(self.path)
         if len(self.texts) > self.limit:
             few = "; ".join(list(self.texts.values())[:3])
@@ -57,7 +59,7 @@ class Unreadable:
     def of_all(self):
         """How many samples all processes of the run could not read: each has a file, NAME.txt or NAME.1.txt."""
         files = self.path.parent.glob(f"{self.path.name.partition('.')[0]}.*txt")
-        return len({line.partition("\t")[0] for file in files for line in file.read_text().splitlines()})
+        return len({line.partition("\t")[0] for file in files for line in file.read_text(**TEXT).splitlines()})
 
 
 def sample(split, index, unreadable):
@@ -157,6 +159,22 @@ def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0
     return places.to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate), count
 
 
+def require_channels(splits, prepare):
+    """Raise SwinsError, before a run has a folder, if the first images that can be read are not of its channels."""
+    for split in splits:
+        for i in range(min(len(split), FIRST)):
+            name, image, _ = split[i]
+            try:
+                opened = open_image(image)
+            except SwinsError:
+                continue
+            try:
+                planes(opened, len(prepare.mean))
+            except SwinsError as error:
+                raise SwinsError(f"{split.name}: {name}: {error}") from error
+            break
+
+
 def evaluation_transform(recipe, size, weights, channels):
     """The Preprocess of validation images: scaled so that the centre crop is `crop` of the shorter side.
 
@@ -165,10 +183,18 @@ def evaluation_transform(recipe, size, weights, channels):
         weights: whose statistics hold where the recipe has none: they have mean and std.
         channels: 3, or 1 for grey images, which take the mean statistics of RGB.
     """
+    if channels not in (1, 3) and (recipe.augment.rand_augment or recipe.augment.color_jitter):
+        raise SwinsError(
+            f"augment.rand_augment and color_jitter are for grey or RGB images; the model takes {channels} channels; "
+            "leave them out: --set augment.rand_augment= --set augment.color_jitter=0"
+        )
     mean, std = recipe.data.mean or weights.mean, recipe.data.std or weights.std
     if channels == 1:
         mean, std = ((sum(x) / len(x),) for x in (mean, std))
     if not len(mean) == len(std) == channels:
-        raise SwinsError(f"data.mean and data.std need a number a channel; got {mean}, {std} and {channels} channels")
+        raise SwinsError(
+            f"data.mean and data.std need a number a channel; got {mean}, {std} and {channels} channels; set both, as "
+            f"--set data.mean={list(mean[:1] * channels)}"
+        )
     resize = tuple(int(side / recipe.data.crop) for side in size)
     return Preprocess(size, resize, True, tuple(mean), tuple(std))

@@ -28,8 +28,6 @@ from swins.train.progress import Ending, Progress
 from swins.train.recipe import as_json, model_options
 from swins.train.start import begin_as_torch
 
-MOST_CLASSES_NAMED = 1000
-
 
 def new_model(recipe, num_classes):
     """The model of a recipe with the weights that it begins with."""
@@ -155,6 +153,8 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     strays = [path for split in splits for path in split.strays]
     if strays:
         say(left_out(source, strays))
+    for note in (note for split in splits for note in split.notes):
+        say(note)
     per_epoch = batches_per_epoch(recipe, splits[0])
     if recipe.deterministic:
         make_deterministic()
@@ -167,6 +167,7 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     if None in size:
         raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
     prepare = data.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
+    data.require_channels(splits, prepare)
     with contextlib.closing(Run(folder, say)) as run:
         devices.agreed(share, lambda: run.open(recipe, splits, overwrite))
         return train_in(run, model, recipe, splits, prepare, (scope, share, count), tensorboard)
@@ -226,7 +227,7 @@ def finish(model, run, recipe, prepare, classes):
         "images": last["val_images"],
         "hours": round(last["seconds"] / 3600, 3),
         "parameters": model.count_params(),
-        "classes": list(classes) if len(classes) <= MOST_CLASSES_NAMED else len(classes),
+        "classes": list(classes),
         "preprocess": {
             "image_size": prepare.image_size,
             "crop": recipe.data.crop,
