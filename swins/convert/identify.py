@@ -9,7 +9,7 @@ import numpy as np
 from swins.convert import rules
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
-from swins.plans import plan_stages
+from swins.plans import pair, per_stage, plan_stages
 
 FAMILIES = {"V1": "relative_position_bias_table", "V2": "cpb_mlp", "V2-CR": "meta_mlp"}  # and what only it has
 OPTIONAL = re.compile(r"\.(?:norm3|offset_network)\.")  # parts of V2-CR that some of its variants have
@@ -72,6 +72,24 @@ WINDOWS = {  # the window's side in tokens, from the shape of a tensor that depe
 }
 
 
+def stated(checkpoint, stages):
+    """Windows and pretrained windows, in tokens, per stage, that a file states beside its tensors; None where not.
+
+    A window is no larger than the map, if the image's size is stated too.
+    """
+    numbers, nothing = checkpoint.facts.numbers, (None,) * stages
+    if "window_size" not in numbers or not stages:
+        return nothing, nothing
+    size = numbers.get("native_size") or numbers.get("image_size")
+    side = pair(size)[0] if size else None
+    windows = [window[0] for window in per_stage("window_size", numbers["window_size"], stages)]
+    if side and numbers.get("patch_size"):
+        grid = side // numbers["patch_size"]
+        windows = [min(window, math.ceil(grid / 2**s)) for s, window in enumerate(windows)]
+    pretrained = per_stage("pretrained_windows", numbers.get("pretrained_windows", 0), stages)
+    return tuple(windows), tuple(p[0] or window for p, window in zip(pretrained, windows, strict=True))
+
+
 def identify(checkpoint):
     """The numbers of a Checkpoint -> Identity."""
     state, everything = checkpoint.state, {**checkpoint.state, **checkpoint.dropped}
@@ -98,6 +116,7 @@ def identify(checkpoint):
     def pretrained(s):
         return first(s, "relative_coords_table", lambda table: trained_window(table)[0])
 
+    windows, pretrained_windows = stated(checkpoint, len(stages))
     return Identity(
         family=next((f for f, part in FAMILIES.items() if any(part in name for name in state)), None),
         patch_size=kernel[2],
@@ -105,8 +124,8 @@ def identify(checkpoint):
         embed_dim=kernel[0],
         depths=tuple(1 + max((b for stage, b in found if stage == s), default=-1) for s in stages),
         num_heads=tuple(heads(s) for s in stages),
-        windows=tuple(window(s) for s in stages),
-        pretrained_windows=tuple(pretrained(s) for s in stages),
+        windows=tuple(window(s) or windows[s] for s in stages),
+        pretrained_windows=tuple(pretrained(s) or pretrained_windows[s] for s in stages),
         num_classes=checkpoint.num_classes,
     )
 
