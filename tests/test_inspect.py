@@ -59,7 +59,8 @@ def test_a_file_of_torchvision_is_inspected_converted_without_a_name_and_verifie
     assert "fits      swin_tiny_patch4_window7_224" in out and "loads     everything" in out
     code, out, err = command("convert", "--checkpoint", tiny, "-o", tmp_path / "out")
     assert code == 0, err
-    assert "it fits swin_tiny_patch4_window7_224" in err and "(torchvision, translated for timm)" in out
+    assert "it fits swin_tiny_patch4_window7_224" in err and "(torchvision)" in out
+    assert "compared with torchvision 0." in out and ": pass, 28,288,354 parameters" in out
     proof = artefacts.read_certificate(tmp_path / "out")
     assert proof["name"] == "swin_tiny_patch4_window7_224" and proof["verdict"] == "pass"
     assert proof["source"]["sha256"] == checkpoints.sha256(tiny) and proof["source"]["translated"]
