@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import warnings
 from dataclasses import asdict
 
 import numpy as np
@@ -37,14 +38,17 @@ def adapt(state, variant, head_is_new):
 SHOWN = 6  # lines of what differs, where a file fits another variant
 
 
-def create(name, *, weights=None, **overrides):
-    """A Swin by name.
+def create(variant=None, /, *, weights=None, weights_key=None, name=None, **overrides):
+    """A Swin by the name of its variant.
 
     Args:
-        name: "architecture" or "architecture.tag", as in timm; `swins list` prints all.
+        variant: "architecture" or "architecture.tag", as in timm; `swins list` prints all.
         weights: None for fresh weights; "pretrained" for timm's published ones, through the Hugging Face Hub; or a
-            path: a PyTorch checkpoint, a .keras file or an artefact folder. With a path, an untagged name takes the
-            classes and channels that are not given from the file.
+            path: a PyTorch checkpoint, a folder that save_pretrained or timm's hub wrote, a .keras file or an artefact
+            folder. With a path, an untagged variant takes the classes and channels that are not given from the file.
+        weights_key: which weights, where a checkpoint holds several, such as "model" beside "model_ema"; by default
+            the averaged ones, and a warning says so.
+        name: of the Keras model; by default the architecture. Two in one model need two, as in keras.applications.
         **overrides: num_classes, image_size, in_chans, drop_path_rate, dtype, ... as SwinTransformer takes them. With
             other classes than the weights have, the head is fresh; the first layer of RGB weights is summed or
             repeated for other channels, as in timm. With weights and another window_size, V2 records the variant's
@@ -60,6 +64,13 @@ def create(name, *, weights=None, **overrides):
     >>> create("swin_tiny_patch4_window7_224", num_classes=5).output.shape
     (None, 5)
     """
+    if variant is None:  # create(name="swin_...") too
+        variant, name = name, None
+    if not isinstance(variant, str):
+        raise SwinsError(f"create takes a variant's name, such as swin_tiny_patch4_window7_224; got {variant!r}")
+    if weights_key is not None and weights in (None, "pretrained"):
+        raise SwinsError("weights_key chooses among the weights of a file; pass weights=FILE with it")
+    overrides["name"], name = build.model_name(name), variant
     _, _, native, _ = find(name)
     if weights is None:
         return build.build(name, **overrides)
@@ -72,21 +83,25 @@ def create(name, *, weights=None, **overrides):
         model = build.build(name, **overrides)
         load_weights(model, checkpoints.read(pretrained.fetch(name)), overrides.get("num_classes"))
         return model
-    found = read(weights)
+    found = read(weights, weights_key)
+    if found.others and weights_key is None:
+        warnings.warn(f"{weights}: {found.choice}", stacklevel=2)
     from_file = {} if "." in name else {"num_classes": found.num_classes, "in_chans": found.in_chans}
     model = build.build(name, **{**from_file, **{k: v for k, v in overrides.items() if v is not None}})
     load_weights(model, found, overrides.get("num_classes"))
     return model
 
 
-def read(path):
-    """The Checkpoint of a file of any dialect, a .keras file or an artefact folder."""
+def read(path, key=None):
+    """The Checkpoint of a file of any dialect, a folder of one, a .keras file or an artefact folder."""
     path = pathlib.Path(path)
-    if path.is_dir() or path.suffix == ".keras":
+    if path.suffix == ".keras" or (path / artefact.MODEL).is_file():
+        if key is not None:
+            raise SwinsError(f"{path} holds one model, so there is no {key!r} to choose")
         model = artefact.load_model(path)
         state, offsets = rules.state_dict(model), rules.coordinates(model)
         return checkpoints.Checkpoint(path, state, "keras", (), dropped=offsets, translated=True)
-    return checkpoints.read(path)
+    return checkpoints.read(path, key)
 
 
 def refuse_other_offsets(model, checkpoint):
@@ -113,7 +128,7 @@ def assign(model, checkpoint, state):
         hint, lines = identify.hint(checkpoint, model.name), str(error).splitlines()
         if hint and len(lines) > SHOWN:  # every tensor differs, and what to do is said
             lines[SHOWN:] = [f"  and {len(lines) - SHOWN} more"]
-        raise SwinsError(hint + "\n".join(lines)) from error
+        raise SwinsError("\n".join(filter(None, (hint + "\n".join(lines), checkpoint.choice)))) from error
 
 
 def load_weights(model, checkpoint, num_classes=None):

@@ -16,6 +16,7 @@ def convert(
     overwrite=False,
     image_size=None,
     pad_order=None,
+    weights_key=None,
     say=lambda text: None,
 ):
     """Convert a PyTorch checkpoint and prove it -> (artefact folder, certificate).
@@ -23,13 +24,15 @@ def convert(
     Args:
         name: "architecture" or "architecture.tag", as in timm. An untagged name takes the number of classes and of
             channels from the file; a tagged one insists on the tag's. None: the one architecture that the file fits.
-        checkpoint: .pth, .pt, .bin or .safetensors, in any dialect of `dialects.py`; None fetches timm's published
+        checkpoint: .pth, .pt, .bin, .ckpt or .safetensors, in any dialect of `dialects.py`, or a folder that
+            save_pretrained, a Trainer or timm's hub wrote; None fetches timm's published
             file of that name through the Hugging Face Hub.
         output: the artefact folder; by default artefacts/NAME.
         overwrite: replace an existing artefact, at the moment the new one is complete.
         image_size: pixels, when not the variant's; (None, None) for any, compared with timm at the variant's.
         pad_order: "pad_then_roll", for torchvision's order instead of timm's; timm confirms it only where windows tile
             the maps.
+        weights_key: which weights, where a file holds several; by default the averaged ones, or the first.
         say: called with a line of text before each step that takes long.
 
     Raises:
@@ -40,7 +43,10 @@ def convert(
 
     def read():
         say(f"reading {checkpoint}")
-        return checkpoints.read(checkpoint)
+        there = checkpoints.read(checkpoint, weights_key)
+        if there.choice:
+            say(there.choice)
+        return there
 
     found = read() if name is None else None
     if name is None:
@@ -59,6 +65,8 @@ def convert(
     model = load.model_for(name, found, image_size, pad_order)
     say("comparing with timm, block by block")
     proof = certificate.certify(model, name, architecture, found)
+    if found.others:
+        proof["source"] |= {"weights": found.key, "others": list(found.others)}
     certificate.require_pass(proof, name)
     with artefact.writing(target, overwrite) as partial:
         model.save(partial / artefact.MODEL)
@@ -90,7 +98,7 @@ def verify(folder, checkpoint=None):
     if checkpoint is None:
         found = checkpoints.Checkpoint(pathlib.Path(folder), state, "keras", (), translated=True)
     else:
-        found = checkpoints.read(checkpoint)
+        found = checkpoints.read(checkpoint, recorded["source"].get("weights"))
     with checkpoints.as_timm_reads(found) as file:
         result = certificate.compare(model, file, recorded["architecture"], recorded["seed"])
     certificate.require_pass(result, str(folder))
