@@ -5,9 +5,9 @@ import operator
 from dataclasses import dataclass, field, fields, replace
 
 from swins.errors import SwinsError, unknown_name
-from swins.windows import PAD_ORDERS
 
 ANY = (None, None)  # the image_size of a model that takes every size
+PAD_ORDERS = ("roll_then_pad", "pad_then_roll")  # keys of swins.windows.PAD_ORDERS; this module imports no Keras
 EXTRA_NORMS = ("last", "stages", "none")
 
 

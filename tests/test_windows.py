@@ -77,3 +77,7 @@ def test_relative_index_literal():
 def test_relative_index_covers_the_table_once_per_offset():
     index = windows.relative_index((3, 5))
     assert sorted(set(index.ravel())) == list(range(5 * 9))
+
+
+def test_the_plan_knows_the_orders_without_keras():
+    assert plans.PAD_ORDERS == tuple(windows.PAD_ORDERS)
