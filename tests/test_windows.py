@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from swins import windows
+from swins import plans, windows
 
 pytestmark = pytest.mark.backends
 
@@ -80,4 +80,4 @@ def test_relative_index_covers_the_table_once_per_offset():
 
 
 def test_the_plan_knows_the_orders_without_keras():
-    assert plans.PAD_ORDERS == tuple(windows.PAD_ORDERS)
+    assert tuple(windows.PAD_ORDERS) == plans.PAD_ORDERS
