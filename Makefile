@@ -4,6 +4,7 @@ PHOTOS ?= ../shared/data/photos/images
 VENV := .venv
 PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+export TF_ENABLE_ONEDNN_OPTS ?= 1
 export KERAS_BACKEND ?= tensorflow
 # the tests compile much and compute little
 QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true

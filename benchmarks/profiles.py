@@ -1,7 +1,8 @@
 """Where the time goes, operation by operation -> benchmarks/profiles.txt: make profile.
 
 Milliseconds that operations of a kind ran for in one batch of 8, by TensorFlow's profiler and OpenVINO's counters;
-those that ran at the same time count each. Each of SECTIONS is a process of its own.
+those that ran at the same time count each. Each of SECTIONS is a process of its own; TensorFlow runs with oneDNN, but
+for the section that says it is off.
 
     python benchmarks/profiles.py                  everything
     python benchmarks/profiles.py FUNCTION PRECISION FILES    one section, to standard output
@@ -21,6 +22,7 @@ REPORT = HERE / "profiles.txt"
 BATCH, CALLS, KINDS = 8, 5, 14
 SECTIONS = [
     *[(name, precision) for name in ("tensorflow_plain", "tensorflow_deploy") for precision in contenders.POLICIES],
+    ("tensorflow_deploy", "float32", "0"),  # the value of TF_ENABLE_ONEDNN_OPTS
     *[(name, precision) for name in ("openvino_timm", "openvino_swins") for precision in contenders.POLICIES],
 ]
 
@@ -45,7 +47,7 @@ def tensorflow_times(model):
             name = plane.event_metadata[event.metadata_id].name
             if ":" in name and "::" not in name and not name.startswith("$"):  # node:Operation#...
                 kind = name.split(":")[-1].split("#")[0]
-                if kind[:1].isupper() or kind.startswith("_Mkl"):
+                if kind[:1].isupper() or kind.startswith(("_Mkl", "_Fused")):
                     yield kind, event.duration_ps / 1e12
 
 
@@ -84,7 +86,8 @@ def section(function, precision, files):
         seconds[kind] += time / CALLS
         counts[kind] += 1
     total = sum(seconds.values())
-    lines = [f"{function} {precision}: {total * 1e3:.0f} ms"]
+    without = ", oneDNN off" * (os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0")
+    lines = [f"{function} {precision}{without}: {total * 1e3:.0f} ms"]
     for kind, time in seconds.most_common(KINDS):
         lines.append(f"  {time * 1e3:7.1f} ms  {time / total:6.1%}  x{counts[kind] / CALLS:<4.0f} {kind}")
     return "\n".join(lines) + "\n"
@@ -93,8 +96,9 @@ def section(function, precision, files):
 def main():
     quiet = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
 
-    def run(*command):
-        done = subprocess.run([sys.executable, *map(str, command)], env=quiet, capture_output=True, text=True)
+    def run(*command, onednn="1"):
+        environment = {**quiet, "TF_ENABLE_ONEDNN_OPTS": onednn}
+        done = subprocess.run([sys.executable, *map(str, command)], env=environment, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr[-3000:])
         return done.stdout
@@ -102,8 +106,11 @@ def main():
     with tempfile.TemporaryDirectory() as files:
         for export in ("export_timm", "export_swins"):
             run(HERE / "contenders.py", export, files)
-        sections = [run(HERE / "profiles.py", *facts, files) for facts in SECTIONS]
-    REPORT.write_text(f"{contenders.MODEL}, batches of {BATCH}\n\n" + "\n".join(sections))
+        sections = [
+            run(HERE / "profiles.py", name, precision, files, onednn=(*onednn, "1")[0])
+            for name, precision, *onednn in SECTIONS
+        ]
+    REPORT.write_text(f"{contenders.MODEL}, batches of {BATCH}, TF_ENABLE_ONEDNN_OPTS=1\n\n" + "\n".join(sections))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ another order each round; a turn is one call that is not timed, then calls for h
 median of its calls; ratios are of times of the same round, and the table has their medians. A first call includes
 tracing and compiling, and for files their loading. What grows has a process for each size. Run it on a quiet machine.
 
-    python benchmarks/run.py [GROUP ...]    groups: inference, training, growth; rows of other groups stay
+TensorFlow runs with oneDNN, as the commands of swins make it, but for the contenders of the group onednn that say off.
+
+    python benchmarks/run.py [GROUP ...]    groups: inference, onednn, training, growth; rows of other groups stay
 """
 
 import contextlib
@@ -42,6 +44,7 @@ COLUMNS = (
 ROUNDS = {1: 5, 8: 7, 32: 3}
 SECONDS = 0.5  # of a turn, at least
 PACKAGES = ("tensorflow", "keras", "torch", "timm", "jax", "onnxruntime", "openvino", "keras-hub", "tfswin")
+OFF = "tensorflow without oneDNN"  # which is what TensorFlow does by itself on processors without AVX-512
 
 BOTH = {  # label: (function of contenders.py, backend of Keras)
     "timm eager": ("timm", ""),
@@ -66,6 +69,14 @@ FLOAT32 = {
     "onnxruntime on timm's ONNX": ("onnxruntime", ""),
     "onnxruntime on swins --deploy": ("swins_onnxruntime", ""),
 }
+ONEDNN = {  # each with it and without
+    "swins, TensorFlow graph": ("swins_plain", "tensorflow"),
+    "swins, TensorFlow graph, oneDNN off": ("swins_plain", OFF),
+    "swins, TensorFlow XLA": ("swins_xla", "tensorflow"),
+    "swins, TensorFlow XLA, oneDNN off": ("swins_xla", OFF),
+    "swins.deploy, TensorFlow graph": ("swins_deploy", "tensorflow"),
+    "swins.deploy, TensorFlow graph, oneDNN off": ("swins_deploy", OFF),
+}
 TRAINING = {
     **BOTH,
     "swins, JAX": ("swins_plain", "jax"),
@@ -76,6 +87,7 @@ WINDOWS = (7, 14, 28, 56)
 RUNS = (  # group, precision, sizes, contenders
     ("inference", "float32", (1, 8, 32), INFERENCE | FLOAT32),
     ("inference", "bfloat16", (1, 8, 32), INFERENCE),
+    ("onednn", "float32", (8,), ONEDNN),
     ("training", "float32", (8,), TRAINING),
     ("growth", "float32", SIDES, {"image side": ("growth_side", "tensorflow")}),
     ("growth", "float32", SIDES, {"image side, open size": ("growth_open", "tensorflow")}),
@@ -90,6 +102,8 @@ class Contender:
     def __init__(self, function, backend, precision, task, files):
         path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(PEERS))))
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", "PYTHONPATH": path}
+        settings = {"KERAS_BACKEND": "tensorflow" if backend in ("", OFF) else backend}
+        settings["TF_ENABLE_ONEDNN_OPTS"] = "0" if backend == OFF else "1"
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(HERE / "contenders.py"), function, precision, task, str(files)],
@@ -97,7 +111,7 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self.log,
             text=True,
-            env={**os.environ, **quiet, "KERAS_BACKEND": backend or "tensorflow"},
+            env={**os.environ, **quiet, **settings},
         )
 
     def time(self, size, seconds):
@@ -218,12 +232,14 @@ def main(groups):
     load = os.getloadavg()[0]
     if load > 0.5:
         say(f"the machine is busy (load {load:.1f}): the numbers will show it")
-    MACHINE.write_text(describe_machine() + "\n")
+    if not groups:  # else it is another run's
+        MACHINE.write_text(describe_machine() + "\n")
     with tempfile.TemporaryDirectory() as temporary:
         files = pathlib.Path(temporary)
         for export in ("export_timm", "export_swins") if not groups or "inference" in groups else ():
             say(export)
             quiet = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONWARNINGS": "ignore"}
+            quiet["TF_ENABLE_ONEDNN_OPTS"] = "1"
             command = [sys.executable, "-P", str(HERE / "contenders.py"), export, temporary]
             done = subprocess.run(command, env=quiet, capture_output=True, text=True)
             if done.returncode:

@@ -2,7 +2,8 @@
 
 import sys
 
-from swins.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main(["eval", *sys.argv[1:]]))
+    sys.argv[:1] = ["swins", "eval"]  # as the shell's `swins` does
+    from swins.cli import main
+
+    sys.exit(main())

@@ -137,6 +137,14 @@ def inference():
     return speed("inference", (1, 8, 32))
 
 
+def onednn():
+    """Images per second with TensorFlow's oneDNN and without, from `make bench`."""
+    rates = {r["contender"]: float(r["images_per_second"]) for r in speed_of("onednn", "float32", 8)}
+    pairs = {name: (rate, rates[f"{name}, oneDNN off"]) for name, rate in rates.items() if not name.endswith(" off")}
+    rows = [(name, f"{on:.1f}", f"{off:.1f}", f"{on / off:.2f}") for name, (on, off) in sorted(pairs.items())]
+    return markdown(("float32, batch 8", "oneDNN on", "off", "on over off"), rows)
+
+
 def training():
     """Training steps, from `make bench`."""
     return speed("training", (8,))
@@ -201,7 +209,7 @@ def reading():
 
 
 TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results, targets)}
-TABLES |= {f.__name__: f for f in (inference, training, reading, growth, machine, runs)}
+TABLES |= {f.__name__: f for f in (inference, onednn, training, reading, growth, machine, runs)}
 PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
 
 

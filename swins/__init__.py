@@ -1,18 +1,16 @@
-"""swins: the Swin Transformer family for Keras 3, converted from PyTorch and proven equal to it."""
+"""swins: the Swin Transformer family for Keras 3, converted from PyTorch and proven equal to it.
 
-from swins.attention import attention_maps, stitched_attention
-from swins.build import backbone
-from swins.convert.load import create
-from swins.deploy import deploy
-from swins.errors import SwinsError
-from swins.explain import attention_rollout, grad_cam
-from swins.hub import HubLayer
-from swins.images import preprocess
-from swins.labels import class_names, select_classes
-from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
-from swins.plans import Variant, VariantV2, VariantV2CR, plan_stages
-from swins.resize import resize
-from swins.tags import list_variants
+`import swins` imports all of it, and Keras, which then loads `.keras` files. The command line alone waits until a
+command needs them: TensorFlow takes seconds to import, and its settings must be made before.
+"""
+# ruff: noqa: F405
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from swins.public import *  # noqa: F403 (names of __all__, for type checkers)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,3 +36,45 @@ __all__ = [
     "select_classes",
     "stitched_attention",
 ]
+
+
+def import_all():
+    """Import everything public into this module, which registers its classes with Keras.
+
+    Raises:
+        ModuleNotFoundError: if Keras' backend is not installed; the message says what to do.
+    """
+    try:
+        from swins import public
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "jax", "torch"):
+            raise
+        raise ModuleNotFoundError(
+            f"Keras needs a backend, and {error.name} is not installed: pip install 'swins[tensorflow]', or set "
+            "KERAS_BACKEND=jax or KERAS_BACKEND=torch where that is installed",
+            name=error.name,
+        ) from error
+    globals().update({name: getattr(public, name) for name in __all__})
+
+
+def __getattr__(name):
+    if name not in __all__:
+        raise AttributeError(f"module 'swins' has no attribute {name!r}")
+    import_all()
+    return globals()[name]
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+def is_command_line():
+    """Whether this process is the shell's `swins` or `python -m swins.cli`."""
+    program = sys.argv[0] if getattr(sys, "argv", None) else ""
+    return os.path.splitext(os.path.basename(program))[0] == "swins" or (
+        program == "-m" and "swins.cli" in getattr(sys, "orig_argv", ())
+    )
+
+
+if not is_command_line():
+    import_all()

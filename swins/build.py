@@ -1,15 +1,17 @@
 """Models and feature pyramids by name or Variant."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import keras
 
 from swins.errors import SwinsError
+from swins.model_configs import VARIANTS
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.plans import Variant, with_overrides
 from swins.tags import find
 
 FAMILIES = {model.numbers: model for model in (SwinTransformer, SwinTransformerV2, SwinTransformerV2CR)}
+FREE = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "size_rule")  # what models of one variant differ in
 OPTIONS = ("dtype", "remat", "query_chunk", "frozen")  # of a model, but not of what it computes
 
 
@@ -20,16 +22,38 @@ def make(variant, overrides, name=None):
     return FAMILIES[type(variant)](**asdict(variant), **options, name=name)
 
 
-def build(name, **overrides):
-    """A model by name with fresh weights; overrides are the options of the class, None leaves the variant's value."""
-    architecture, _, variant, _ = find(name)
-    return make(variant, overrides, architecture)
+def model_name(name):
+    """The name of a Keras model as given, or None. Raises SwinsError where Keras takes none such."""
+    if name is None or (isinstance(name, str) and name and "/" not in name):
+        return name
+    raise SwinsError(f"name must be a string without slashes, of the Keras model; got {name!r}")
 
 
-def backbone(source, **overrides):
+def variant_name(model):
+    """The variant that a model is of: its own name, or if that is none, the one variant that has its numbers."""
+    if model.name in VARIANTS:
+        return model.name
+    free = {part: getattr(model.variant, part) for part in FREE}
+    alike = [
+        name for name, v in VARIANTS.items() if type(v) is type(model.variant) and replace(v, **free) == model.variant
+    ]
+    return alike[0] if len(alike) == 1 else model.name
+
+
+def build(variant, /, *, name=None, **overrides):
+    """A model by its variant's name with fresh weights; overrides are the class's options, None leaves the variant's.
+
+    The model is called as its architecture, unless another name is given.
+    """
+    architecture, _, numbers, _ = find(variant)
+    return make(numbers, overrides, name or architecture)
+
+
+def backbone(source, *, name=None, **overrides):
     """Feature pyramid of a name, a Variant or a model -> keras.Model, images to {"P2": (B, H/4, W/4, C), ... "P5"}.
 
     Level Pn has stride 2**n, for patches whose side is a power of 2. Weights are shared when `source` is a model.
+    `name` is the pyramid's; by default the source's and "_pyramid".
 
     Example:
     >>> pyramid = backbone("swin_tiny_patch4_window7_224", image_size=64)
@@ -44,4 +68,4 @@ def backbone(source, **overrides):
         raise SwinsError(
             f"a pyramid is of a name, a Variant or a Swin, and a Swin takes no options; got {source}, {overrides}"
         )
-    return keras.Model(source.input, dict(source.pyramid), name=f"{source.name}_pyramid")
+    return keras.Model(source.input, dict(source.pyramid), name=model_name(name) or f"{source.name}_pyramid")

@@ -1,16 +1,28 @@
 """The command line: arguments in, exit code out (0 done, 1 could not, 2 not understood)."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
 import pathlib
+import re
 import signal
 import sys
+import tempfile
 
-from swins import __version__
+import swins
 from swins.errors import SwinsError
 from swins.plans import ANY, RULES, with_overrides
 from swins.tags import find, list_variants
+
+LIGHT = ("list", "describe")  # commands that need no Keras
+SETTINGS = {  # of TensorFlow, made before it is imported unless the user has
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # no lines of its own on standard error, once it is there
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # which it leaves off on processors without AVX-512: a third slower
+}
+NOTICE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
+PUBLISHED = "swin_tiny_patch4_window7_224.ms_in1k"  # what explain takes where nothing is named
 
 
 def list_command(args):
@@ -42,6 +54,7 @@ def convert_command(args):
         overwrite=args.overwrite,
         image_size=args.image_size,
         size_rule=args.size_rule,
+        weights_key=args.weights_key,
         say=say,
     )
     print(certificate.summary(proof))
@@ -53,7 +66,7 @@ def convert_command(args):
 def inspect_command(args):
     from swins.convert import inspection
 
-    found = inspection.inspect(args.file)
+    found = inspection.inspect(args.file, args.weights_key)
     print(json.dumps(found, indent=1) if args.json else inspection.text(found))
     return 1 if found["problems"] else 0
 
@@ -205,7 +218,6 @@ def collection_command(args):
 
 def explain_command(args):
     from swins import explain
-    from swins.evaluate.artefacts import find_model
     from swins.images import preprocess, readable
 
     out = pathlib.Path(args.output)
@@ -213,9 +225,9 @@ def explain_command(args):
         raise SwinsError(f"-o must name a .png in a folder that exists; got {out}")
     if len(args.images) > explain.MOST:
         raise SwinsError(f"at most {explain.MOST} images fit in a picture; got {len(args.images)}; draw several")
-    model, name = find_model(args.model, args.name)
+    model, name = explained(args)
     if args.kind == ["grad_cam"] and not model.variant.num_classes:
-        raise SwinsError(f"{args.model} has no classifier, so there is no class for Grad-CAM to explain")
+        raise SwinsError(f"{args.weights or name} has no classifier, so there is no class for Grad-CAM to explain")
     prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
     good, unreadable = readable(args.images)
     for text in unreadable:
@@ -228,6 +240,22 @@ def explain_command(args):
     for title in explain.draw_files(model, name, prepare, good, args.output, args.kind):
         print(" | ".join(title.splitlines()))
     print(f"wrote {args.output}")
+
+
+def explained(args):
+    """The model that `explain` is asked for, and its name -> (model, name)."""
+    from swins.convert.load import create
+    from swins.evaluate.artefacts import find_model
+
+    name = args.model or PUBLISHED
+    if args.weights:
+        if not pathlib.Path(args.weights).exists():
+            raise SwinsError(f"{args.weights}: no such artefact, run or file; for published weights -m NAME alone")
+        return find_model(args.weights, args.model)
+    if name.partition(".")[0] not in list_variants() and pathlib.Path(name).exists():
+        raise SwinsError(f"-m names a variant, as in convert and eval; a folder or a file is --weights {name}")
+    find(name)
+    return create(name, weights="pretrained"), name
 
 
 def say(text):
@@ -253,9 +281,45 @@ def size(text):
     return sides[0] if len(sides) == 1 else tuple(sides)
 
 
+def add_weights_key(sub):
+    sub.add_argument(
+        "--weights-key", metavar="KEY", help="which weights, where a file holds several, such as model beside model_ema"
+    )
+
+
+def start():
+    """Make TensorFlow's settings and import what commands need; a user who sets its log level sees its lines."""
+    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ and "tensorflow" not in sys.modules
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    with without_notices() if quiet else contextlib.nullcontext():
+        swins.import_all()
+
+
+@contextlib.contextmanager
+def without_notices():
+    """Hold back what is written to standard error, also by C++, and then write it but for TensorFlow's notices."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written:
+                if not NOTICE.match(line):
+                    os.write(2, line)
+
+
 def parser():
     top = argparse.ArgumentParser(prog="swins", description="Swin Transformers for Keras 3.")
-    top.add_argument("--version", action="version", version=f"swins {__version__}")
+    top.add_argument("--version", action="version", version=f"swins {swins.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     sub = commands.add_parser("list", help="print the names of variants")
@@ -274,8 +338,11 @@ def parser():
         "-m", "--model", metavar="NAME", help="timm's name, with or without tag; default: the one that FILE fits"
     )
     sub.add_argument(
-        "--checkpoint", metavar="FILE", help=".pth, .pt, .bin or .safetensors; default: timm's, by network"
+        "--checkpoint",
+        metavar="FILE",
+        help=".pth, .pt, .bin, .ckpt or .safetensors, or a folder of one; default: timm's, by network",
     )
+    add_weights_key(sub)
     sub.add_argument("-o", "--output", metavar="DIR", help="the artefact folder (default artefacts/NAME)")
     sub.add_argument("--image-size", type=size, help="PIXELS, HEIGHTxWIDTH or any, when not the variant's")
     sub.add_argument(
@@ -294,7 +361,8 @@ def parser():
     sub = commands.add_parser(
         "inspect", help="say what a checkpoint is, which variant it fits, and what would not load"
     )
-    sub.add_argument("file", help="a checkpoint of any dialect, a .keras file or an artefact folder")
+    sub.add_argument("file", help="a checkpoint of any dialect, a folder of one, a .keras file or an artefact folder")
+    add_weights_key(sub)
     sub.add_argument("--json", action="store_true", help="print the same as JSON")
     sub.set_defaults(run=inspect_command)
 
@@ -386,10 +454,12 @@ def parser():
     sub.add_argument(
         "-m",
         "--model",
-        default="swin_tiny_patch4_window7_224.ms_in1k",
-        help="artefact folder, .keras file, checkpoint, or a name whose weights are published (default: %(default)s)",
+        "--name",
+        metavar="NAME",
+        help=f"variant: alone, that of published weights (default: {PUBLISHED}); with --weights, the one whose "
+        "preprocessing and class names apply (default: recorded)",
     )
-    sub.add_argument("--name", help="variant of the model, for preprocessing and class names (default: recorded)")
+    sub.add_argument("--weights", metavar="PATH", help="artefact folder, training run, .keras file or checkpoint")
     sub.add_argument("-o", "--output", required=True, metavar="PNG")
     sub.add_argument(
         "--kind",
@@ -415,8 +485,10 @@ def main(arguments=None):
         getattr(stream, "reconfigure", dict)(errors="backslashreplace")
     signal.signal(signal.SIGTERM, stop)
     try:
+        if args.command not in LIGHT:
+            start()
         return args.run(args) or 0
-    except (SwinsError, OSError) as error:
+    except (SwinsError, OSError, ModuleNotFoundError) as error:
         print(f"swins {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

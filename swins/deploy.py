@@ -1,9 +1,15 @@
 """Inference-only twins of the family's models, made of the layers in fused.py."""
 
+import functools
+import platform
+import sys
+import warnings
+
 import keras
 from keras import layers
 
 from swins import deformable, v1, v2, v2_cr
+from swins.build import model_name
 from swins.errors import SwinsError
 from swins.fused import NORMS, Block, BlockV2, DeformableBlock, PatchMerging, PatchMergingV2
 from swins.layers import PadToPatches, PatchEmbed
@@ -79,18 +85,49 @@ TWINS = {  # of the layers that models are made of: (layer, norm_form, dtype) ->
 }
 
 
-def deploy(model, *, dtype=None, portable=False):
+def without_onednn():
+    """Whether TensorFlow runs on an x86 processor without the oneDNN operations that it has."""
+    if keras.backend.backend() != "tensorflow" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    import tensorflow as tf
+
+    if sys.platform == "darwin" or tf.config.list_physical_devices("GPU"):  # where there are none, or not needed
+        return False
+    try:
+        from tensorflow.python.util import _pywrap_util_port  # no public name says what TensorFlow decided
+    except ImportError:
+        return False
+    return not _pywrap_util_port.IsMklEnabled()
+
+
+@functools.cache
+def warn_without_onednn():
+    """Warn, once a process, that deployed models are slow."""
+    if without_onednn():
+        warnings.warn(
+            "TensorFlow runs without oneDNN, whose operations make deployed models fast; set TF_ENABLE_ONEDNN_OPTS=1 "
+            "in the environment before TensorFlow is imported",
+            stacklevel=3,
+        )
+
+
+def deploy(model, *, dtype=None, portable=False, name=None):
     """A model for inference only, with the numbers of a Swin of this package and less work -> keras.Model.
 
     It takes and gives what the model does, is saved as `.keras`, and has no trainable variables. Open sizes stay open.
     A block's table has a number for each pair of a window's tokens, head and kind of window: with 12 heads 0.1 MB for
     windows of 7, 16 MB for windows of 24, and four times that where windows are shifted.
 
+    On TensorFlow its operations are oneDNN's, which TensorFlow leaves off on Windows and on x86 processors without the
+    newer parts of AVX-512: set TF_ENABLE_ONEDNN_OPTS=1 in the environment before TensorFlow is imported, as the command
+    line does, or it is slower than PyTorch. A warning says so, once a process.
+
     Args:
         model: a SwinTransformer, SwinTransformerV2 or SwinTransformerV2CR.
         dtype: what its layers store and compute in, but for the head: "float32", "bfloat16" or "float16"; None for
             what the model's layers compute in.
         portable: use operations that ONNX, LiteRT and OpenVINO know and fuse, not those that TensorFlow does.
+        name: of the new model; None keeps the model's.
 
     Raises:
         SwinsError: if the model is not one of these classes, or the type not one of these.
@@ -112,6 +149,8 @@ def deploy(model, *, dtype=None, portable=False):
     unknown = [layer for layer in model.layers[1:] if type(layer) not in TWINS]
     if unknown:
         raise SwinsError(f"deploy knows the layers that `create` makes; got {unknown[0].name}, {type(unknown[0])}")
+    if not portable:
+        warn_without_onednn()
     images = keras.Input(model.input.shape[1:], name="images")
     x = images
     for layer in model.layers[1:]:
@@ -121,6 +160,6 @@ def deploy(model, *, dtype=None, portable=False):
                 twin.take_over(source)
             else:
                 twin.set_weights(source.get_weights())
-    deployed = keras.Model(images, x, name=model.name)
+    deployed = keras.Model(images, x, name=model_name(name) or model.name)
     deployed.trainable = False
     return deployed

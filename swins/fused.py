@@ -20,6 +20,7 @@ from swins import deformable, v1, v2, windows
 from swins.layers import NORM_EPSILON, gelu, on_tokens, softmax
 from swins.renamed import Renamed
 from swins.sequential import by_queries
+from swins.size_rules import SIZE_RULES
 
 KINDS = (2, 2)  # a map of so many windows has each kind once: neither, rightmost, lowest, both
 
@@ -43,10 +44,10 @@ def places(size, window, shift, size_rule):
         back (H*W): at which place, counted from 0, a token lies.
         kinds (K): 2 for windows of the lowest row + 1 for those of the rightmost column, along axes that are shifted.
     """
-    (h, w), (m, n), rule = size, window, windows.SIZE_RULES[size_rule]
+    (h, w), (m, n), rule = size, window, SIZE_RULES[size_rule]
     tokens = ops.reshape(ops.arange(1, h * w + 1), (1, h, w, 1))
-    shift = rule.shift(size, window, shift)
-    rolled, restore = rule.arrange(tokens, window, shift)
+    shift = windows.shift_for(rule, size, window, shift)
+    rolled, restore = getattr(windows, rule.order)(tokens, window, shift)
     rows, columns = (side // m for side, m in zip(windows.sides(rolled), window, strict=True))
     ordered = ops.reshape(ops.arange(rows * columns * m * n), (-1, m * n, 1))
     back = restore(windows.reverse(ordered, window, windows.sides(rolled)))
@@ -223,7 +224,7 @@ class Block(Renamed, Part):
         table = numbers(attn.position_bias())[None]
         if any(shift):
             size = [count * m for count, m in zip(KINDS, self.window_size, strict=True)]
-            masked = windows.SIZE_RULES[self.size_rule].masked
+            masked = SIZE_RULES[self.size_rule].masked
             table = table + numbers(windows.shift_mask(size, self.window_size, shift, masked))[:, None]
         self.table.assign(table)
 

@@ -95,7 +95,7 @@ def imagenet1k_in_22k():
     return [int(row[2]) for row in table(LISTS[1000])]
 
 
-def select_classes(model, classes):
+def select_classes(model, classes, *, name=None):
     """A classifier over some classes of a trained one: same weights, the head's columns picked.
 
     `select_classes(create("swin_tiny_patch4_window7_224.ms_in22k", weights="pretrained"), imagenet1k_in_22k())` is an
@@ -104,6 +104,7 @@ def select_classes(model, classes):
     Args:
         model: a Swin with a classifier; it stays as it is.
         classes: numbers of its classes, in the new order.
+        name: of the new model; None keeps the model's.
 
     Raises:
         SwinsError: no classifier, or numbers that it has not.
@@ -115,7 +116,7 @@ def select_classes(model, classes):
     whole = classes.ndim == 1 and classes.size and np.issubdtype(classes.dtype, np.integer)
     if not (whole and classes.min() >= 0 and classes.max() < variant.num_classes):
         raise SwinsError(f"classes must be integers from 0 to {variant.num_classes - 1}, at least one; got {classes}")
-    chosen = type(model)(**{**model.get_config(), "num_classes": len(classes)})
+    chosen = type(model)(**{**model.get_config(), "num_classes": len(classes), "name": name or model.name})
     weights = {weight.path: weight.numpy() for weight in model.weights}
     for weight in chosen.weights:
         value = weights[weight.path]

@@ -10,9 +10,10 @@ from dataclasses import asdict
 import keras
 from keras import layers
 
-from swins import deformable, v1, v2, v2_cr, windows
+from swins import deformable, v1, v2, v2_cr
 from swins.layers import PadToPatches, PatchEmbed, dense, layer_norm
 from swins.plans import Variant, VariantV2, VariantV2CR, natural, plan_stages, with_overrides
+from swins.size_rules import SIZE_RULES
 
 
 @keras.saving.register_keras_serializable("swins")
@@ -32,8 +33,7 @@ class SwinTransformer(keras.Model):
         num_heads: heads of each stage; must divide its channels.
         window_size: tokens of a window side, one integer, one per stage, or a (height, width) pair per stage.
         mlp_ratio: hidden channels of the MLP over the stage's channels.
-        size_rule: whose way with sizes that windows do not tile, which gives numbers of its own: "timm", "microsoft",
-            "torchvision", "huggingface", "mmpretrain" or "open_mmlab" (see `windows.SizeRule`).
+        size_rule: whose way with sizes that windows do not tile, a row of `swins.size_rules`: each gives other numbers.
         final_norm: whether the last map is normalised, before it is pooled.
         drop_rate: dropout before the head.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0.
@@ -58,7 +58,7 @@ class SwinTransformer(keras.Model):
         options = {"remat": bool(remat), "query_chunk": natural("query_chunk", query_chunk)}
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name
         images = keras.Input((*variant.image_size, variant.in_chans), name="images")
-        padded = windows.SIZE_RULES[variant.rule].edge == "padded"
+        padded = SIZE_RULES[variant.rule].edge == "padded"
         x = PadToPatches(variant.patch_size, name="pad_images", dtype=policy)(images) if padded else images
         x = PatchEmbed(variant.embed_dim, variant.patch_size, name="patch_embed", dtype=policy)(x)
         pyramid = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from swins.errors import SwinsError, unknown_name
 from swins.renamed import renamed
-from swins.windows import SIZE_RULES
+from swins.size_rules import SIZE_RULES
 
 ANY = (None, None)  # the image_size of a model that takes every size
 RULES = tuple(name for name in SIZE_RULES if name != "huggingface_v2")  # which is V2's "huggingface"
@@ -270,12 +270,10 @@ def fitted(size, window, variant, stage):
             f"stage {stage} has a map of {size} and windows of {window} tokens; use larger images, or "
             'size_rule="torchvision", which pads such maps'
         )
+    shift = rule.shift(tuple(int(side <= m) for side, m in zip(size, window, strict=True)), half)
     if rule.small == "clipped":
-        return tuple(map(min, size, window)), rule.shift(size, window, half)
-    if rule.small == "squared":
-        m = min(*size, *window)
-        return (m, m), rule.shift(size, window, half)
-    return window, rule.shift(size, window, half)
+        return tuple(map(min, size, window)), shift
+    return (min(*size, *window),) * 2 if rule.small == "squared" else window, shift
 
 
 def plan_stages(variant):

@@ -13,6 +13,7 @@ from swins import windows
 from swins.layers import Mlp, dense, drop_path, layer_norm, on_tokens, softmax
 from swins.renamed import Renamed
 from swins.sequential import by_queries
+from swins.size_rules import SIZE_RULES
 
 FINAL_NORM = layer_norm
 
@@ -101,7 +102,7 @@ class Block(Renamed, layers.Layer):
         shift_size: (vertical, horizontal) tokens of the cyclic shift, (0, 0) for a plain block.
         mlp_ratio: hidden channels of the MLP over C.
         drop_path: probability of dropping each branch in training.
-        size_rule: a name of windows.SIZE_RULES.
+        size_rule: a name of SIZE_RULES.
         query_chunk: Attention's.
         remat: compute the branches again for gradients rather than keep what they computed: less memory, more time.
     """
@@ -152,9 +153,9 @@ class Block(Renamed, layers.Layer):
 
     def cut(self, x):
         """Roll, pad and cut: (B, H, W, C) -> windows (B*K, N, C), their shift mask or None, and how windows go back."""
-        rule = windows.SIZE_RULES[self.size_rule]
-        shift = rule.shift(windows.sides(x), self.window_size, self.shift_size)
-        x, restore = rule.arrange(x, self.window_size, shift)
+        rule = SIZE_RULES[self.size_rule]
+        shift = windows.shift_for(rule, windows.sides(x), self.window_size, self.shift_size)
+        x, restore = getattr(windows, rule.order)(x, self.window_size, shift)
         size = windows.sides(x)
         still = all(map(windows.is_zero, shift))
         mask = None if still else windows.shift_mask(size, self.window_size, shift, rule.masked)

@@ -6,13 +6,10 @@ K windows of one image. A `size`, `window` or `shift` is a pair (vertical, horiz
 `ops.rearrange` is told every axis: what it infers is no number where JAX traces.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from keras import ops
 
-MASKED = -100.0  # added to the logits of forbidden pairs: the references' value, and safe in float16
+from swins.size_rules import MASKED
 
 
 def sides(x):
@@ -80,52 +77,11 @@ def pad_then_roll(x, window, shift):
     return roll(pad(x, window), shift), lambda y: crop(roll(y, [-s for s in shift]), sides(x))
 
 
-def each_axis(size, window, shift):
-    """The shift of a map of this size: none along an axis that one window covers."""
-    return tuple(
-        (s if side > m else 0) if isinstance(side, int) else ops.where(side > m, s, 0)
-        for side, m, s in zip(size, window, shift, strict=True)
-    )
-
-
-def both_axes(size, window, shift):
-    """The shift of a map of this size: none at all if one window covers an axis."""
-    vertical, horizontal = each_axis(size, window, (1, 1))
-    return tuple(s * vertical * horizontal for s in shift)
-
-
-def always(size, window, shift):
-    """The shift of a map of any size."""
-    return shift
-
-
-@dataclass(frozen=True)
-class SizeRule:
-    """How one program handles sizes that windows do not tile. With the same weights, each gives other numbers.
-
-    shift: (size, window, shift) -> the shift of a map of this size; arrange: rolls and pads a map;
-    small: of a map smaller than its window: the window is "clipped", or "squared" too, the map "padded" or "refused";
-    decided: at each "call", or, by the maps' heights, when a model is "made" for images of a size;
-    edge: of images that patches do not tile: "dropped" or "padded"; masked: added to the logits of forbidden pairs.
-    """
-
-    shift: Callable
-    arrange: Callable
-    small: str
-    edge: str = "dropped"
-    decided: str = "call"
-    masked: float = MASKED
-
-
-SIZE_RULES = {
-    "timm": SizeRule(each_axis, roll_then_pad, "clipped"),
-    "microsoft": SizeRule(both_axes, pad_then_roll, "squared"),  # classifiers, whose maps windows tile
-    "torchvision": SizeRule(each_axis, pad_then_roll, "padded"),
-    "huggingface": SizeRule(both_axes, pad_then_roll, "refused", "padded"),  # classifiers of V1
-    "huggingface_v2": SizeRule(always, pad_then_roll, "clipped", "padded", "made", 2 * MASKED),  # which masks twice
-    "mmpretrain": SizeRule(both_axes, pad_then_roll, "refused", "padded"),
-    "open_mmlab": SizeRule(always, pad_then_roll, "padded", "padded"),  # detectors and segmenters, Hugging Face's too
-}
+def shift_for(rule, size, window, shift):
+    """What a SizeRule makes of a shift for a map of this size."""
+    pairs = zip(size, window, strict=True)
+    covered = (int(side <= m) if isinstance(side, int) else ops.cast(side <= m, "int32") for side, m in pairs)
+    return rule.shift(tuple(covered), shift)
 
 
 def neighbours(x):

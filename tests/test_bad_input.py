@@ -153,7 +153,7 @@ def test_misspelt_name(convert, checkpoint, name, closest):
 def test_no_such_file_and_unknown_suffix(convert, tmp_path):
     assert "no such checkpoint file" in convert(tmp_path / "none.pth")
     (tmp_path / "model.onnx").write_bytes(b"x")
-    assert "ends in .pth, .pt, .bin, .pth.tar, .safetensors; got '.onnx'" in convert(tmp_path / "model.onnx")
+    assert "ends in .pth, .pt, .bin, .ckpt, .pth.tar, .safetensors; got '.onnx'" in convert(tmp_path / "model.onnx")
 
 
 def test_usage_errors_exit_2(command):

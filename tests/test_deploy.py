@@ -1,5 +1,10 @@
 """Deployed models beside the models they come from: numbers, sizes, types, files, and which operations are used."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -12,10 +17,12 @@ import swins
 from swins import windows
 from swins.convert import artefact as artefacts
 from swins.convert import run as conversion
+from swins.deploy import without_onednn
 from swins.export import run as exports
 from swins.export import targets
 from swins.fused import FusedNorm, layout
 from swins.plans import RULES
+from swins.size_rules import SIZE_RULES
 
 TOLERANCE = 1e-5
 DTYPES = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
@@ -81,7 +88,7 @@ def test_any_size_in_one_graph(family, rule, rng):
     native = {"native_size": 32} if family is swins.SwinTransformerV2 and rule == "huggingface" else {}
     model = small(family, **OPEN, size_rule=rule, **native)
     deployed = swins.deploy(model)
-    small_maps = windows.SIZE_RULES[model.variant.rule].small != "refused"
+    small_maps = SIZE_RULES[model.variant.rule].small != "refused"
     for size in ((32, 32), (8, 8), (30, 44), (6, 50), (31, 33), (32, 32)):
         if min(size) < 16 and not small_maps:
             continue
@@ -216,6 +223,30 @@ def test_quantized_models_are_refused():
     model.quantize("int8")
     with pytest.raises(swins.SwinsError, match="before it is quantized"):
         swins.deploy(model)
+
+
+WITHOUT = """
+import warnings, swins
+model = swins.SwinTransformer(image_size=32, embed_dim=24, depths=(1, 1), num_heads=(1, 2), num_classes=5)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    swins.deploy(model, portable=True)
+    print(len(caught))
+    swins.deploy(model)
+    swins.deploy(model)
+print([str(warning.message) for warning in caught])
+"""
+
+
+@needs_tensorflow
+def test_without_onednn_it_says_once_that_it_is_slow():
+    if platform.machine().lower() not in ("x86_64", "amd64") or sys.platform == "darwin":
+        pytest.skip("only TensorFlow for x86 has oneDNN")
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", WITHOUT], env=environment, capture_output=True, text=True)
+    first, said = done.stdout.splitlines()[-2:]
+    assert first == "0" and said.count("set TF_ENABLE_ONEDNN_OPTS=1 in the environment before") == 1, done.stderr
+    assert not without_onednn()  # here, where conftest.py sets it
 
 
 @needs_tensorflow

@@ -179,8 +179,8 @@ def pictures(tmp_path):
 
 
 def test_a_checkpoint_is_explained_too(checkpoint, pictures, command):
-    arguments = (pictures / "0.png", "-o", pictures / "out.png", "-m", checkpoint, "--kind", "rollout")
-    code, text, err = command("explain", *arguments, "--name", NAME)
+    arguments = (pictures / "0.png", "-o", pictures / "out.png", "--weights", checkpoint, "--kind", "rollout")
+    code, text, err = command("explain", *arguments, "-m", NAME)
     assert code == 0 and "0.png | ankle boot 9" in text, err
     code, text, err = command("explain", *arguments)
     assert code == 0 and "0.png | class 9 9" in text, err
@@ -190,26 +190,40 @@ def test_the_command_draws_what_can_be_read(converted, pictures, command):
     from PIL import Image
 
     out, good = pictures / "out.png", [pictures / f"{i}.png" for i in range(3)]
-    code, text, err = command("explain", *good, "-m", converted, "-o", out)
+    code, text, err = command("explain", *good, "--weights", converted, "-o", out)
     assert code == 0, err
     assert "0.png | ankle boot 9" in text and "1.png | pullover" in text and "2.png | trouser" in text
     with Image.open(out) as image:
         assert image.width > 500 and np.asarray(image.convert("RGB")).std() > 20
     out.unlink()
-    code, _, err = command("explain", *good, pictures / "broken.png", "-m", converted, "-o", out)
+    code, _, err = command("explain", *good, pictures / "broken.png", "--weights", converted, "-o", out)
     assert code == 1 and "broken.png: not a readable image" in err and "1 of 4 images" in err and not out.exists()
-    arguments = (*good, pictures / "broken.png", "-m", converted, "-o", out, "--skip-unreadable", "--kind", "rollout")
+    arguments = (
+        *good,
+        pictures / "broken.png",
+        "--weights",
+        converted,
+        "-o",
+        out,
+        "--skip-unreadable",
+        "--kind",
+        "rollout",
+    )
     code, _, err = command("explain", *arguments)
     assert code == 0 and out.is_file() and "broken.png" in err
     for wrong in (pictures / "out.txt", pictures / "none" / "out.png"):
-        code, _, err = command("explain", good[0], "-m", converted, "-o", wrong)
+        code, _, err = command("explain", good[0], "--weights", converted, "-o", wrong)
         assert code == 1 and "must name a .png in a folder that exists" in err
     names = explain.names_of(artefacts.load_model(converted), "swin_mini_patch2_window4_28")
     assert names[3] == "class 3", "ten classes of somebody's are not clothes"
     code, _, err = command("explain", good[0], "-m", "swin_tinny", "-o", out)
     assert code == 1 and "unknown variant 'swin_tinny': the closest are" in err
-    code, _, err = command("explain", good[0], "-m", pictures / "none", "-o", out)
-    assert code == 1 and "neither an artefact, nor a file, nor a variant" in err
+    code, _, err = command("explain", good[0], "-m", converted, "-o", out)
+    assert (
+        code == 1 and f"-m names a variant, as in convert and eval; a folder or a file is --weights {converted}" in err
+    )
+    code, _, err = command("explain", good[0], "--weights", pictures / "none", "-o", out)
+    assert code == 1 and "none: no such artefact, run or file; for published weights -m NAME alone" in err
 
 
 def test_panels_of_the_embedded_model_stand_on_the_clothes(converted):

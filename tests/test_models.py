@@ -330,3 +330,36 @@ def test_a_misspelt_name_lists_the_closest():
 def test_find_splits_tags():
     assert find("swin_base_patch4_window7_224")[1] == "ms_in22k_ft_in1k"
     assert find("swin_base_patch4_window7_224.ms_in22k")[2].num_classes == 21841
+
+
+def test_two_models_in_one_have_names_of_their_own(rng):
+    """As in keras.applications: the default name is the architecture's, and two in one model need two."""
+    name = "swin_mini_patch2_window4_28"
+    left, right = swins.create(name, name="left"), swins.create(name, depths=(1, 1))
+    assert (left.name, right.name) == ("left", name) and swins.create(name=name).name == name
+    images = keras.Input((28, 28, 1))
+    pair = keras.Model(images, keras.ops.add(left(images), right(images)))
+    x = rng.standard_normal((1, 28, 28, 1), dtype="float32")
+    assert np.allclose(pair(x), left(x) + right(x), atol=1e-5)
+    assert [v.path for v in left.trainable_variables] == [
+        v.path for v in swins.create(name).trainable_variables
+    ]  # whatever its name
+    assert swins.backbone(left).name == "left_pyramid" and swins.backbone(name, name="p").name == "p"
+    assert swins.deploy(left).name == "left" and swins.deploy(left, name="fast").name == "fast"
+    assert swins.resize(left, image_size=56, name="large").name == "large"
+    assert swins.select_classes(left, [1, 2], name="two").name == "two"
+    assert swins.build.variant_name(left) == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((), {}, "create takes a variant's name"),
+        ((3,), {}, "create takes a variant's name"),
+        (("swin_mini_patch2_window4_28",), {"name": "a/b"}, "name must be a string without slashes"),
+        (("swin_mini_patch2_window4_28",), {"name": 3}, "name must be a string without slashes"),
+    ],
+)
+def test_names_that_cannot_be(arguments, options, words):
+    with pytest.raises(swins.SwinsError, match=words):
+        swins.create(*arguments, **options)

@@ -12,6 +12,7 @@ from swins.convert import certificate, dialects, facts, identify, load, run
 from swins.convert import checkpoint as checkpoints
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
+from swins.size_rules import SIZE_RULES
 from swins.tags import PRETRAINED
 
 SMALL = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "image_size": 64, "num_classes": 5}
@@ -94,9 +95,9 @@ def test_a_wrong_translation_fails(library, file, monkeypatch, tmp_path):
 )
 def test_a_wrong_size_rule_fails(library, file, rule, monkeypatch, tmp_path):
     """Recorded as the program's own, so that the program itself is asked: at a size where the rules differ."""
-    monkeypatch.setitem(swins.windows.SIZE_RULES, "torchvision", swins.windows.SIZE_RULES[rule])
-    monkeypatch.setitem(swins.windows.SIZE_RULES, "huggingface", swins.windows.SIZE_RULES[rule])
-    monkeypatch.setitem(swins.windows.SIZE_RULES, "huggingface_v2", swins.windows.SIZE_RULES[rule])
+    monkeypatch.setitem(SIZE_RULES, "torchvision", SIZE_RULES[rule])
+    monkeypatch.setitem(SIZE_RULES, "huggingface", SIZE_RULES[rule])
+    monkeypatch.setitem(SIZE_RULES, "huggingface_v2", SIZE_RULES[rule])
     name = "swinv2_small_test" if "v2" in file else "swin_small_test"
     with pytest.raises(SwinsError, match="must agree"):
         run.convert(name, library / f"{file}.safetensors", tmp_path / "out", image_size=(32, 88))

@@ -13,6 +13,7 @@ from swins.convert import artefact as artefacts
 from swins.convert import run as conversion
 from swins.model_configs import VARIANTS
 from swins.plans import RULES, plan_stages, with_overrides
+from swins.size_rules import SIZE_RULES
 from swins.tags import PRETRAINED
 
 rules_table = script("in1k_eval/size_rules.py")
@@ -102,7 +103,7 @@ def test_the_table_is_within_tolerance_at_every_size():
 
 def test_what_each_rule_does_with_a_shift():
     """A map of 7x14 tokens, windows of 7, a shift of 3."""
-    shifts = {name: rule.shift((7, 14), (7, 7), (3, 3)) for name, rule in windows.SIZE_RULES.items()}
+    shifts = {name: windows.shift_for(rule, (7, 14), (7, 7), (3, 3)) for name, rule in SIZE_RULES.items()}
     assert shifts == {
         "timm": (0, 3),
         "microsoft": (0, 0),
@@ -112,9 +113,7 @@ def test_what_each_rule_does_with_a_shift():
         "mmpretrain": (0, 0),
         "open_mmlab": (3, 3),
     }
-    assert {name: rule.masked for name, rule in windows.SIZE_RULES.items() if rule.masked != -100} == {
-        "huggingface_v2": -200.0
-    }
+    assert {name: rule.masked for name, rule in SIZE_RULES.items() if rule.masked != -100} == {"huggingface_v2": -200.0}
 
 
 @pytest.mark.parametrize(

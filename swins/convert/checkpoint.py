@@ -4,20 +4,27 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from swins.convert import dialects, facts, oracle
+from swins.convert import dialects, facts, hub_folder, identify, oracle
 from swins.convert.facts import NOTHING, Facts
 from swins.errors import SwinsError
 
-PICKLED = (".pth", ".pt", ".bin", ".pth.tar")
+PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 SAFE = ".safetensors"
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order of preference
-LIGHTNING = "model."  # the network's name in Lightning's modules and in C. Reich's classifier
-PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", LIGHTNING)
+TIMMS = ("state_dict_ema", "model_ema", "state_dict", "model")  # the keys that timm's loader takes, in its order
+PARALLEL = ("_orig_mod.", "module.", "_orig_mod.")  # of torch.compile and DataParallel, which timm's loader strips
+AVERAGED = re.compile(
+    r"(?:^|_)(?:ema|averaged?|swa|teacher|momentum)(?:$|_)"
+)  # weights that are evaluated, not trained
+COMPANY = re.compile(  # what training keeps beside a network in its state dict
+    r"(?:.*\.)?n_averaged$|(?:\w*_)?(?:criterion|criterions|loss|losses|loss_fn|metric|metrics)\w*\.|(?:train|val|valid|test)_\w+\."
+    r"|head\.(?:mlp|last_layer)\."  # DINO's projection
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Checkpoint:
     wrappers are the keys and prefixes taken off; dropped holds buffers and what belongs to no classifier, under timm's
     names; translated is True for files that timm's own loader does not take; facts are what the file, or one beside it,
     says of the model besides its tensors; program is what runs such files here, None if nothing does; original holds
-    the tensors under its names.
+    the tensors under its names; key names these weights among the several that a file holds, others the rest.
     """
 
     path: pathlib.Path
@@ -39,6 +46,18 @@ class Checkpoint:
     facts: Facts = NOTHING
     program: str | None = None
     original: dict = field(default_factory=dict)
+    key: str = ""
+    others: tuple = ()
+
+    @property
+    def choice(self):
+        """Which of several networks' weights these are, in a line; "" where the file holds one."""
+        if not self.others:
+            return ""
+        return (
+            f"took the weights under {self.key or 'no key'}; the file also holds {', '.join(self.others)}: choose with "
+            "--weights-key, in Python with weights_key="
+        )
 
     @property
     def num_classes(self):
@@ -53,10 +72,21 @@ class Checkpoint:
         return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
 
 
+def files_of(path):
+    """The files that a checkpoint's bytes lie in: the file itself, the one of a folder, an index and its parts."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = hub_folder.weights_of(path, (*PICKLED, SAFE))
+    return [path, *hub_folder.shards(path)] if path.name.endswith(hub_folder.INDEX) else [path]
+
+
 def sha256(path):
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex digest of a file's bytes; of a checkpoint in several files, of their digests."""
+    digests = []
+    for part in files_of(path):
+        with open(part, "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def read_safetensors(path):
@@ -91,58 +121,170 @@ def read_pickled(path):
     return nested
 
 
-def unwrap(checkpoint):
-    """The state dict inside a checkpoint and the keys it lay under: nested dict -> ({name: array}, [wrapper, ...])."""
-    wrappers = []
-    while key := next((k for k in WRAPPERS if isinstance(checkpoint.get(k), dict)), None):
-        wrappers.append(key)
-        checkpoint = checkpoint[key]
-    state = {}
-    for name, value in checkpoint.items():
-        for prefix in PREFIXES:
-            if name.startswith(prefix):
-                name = name.removeprefix(prefix)
-                wrappers += [prefix] if prefix not in wrappers else []
-        dialects.put(state, name, value)
-    return state, wrappers
+@dataclass(frozen=True)
+class Weights:
+    """One network's tensors in a file.
+
+    place are the keys that its state dict lies under; parallel what of PARALLEL was taken off its names; prefix what
+    else comes before them all, such as "model."; left_out what training keeps beside a network, by name.
+    """
+
+    place: tuple
+    parallel: tuple
+    prefix: str
+    state: dict = field(repr=False)
+    left_out: dict = field(repr=False)
+
+    @property
+    def key(self):
+        """The name by which a user chooses it."""
+        return ".".join((*self.place, *filter(None, self.prefix.split("."))))
 
 
-def read(path):
+def state_dicts(content, place=()):
+    """Every dict of a nested dict that holds arrays itself -> pairs of the keys it lies under and {name: array}."""
+    arrays = {name: value for name, value in content.items() if not isinstance(value, dict)}
+    if arrays:
+        yield place, arrays
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from state_dicts(value, (*place, name))
+
+
+def without_parallel(name):
+    """A tensor's name without what torch.compile and DataParallel put before it."""
+    for prefix in PARALLEL:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def prefix_of(name):
+    """What comes before a dialect's sign in a tensor's name, up to a dot; None where there is no sign."""
+    starts = (0, *(place + 1 for place, letter in enumerate(name) if letter == "."))
+    return next(
+        (name[:start] for start in starts if any(re.match(d.sign, name[start:]) for d in dialects.DIALECTS)), None
+    )
+
+
+def networks(place, arrays):
+    """The Swins of a state dict, told apart by what comes before their names -> [Weights, ...]."""
+    plain = {name: without_parallel(name) for name in arrays}
+    parallel = tuple(p for p in dict.fromkeys(PARALLEL) if any(p in n[: len(n) - len(plain[n])] for n in arrays))
+    prefixes = dict.fromkeys(p for name in plain.values() if (p := prefix_of(name)) is not None)
+    found = []
+    for prefix in prefixes:
+        first = prefix.partition(".")[0]
+        foreign = tuple(f"{word}." for other in prefixes if other and (word := other.partition(".")[0]) != first)
+        state, left_out = {}, {}
+        for name, value in arrays.items():
+            short = plain[name].removeprefix(prefix)
+            if foreign and plain[name].startswith(foreign):
+                continue
+            dialects.put(left_out if COMPANY.match(short) else state, short, value)
+        found.append(Weights(place, parallel, prefix, state, left_out))
+    return found
+
+
+def choose(content, key=None):
+    """The weights to take from a file's nested dict -> (Weights, names of the others).
+
+    An average comes before the weights it is of, as in timm; else the first in the file.
+
+    Raises:
+        SwinsError: if none, or more than one, has the key that a user asks for.
+    """
+    everything = list(state_dicts(content))
+    found = [weights for place, arrays in everything for weights in networks(place, arrays)]
+    if not found:  # the largest, for an error that says what it holds
+        place, arrays = max(everything, key=lambda pair: len(pair[1]), default=((), {}))
+        found = [Weights(place, (), "", {without_parallel(name): value for name, value in arrays.items()}, {})]
+    found.sort(key=lambda weights: not AVERAGED.search(weights.key.replace(".", "_")))
+    keys = [weights.key for weights in found]
+    if key is not None:
+        asked = [weights for weights in found if key == weights.key] or [
+            weights for weights in found if key in weights.key.split(".")
+        ]
+        if len(asked) != 1:
+            raise SwinsError(f"{key!r} must name one network of the file; it holds {', '.join(keys) or 'one, unnamed'}")
+        found = [*asked, *(weights for weights in found if weights is not asked[0])]
+    return found[0], tuple(weights.key for weights in found[1:])
+
+
+def timms_place(content):
+    """The keys under which timm's own loader takes its weights."""
+    place = ()
+    for key in TIMMS:
+        if isinstance(content.get(key), dict) and content[key]:
+            place, content = (*place, key), content[key]
+    return place
+
+
+def read_content(path):
+    """Nested dict of arrays in a file of any kind, or in the parts that an index names."""
+    name = path.name.lower()
+    if name.endswith(hub_folder.INDEX):
+        content = {}
+        for part in hub_folder.shards(path):
+            for tensor, value in read_content(part).items():
+                dialects.put(content, tensor, value)
+        return content
+    if name.endswith(SAFE):
+        return read_safetensors(path)
+    if name.endswith(PICKLED):
+        return read_pickled(path)
+    known = ", ".join((*PICKLED, SAFE))
+    raise SwinsError(f"{path}: a checkpoint ends in {known}; got {path.suffix or 'no suffix'!r}")
+
+
+def read(path, key=None):
     """Read a checkpoint of any known dialect -> Checkpoint.
+
+    Args:
+        path: a file; or a folder that `save_pretrained`, a Trainer or timm's hub wrote. A config.json beside the
+            weights is read too.
+        key: which network, where a file holds several; default: an average, or the first.
 
     Raises:
         SwinsError: no such file, a format that is not known, a file that cannot be read, a pickle that wants to run
-            code, or no Swin in it.
+            code, no Swin in it, or a config.json that says another one.
     """
-    path = pathlib.Path(path)
+    path = given = pathlib.Path(path)
+    if path.is_dir():
+        path = hub_folder.weights_of(path, (*PICKLED, SAFE))
     if not path.is_file():
         raise SwinsError(f"{path}: no such checkpoint file")
-    if path.name.endswith(SAFE):
-        content = read_safetensors(path)
-    elif path.name.endswith(PICKLED):
-        content = read_pickled(path)
-    else:
-        known = ", ".join((*PICKLED, SAFE))
-        raise SwinsError(f"{path}: a checkpoint ends in {known}; got {path.suffix or 'no suffix'!r}")
+    content = read_content(path)
     try:
-        state, wrappers = unwrap(content)
-        translation = dialects.to_timm(state)
-        stated = read_facts(path)
+        weights, others = choose(content, key)
+        translation, header = dialects.to_timm(weights.state), read_facts(path)
     except SwinsError as error:
         raise SwinsError(f"{path}: {error}") from error
     dialect, prefix = translation.dialect, translation.prefix
-    wrappers += [prefix] if prefix else []
-    return Checkpoint(
+    wrappers = (*weights.place, *weights.parallel, weights.prefix, prefix)
+    as_timm = weights.place == timms_place(content) and not (weights.prefix or weights.left_out)
+    checkpoint = Checkpoint(
         path=path,
         state=translation.state,
         dialect=dialect.name,
-        wrappers=tuple(wrappers),
-        dropped=translation.dropped,
-        translated=dialect.program != "timm" or LIGHTNING in wrappers,
-        facts=facts.join(facts.of_program(translation), stated),
+        wrappers=tuple(filter(None, wrappers)),
+        dropped={**weights.left_out, **translation.dropped},
+        translated=not (dialect.program == "timm" and as_timm) or path.name.endswith(hub_folder.INDEX),
+        facts=facts.join(facts.of_program(translation), header),
         program=dialect.program,
         original=translation.original,
+        key=weights.key,
+        others=others,
     )
+    strict = given.is_dir() or path.name in hub_folder.WEIGHTS
+    beside = hub_folder.facts_beside(path, strict)
+    if found := hub_folder.disagreements(beside, identify.identify(checkpoint), checkpoint.num_classes):
+        if strict:
+            raise SwinsError(
+                f"{beside.source} and {path.name} must be of one model; the weights have {'; '.join(found)}; "
+                "mend config.json, or take the file out of its folder"
+            )
+        beside = NOTHING
+    return replace(checkpoint, facts=facts.join(beside, checkpoint.facts))
 
 
 def read_facts(path):

@@ -27,24 +27,44 @@ def problems(checkpoint, fits):
     return []
 
 
-def inspect(path):
+def inspect(path, weights_key=None):
     """Everything that a file tells, as a dict of plain values.
 
     Raises:
         SwinsError: a file that cannot be read, or that holds no Swin.
     """
-    checkpoint = load.read(path)
+    checkpoint = load.read(path, weights_key)
     fits = identify.fitting(checkpoint)
     return {
         "file": str(path),
         "dialect": checkpoint.dialect,
         "stripped": list(checkpoint.wrappers),
+        "weights": checkpoint.key,
+        "other_weights": list(checkpoint.others),
         "tensors": len(checkpoint.state),
         "parameters": sum(int(np.size(value)) for value in checkpoint.state.values()),
         "left_out": dict(collections.Counter(kind(name) for name in checkpoint.dropped)),
+        "facts": asdict(checkpoint.facts),
         **asdict(identify.identify(checkpoint)),
         "fits": fits,
         "problems": problems(checkpoint, fits),
+    }
+
+
+def facts_text(facts):
+    """What a config.json says, a line for each part."""
+    names = facts["class_names"]
+    several = f", ... {names[-1]}" if len(names) > 3 else ""
+
+    def listed(numbers):
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
+
+    return {
+        "config": facts["source"] or "",
+        "  variant": facts["architecture"] or "",
+        "  numbers": listed(facts["numbers"]),
+        "  images": listed(facts["preparation"]),
+        "  classes": f"{', '.join(names[:3])}{several}",
     }
 
 
@@ -55,9 +75,13 @@ def text(found):
     lines = {
         "dialect": found["dialect"],
         "stripped": " ".join(found["stripped"]),
+        "weights": f"{found['weights'] or 'under no key'}; also {', '.join(found['other_weights'])} (--weights-key)"
+        if found["other_weights"]
+        else "",
         "tensors": f"{found['tensors']}, {found['parameters']:,} parameters",
         "left out": left_out,
         "model": identity,
+        **facts_text(found["facts"]),
         "fits": ", ".join(found["fits"]),
         "loads": "everything" if not found["problems"] else "\n".join(["no", *found["problems"]]),
     }

@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import warnings
 from dataclasses import fields
 
 import numpy as np
@@ -39,18 +40,22 @@ OFFSETS = ("relative_coords_table", "relative_position_index", "attn_mask")  # b
 SHOWN = 6  # lines of what differs, where a file fits another variant
 
 
-def create(name, *, weights=None, **overrides):
-    """A Swin by name.
+def create(variant=None, /, *, weights=None, weights_key=None, name=None, **overrides):
+    """A Swin by the name of its variant.
 
     Args:
-        name: "architecture" or "architecture.tag", as in timm; `swins list` prints all.
+        variant: "architecture" or "architecture.tag", as in timm; `swins list` prints all.
         weights: None for fresh weights; "pretrained" for timm's published ones, through the Hugging Face Hub; or a
-            path: a PyTorch checkpoint, a .keras file or an artefact folder. With a path, an untagged name takes the
-            classes and channels that are not given from the file.
+            path: a PyTorch checkpoint, a folder that save_pretrained or timm's hub wrote, a .keras file or an artefact
+            folder. With a path, an untagged variant takes the classes and channels that are not given from the file.
+        weights_key: which weights, where a checkpoint holds several, such as "model" beside "model_ema"; by default
+            the averaged ones, and a warning says so.
+        name: of the Keras model; by default the architecture. Two in one model need two, as in keras.applications.
         **overrides: num_classes, image_size, in_chans, drop_path_rate, dtype, ... as SwinTransformer takes them. With
             other classes than the weights have, the head is fresh; the first layer of RGB weights is summed or
-            repeated for other channels, as in timm. With weights and another window_size, V2 records the variant's
-            windows as pretrained_windows.
+            repeated for other channels, as in timm. What a file says of its model (a .keras file, a config.json, a file
+            of `--to-torch`) holds over the variant's numbers; with another window_size, V2 records the windows that the
+            weights know as pretrained_windows.
 
     Returns:
         A SwinTransformer, images (B, H, W, in_chans) -> logits (B, num_classes).
@@ -62,13 +67,22 @@ def create(name, *, weights=None, **overrides):
     >>> create("swin_tiny_patch4_window7_224", num_classes=5).output.shape
     (None, 5)
     """
-    architecture, *_ = find(name)
+    if variant is None:  # create(name="swin_...") too
+        variant, name = name, None
+    if not isinstance(variant, str):
+        raise SwinsError(f"create takes a variant's name, such as swin_tiny_patch4_window7_224; got {variant!r}")
+    if weights_key is not None and weights in (None, "pretrained"):
+        raise SwinsError("weights_key chooses among the weights of a file; pass weights=FILE with it")
+    name = build.model_name(name) or find(variant)[0]
     if weights is None:
-        return build.build(name, **overrides)
+        return build.build(variant, name=name, **overrides)
     if not isinstance(weights, str | os.PathLike):
         raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
-    found = checkpoints.read(pretrained.fetch(name)) if weights == "pretrained" else read(weights)
-    model = build.make(variant_for(name, found, overrides), {k: overrides.get(k) for k in build.OPTIONS}, architecture)
+    found = checkpoints.read(pretrained.fetch(variant)) if weights == "pretrained" else read(weights, weights_key)
+    if found.others and weights_key is None and weights != "pretrained":
+        warnings.warn(f"{weights}: {found.choice}", stacklevel=2)
+    options = {option: overrides.get(option) for option in build.OPTIONS}
+    model = build.make(variant_for(variant, found, overrides), options, name)
     load_weights(model, found, overrides.get("num_classes"))
     return model
 
@@ -97,15 +111,17 @@ def variant_for(name, checkpoint, overrides):
     return variant
 
 
-def read(path):
-    """The Checkpoint of a file of any dialect, a .keras file or an artefact folder."""
+def read(path, key=None):
+    """The Checkpoint of a file of any dialect, a folder of one, a .keras file or an artefact folder."""
     path = pathlib.Path(path)
-    if path.is_dir() or path.suffix == ".keras":
+    if path.suffix == ".keras" or (path / artefact.MODEL).is_file():
+        if key is not None:
+            raise SwinsError(f"{path} holds one model, so there is no {key!r} to choose")
         model = artefact.load_model(path)
         state, offsets = rules.state_dict(model), rules.coordinates(model)
         stated = facts.of_model(model)
         return checkpoints.Checkpoint(path, state, "keras", (), dropped=offsets, translated=True, facts=stated)
-    return checkpoints.read(path)
+    return checkpoints.read(path, key)
 
 
 def refuse_other_offsets(model, checkpoint):
@@ -129,10 +145,10 @@ def assign(model, checkpoint, state):
     try:
         rules.assign(model, state, source=checkpoint.path.name)
     except SwinsError as error:
-        hint, lines = identify.hint(checkpoint, model.name), str(error).splitlines()
+        hint, lines = identify.hint(checkpoint, build.variant_name(model)), str(error).splitlines()
         if hint and len(lines) > SHOWN:  # every tensor differs, and what to do is said
             lines[SHOWN:] = [f"  and {len(lines) - SHOWN} more"]
-        raise SwinsError(hint + "\n".join(lines)) from error
+        raise SwinsError("\n".join(filter(None, (hint + "\n".join(lines), checkpoint.choice)))) from error
 
 
 def load_weights(model, checkpoint, num_classes=None):

@@ -16,6 +16,7 @@ def convert(
     overwrite=False,
     image_size=None,
     size_rule=None,
+    weights_key=None,
     say=lambda text: None,
 ):
     """Convert a PyTorch checkpoint and prove it -> (artefact folder, certificate).
@@ -23,12 +24,14 @@ def convert(
     Args:
         name: "architecture" or "architecture.tag", as in timm. An untagged name takes the number of classes and of
             channels from the file; a tagged one insists on the tag's. None: the one architecture that the file fits.
-        checkpoint: .pth, .pt, .bin or .safetensors, in any dialect of `dialects.py`; None fetches timm's published
+        checkpoint: .pth, .pt, .bin, .ckpt or .safetensors, in any dialect of `dialects.py`, or a folder that
+            save_pretrained, a Trainer or timm's hub wrote; None fetches timm's published
             file of that name through the Hugging Face Hub.
         output: the artefact folder; by default artefacts/NAME.
         overwrite: replace an existing artefact, at the moment the new one is complete.
         image_size: pixels, when not the variant's; (None, None) for any, compared with timm at the variant's.
         size_rule: what is done about sizes that windows do not tile, when not as the program that wrote the file does.
+        weights_key: which weights, where a file holds several; by default the averaged ones, or the first.
         say: called with a line of text before each step that takes long.
 
     Raises:
@@ -39,7 +42,10 @@ def convert(
 
     def read():
         say(f"reading {checkpoint}")
-        return checkpoints.read(checkpoint)
+        there = checkpoints.read(checkpoint, weights_key)
+        if there.choice:
+            say(there.choice)
+        return there
 
     found = read() if name is None else None
     if name is None:
@@ -58,6 +64,8 @@ def convert(
     model = load.model_for(name, found, image_size, size_rule, say)
     say("comparing with the program that runs such files, block by block")
     proof = certificate.certify(model, name, architecture, found)
+    if found.others:
+        proof["source"] |= {"weights": found.key, "others": list(found.others)}
     certificate.require_pass(proof, name)
     with artefact.writing(target, overwrite) as partial:
         model.save(partial / artefact.MODEL)
@@ -98,7 +106,7 @@ def verify(folder, checkpoint=None):
             original=state,
         )
     else:
-        found = checkpoints.read(checkpoint)
+        found = checkpoints.read(checkpoint, recorded["source"].get("weights"))
     with programs.subject(found, model.variant) as subject:
         result = certificate.compare(model, subject, recorded["architecture"], recorded["seed"])
     certificate.require_pass(result, str(folder))

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+from swins.build import variant_name
 from swins.convert import artefact, identify
 from swins.convert import checkpoint as checkpoints
 from swins.convert.load import create
@@ -32,8 +33,8 @@ def find_model(path, name=None):
     """A model and its name, by what people have of it -> (model, name).
 
     Args:
-        path: an artefact, a training run, a .keras file, a checkpoint of any dialect, or the name of published weights:
-            a name means these, whatever folder is called so, which is given as ./NAME.
+        path: an artefact, a training run, a .keras file, a checkpoint of any dialect or a folder of one, or the name of
+            published weights: a name means these, whatever folder is called so, which is given as ./NAME.
         name: the variant; by default the one recorded or recognised.
 
     Raises:
@@ -43,13 +44,13 @@ def find_model(path, name=None):
         return create(path, weights="pretrained"), path
     file = pathlib.Path(path)
     require_finished(file)
-    if file.is_file() and file.suffix != ".keras":
+    if (file.is_file() and file.suffix != ".keras") or (file.is_dir() and not (file / artefact.MODEL).is_file()):
         name = name or identify.the_variant(checkpoints.read(file))
         return create(name, weights=file), name
     if file.exists():
         model, certificate = artefact.open_evaluated(model_file(file))
         run = str(file) if not names_variant(str(file)) else str(file.absolute())
-        return model, name or (run if training_of(file) else certificate.get("name")) or model.name
+        return model, name or (run if training_of(file) else certificate.get("name")) or variant_name(model)
     if len(file.parts) > 1:
         raise SwinsError(f"{path}: neither an artefact, nor a file, nor a variant's name")
     return create(path, weights="pretrained"), path  # which lists the closest names
@@ -65,7 +66,7 @@ def preparation(path, model, certificate, name=None, protocol=None):
             given.
     """
     trained = training_of(path) if not name else None
-    name = name or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or model.name
+    name = name or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or variant_name(model)
     if not trained and any(
         getattr(find(name)[2], part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
     ):
