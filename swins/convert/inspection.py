@@ -6,12 +6,13 @@ from dataclasses import asdict
 import numpy as np
 
 from swins.convert import identify, load
+from swins.convert.dialects import ELSEWHERE
 from swins.errors import SwinsError
 
 
 def kind(name):
     """What a tensor left out is of: the last word of a buffer's name, the first of another's."""
-    words = name.split(".")
+    words = name.removeprefix(ELSEWHERE).split(".")
     return words[-1] if words[0] in ("layers", "stages") else words[0]
 
 
