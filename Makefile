@@ -9,7 +9,7 @@ export KERAS_BACKEND ?= tensorflow
 # the tests compile much and compute little
 QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 
-.PHONY: demo test lint env lock parity sizes memory targets bench profile notebooks preprocessing tables clean
+.PHONY: demo test lint env lock parity sizes size-rules memory targets bench profile notebooks preprocessing tables clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
@@ -42,6 +42,9 @@ parity: env  ## every architecture against timm on perturbed weights -> in1k_eva
 
 sizes: env  ## open sizes against torchvision, fixed ones against timm -> in1k_eval/sizes.csv (about 5 minutes)
 	$(PY) in1k_eval/sizes.py
+
+size-rules: env  ## every size rule beside the program that has it -> in1k_eval/size_rules.csv (about 10 minutes)
+	$(PY) in1k_eval/size_rules.py
 
 memory: env  ## peak memory of query_chunk and remat -> in1k_eval/memory.csv (about 5 minutes)
 	$(PY) in1k_eval/memory.py
