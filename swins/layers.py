@@ -8,6 +8,8 @@ import math
 import keras
 from keras import initializers, layers, ops
 
+from swins.changes import Composite
+
 NORM_EPSILON = 1e-5  # PyTorch's; the Keras default is 1e-3
 
 
@@ -74,7 +76,7 @@ class Mlp(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins")
-class PatchEmbed(layers.Layer):
+class PatchEmbed(Composite):
     """Project each patch of pixels to a normalised token: (B, H*P, W*P, channels) -> (B, H, W, C).
 
     Args:

@@ -11,6 +11,7 @@ import keras
 from keras import layers
 
 from swins import deformable, v1, v2, v2_cr
+from swins.changes import change, changes, snapshot
 from swins.layers import PatchEmbed, dense, layer_norm
 from swins.plans import Variant, VariantV2, VariantV2CR, natural, plan_stages, with_overrides
 
@@ -37,11 +38,12 @@ class SwinTransformer(keras.Model):
         drop_rate: dropout before the head.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0.
         dtype: a Keras dtype policy such as "mixed_bfloat16"; the head stays in float32.
-        frozen: names of layers that do not train.
+        frozen: names of layers that do not train, or paths of what is in them, as "stages_0_blocks_1/mlp".
         remat: gradient checkpointing: blocks compute their branches again for gradients instead of keeping what they
             computed. Less memory in training, about a third more time; the same numbers.
         query_chunk: queries of a window whose attention weights exist at a time, 0 for all: less memory for large
             windows, more time; the same numbers.
+        changed: what was done to layers later, as `get_config` tells it: {path: facts}, see `swins.changes`.
 
     Raises:
         SwinsError: if the numbers cannot make a model; the message has all reasons.
@@ -54,7 +56,7 @@ class SwinTransformer(keras.Model):
 
     paper, numbers = v1, Variant
 
-    def __init__(self, *, name=None, dtype=None, frozen=(), remat=False, query_chunk=0, **numbers):
+    def __init__(self, *, name=None, dtype=None, frozen=(), changed=None, remat=False, query_chunk=0, **numbers):
         variant = with_overrides(self.numbers(), numbers)
         options = {"remat": bool(remat), "query_chunk": natural("query_chunk", query_chunk)}
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name
@@ -72,8 +74,8 @@ class SwinTransformer(keras.Model):
             x = dense(variant.num_classes, "head", "float32")(x)
         super().__init__(inputs=images, outputs=x, name=name)
         self.variant, self.policy, self.pyramid, self.options = variant, policy, pyramid, options
-        for layer in frozen:
-            self.get_layer(layer).trainable = False
+        self.made = snapshot(self)
+        change(self, {**{path: {"trainable": False} for path in frozen}, **(changed or {})})
 
     def stage(self, plan, variant, options, x):
         """The merging (but for stage 0) and the blocks of one stage, applied to x."""
@@ -107,9 +109,16 @@ class SwinTransformer(keras.Model):
         self.variant.check_images(self.name, getattr(images, "shape", ()))
         return super().__call__(images, *args, **kwargs)
 
+    def save(self, *args, **options):
+        self.get_config()  # which may refuse: before there is half a file
+        super().save(*args, **options)
+
     def get_config(self):
-        frozen = [layer.name for layer in self.layers if not layer.trainable]
-        return {**asdict(self.variant), **self.options, "name": self.name, "dtype": self.policy, "frozen": frozen}
+        changed = changes(self, self.made)
+        frozen = [path for path, told in changed.items() if told == {"trainable": False} and path]
+        config = {**asdict(self.variant), **self.options, "name": self.name, "dtype": self.policy, "frozen": frozen}
+        changed = {path: told for path, told in changed.items() if path not in frozen}
+        return {**config, "changed": changed} if changed else config
 
 
 @keras.saving.register_keras_serializable("swins")

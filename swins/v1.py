@@ -10,6 +10,7 @@ import keras
 from keras import initializers, layers, ops
 
 from swins import windows
+from swins.changes import Composite
 from swins.layers import Mlp, dense, drop_path, layer_norm, on_tokens, softmax
 from swins.sequential import by_queries
 
@@ -89,7 +90,7 @@ class Attention(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins.v1")
-class Block(layers.Layer):
+class Block(Composite):
     """Attention in (shifted) windows, then an MLP, each on a residual branch: (B, H, W, C) -> (B, H, W, C).
 
     Maps that windows do not tile are zero-padded; an axis that one window covers is not shifted.
@@ -189,7 +190,7 @@ class Block(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins.v1")
-class PatchMerging(layers.Layer):
+class PatchMerging(Composite):
     """Halve the map, double the channels: LayerNorm, then a linear layer, over 2x2 neighbours.
 
     (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C)
