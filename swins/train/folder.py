@@ -24,7 +24,6 @@ WRITTEN = (
     "curves.png",
     "model.keras",
     "best.keras",
-    ".*.partial.keras",
     "result.json",
     "unreadable*.txt",
 )
@@ -54,6 +53,8 @@ class Run:
         if not path.is_file() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
             raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
         self.take()
+        for partial in self.folder.glob(".*.partial.keras"):  # of this run, when it was killed
+            partial.unlink()
         if path.is_file() and overwrite:
             self.clear(path)
         elif path.is_file():
