@@ -97,9 +97,7 @@ def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
         checkpoints.read(path)
     # the last update gave it, in an epoch of one step: it is seen when the epoch is validated
     last = changed(recipe, data={"batch": 200})
-    with pytest.raises(
-        SwinsError, match=r"the validation loss is (nan|inf) after step 1; .*lower optim.learning_rate"
-    ):
+    with pytest.raises(SwinsError, match=r"the validation loss is (nan|inf) after step 1; .*lower optim.learning_rate"):
         run.train(dataclasses.replace(last, epochs=1), idx, tmp_path / "last", say=quiet)
     assert not {"model.keras", "best.keras"} & {path.name for path in (tmp_path / "last").iterdir()}
 
