@@ -10,13 +10,13 @@ from keras import layers
 
 from swins import deformable, v1, v2, v2_cr
 from swins.build import model_name
+from swins.changes import adapted, changes, copy, floats, walk
 from swins.errors import SwinsError
 from swins.fused import NORMS, Block, BlockV2, DeformableBlock, PatchMerging, PatchMergingV2
 from swins.layers import PadToPatches, PatchEmbed
 from swins.models import SwinTransformer
 
 DTYPES = ("float32", "bfloat16", "float16")
-QUANTIZED = ("int8", "uint8", "int4", "uint4", "float8_e4m3fn")
 
 
 def block_twin(form):
@@ -129,8 +129,11 @@ def deploy(model, *, dtype=None, portable=False, name=None):
         portable: use operations that ONNX, LiteRT and OpenVINO know and fuse, not those that TensorFlow does.
         name: of the new model; None keeps the model's.
 
+    Low-rank adapters are merged into their kernels.
+
     Raises:
-        SwinsError: if the model is not one of these classes, or the type not one of these.
+        SwinsError: if the model is not one of these classes, or the type not one of these; for layers that were
+            quantized, replaced, or given another epsilon.
 
     Example:
     >>> import swins
@@ -141,11 +144,19 @@ def deploy(model, *, dtype=None, portable=False, name=None):
     """
     if not isinstance(model, SwinTransformer):
         raise SwinsError(f"deploy takes a Swin of this package, as `create` makes; got {type(model).__name__}")
-    dtype = dtype or keras.dtype_policies.get(model.policy).compute_dtype
+    given, dtype = dtype, dtype or keras.dtype_policies.get(model.policy).compute_dtype
     if dtype not in DTYPES:
         raise SwinsError(f"a deployed model is float32, bfloat16 or float16; got {dtype}")
-    if any(variable.dtype in QUANTIZED for variable in model.variables):
-        raise SwinsError("deploy takes a model before it is quantized; got int8 weights")
+    floats(model, "deploy")
+    own = {"epsilon"} if given else {"epsilon", "dtype"}
+    other = [path for path, told in changes(model, model.made).items() if own & told.keys()]
+    if other:
+        raise SwinsError(
+            f"deployed layers have one dtype and the papers' epsilon; got others in {', '.join(other[:3])}; set them "
+            "back, or for dtypes pass dtype="
+        )
+    if any(adapted(layer) for _, layer in walk(model)):
+        model = copy(model)
     unknown = [layer for layer in model.layers[1:] if type(layer) not in TWINS]
     if unknown:
         raise SwinsError(f"deploy knows the layers that `create` makes; got {unknown[0].name}, {type(unknown[0])}")

@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers, ops
 
 from swins import deformable, v1, v2, windows
+from swins.changes import Composite
 from swins.layers import NORM_EPSILON, gelu, on_tokens, softmax
 from swins.renamed import Renamed
 from swins.sequential import by_queries
@@ -137,7 +138,7 @@ class Linear(layers.Dense):
         return ops.convert_to_tensor(self.bias).addmm(x, ops.convert_to_tensor(self.kernel))
 
 
-class Part(layers.Layer):
+class Part(Composite):
     """A layer of a deployed model, which makes its own parts.
 
     Args:

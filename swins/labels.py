@@ -8,6 +8,7 @@ from importlib import resources
 
 import numpy as np
 
+from swins.changes import assign, values
 from swins.errors import SwinsError
 from swins.tags import find, training_run
 from swins.trained import training_of
@@ -98,6 +99,8 @@ def imagenet1k_in_22k():
 def select_classes(model, classes, *, name=None):
     """A classifier over some classes of a trained one: same weights, the head's columns picked.
 
+    What was done to layers (frozen, quantized, other rates) is kept, low-rank adapters are merged.
+
     `select_classes(create("swin_tiny_patch4_window7_224.ms_in22k", weights="pretrained"), imagenet1k_in_22k())` is an
     ImageNet-1k classifier from 22k weights.
 
@@ -107,7 +110,7 @@ def select_classes(model, classes, *, name=None):
         name: of the new model; None keeps the model's.
 
     Raises:
-        SwinsError: no classifier, or numbers that it has not.
+        SwinsError: no classifier, numbers that it has not, or a head in 4 or floating 8 bits.
     """
     variant = getattr(model, "variant", None)
     if not getattr(variant, "num_classes", 0):
@@ -116,9 +119,15 @@ def select_classes(model, classes, *, name=None):
     whole = classes.ndim == 1 and classes.size and np.issubdtype(classes.dtype, np.integer)
     if not (whole and classes.min() >= 0 and classes.max() < variant.num_classes):
         raise SwinsError(f"classes must be integers from 0 to {variant.num_classes - 1}, at least one; got {classes}")
+    if model.get_layer("head").quantization_mode not in (None, "int8"):
+        raise SwinsError(
+            "columns can be picked of a head in floating point or int8; got "
+            f"{model.get_layer('head').quantization_mode}; select classes, then quantize"
+        )
     chosen = type(model)(**{**model.get_config(), "num_classes": len(classes), "name": name or model.name})
-    weights = {weight.path: weight.numpy() for weight in model.weights}
-    for weight in chosen.weights:
-        value = weights[weight.path]
-        weight.assign(value[..., classes] if weight.path.startswith("head/") else value)
+    arrays = values(model)
+    for path in arrays:
+        if path.startswith("head/"):
+            arrays[path] = arrays[path][..., classes]
+    assign(chosen, arrays)
     return chosen

@@ -8,6 +8,7 @@ import math
 import keras
 from keras import initializers, layers, ops
 
+from swins.changes import Composite
 from swins.windows import pad
 
 NORM_EPSILON = 1e-5  # PyTorch's; the Keras default is 1e-3
@@ -88,7 +89,7 @@ class PadToPatches(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins")
-class PatchEmbed(layers.Layer):
+class PatchEmbed(Composite):
     """Project each patch of pixels to a normalised token: (B, H*P, W*P, channels) -> (B, H, W, C).
 
     Args:

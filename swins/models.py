@@ -11,20 +11,20 @@ import keras
 from keras import layers
 
 from swins import deformable, v1, v2, v2_cr
+from swins.changes import Recorded
 from swins.layers import PadToPatches, PatchEmbed, dense, layer_norm
 from swins.plans import Variant, VariantV2, VariantV2CR, natural, plan_stages, with_overrides
 from swins.size_rules import SIZE_RULES
 
 
 @keras.saving.register_keras_serializable("swins")
-class SwinTransformer(keras.Model):
+class SwinTransformer(Recorded):
     """Swin Transformer V1 (arXiv:2103.14030); with a window per stage, S3 (arXiv:2111.14725).
 
     Layers are named as in timm: `patch_embed`, `stages_{s}_blocks_{b}`, `stages_{s}_downsample`, `norm`, `head`.
 
     Args:
-        image_size: pixels, an integer or (height, width). Or (None, None) for any size in one graph: maps are padded up
-            to their windows then.
+        image_size: pixels, an integer or (height, width); (None, None) for any size, whose maps are padded to windows.
         patch_size: pixels of a patch side.
         in_chans: channels of the images.
         num_classes: logits; 0 returns pooled features.
@@ -38,9 +38,10 @@ class SwinTransformer(keras.Model):
         drop_rate: dropout before the head.
         drop_path_rate: stochastic depth of the last block; grows linearly from 0.
         dtype: a Keras dtype policy such as "mixed_bfloat16"; the head stays in float32.
-        frozen: names of layers that do not train.
+        frozen: names of layers that do not train, or paths of what is in them, as "stages_0_blocks_1/mlp".
         remat: gradient checkpointing: blocks compute their branches again for gradients: less memory, more time.
         query_chunk: queries of a window whose attention weights exist at a time, 0 for all: less memory, more time.
+        changed: what was done to layers later, as `get_config` tells it: {path: facts}, see `swins.changes`.
 
     Raises:
         SwinsError: if the numbers cannot make a model; the message has all reasons.
@@ -53,7 +54,7 @@ class SwinTransformer(keras.Model):
 
     paper, numbers = v1, Variant
 
-    def __init__(self, *, name=None, dtype=None, frozen=(), remat=False, query_chunk=0, **numbers):
+    def __init__(self, *, name=None, dtype=None, frozen=(), changed=None, remat=False, query_chunk=0, **numbers):
         variant = with_overrides(self.numbers(), numbers)
         options = {"remat": bool(remat), "query_chunk": natural("query_chunk", query_chunk)}
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name
@@ -65,8 +66,7 @@ class SwinTransformer(keras.Model):
         for plan in plan_stages(variant):
             x = self.stage(plan, variant, {**options, "dtype": policy}, x)
             pyramid[f"P{round(math.log2(variant.patch_size)) + plan.index}"] = x
-        if variant.final_norm:
-            x = self.paper.FINAL_NORM("norm", policy)(x)
+        x = self.paper.FINAL_NORM("norm", policy)(x) if variant.final_norm else x
         x = layers.GlobalAveragePooling2D(name="pool", data_format="channels_last", dtype="float32")(x)
         if variant.drop_rate:
             x = layers.Dropout(variant.drop_rate, name="head_drop", dtype="float32")(x)
@@ -74,8 +74,7 @@ class SwinTransformer(keras.Model):
             x = dense(variant.num_classes, "head", "float32")(x)
         super().__init__(inputs=images, outputs=x, name=name)
         self.variant, self.policy, self.pyramid, self.options = variant, policy, pyramid, options
-        for layer in frozen:
-            self.get_layer(layer).trainable = False
+        self.record(frozen, changed)
 
     def stage(self, plan, variant, options, x):
         """The merging (but for stage 0) and the blocks of one stage, applied to x."""
@@ -110,8 +109,8 @@ class SwinTransformer(keras.Model):
         return super().__call__(images, *args, **kwargs)
 
     def get_config(self):
-        frozen = [layer.name for layer in self.layers if not layer.trainable]
-        return {**asdict(self.variant), **self.options, "name": self.name, "dtype": self.policy, "frozen": frozen}
+        config = {**asdict(self.variant), **self.options, "name": self.name, "dtype": self.policy}
+        return {**config, **self.get_changes()}
 
 
 @keras.saving.register_keras_serializable("swins")

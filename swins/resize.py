@@ -2,9 +2,8 @@
 
 from dataclasses import asdict
 
-from keras import ops
-
 from swins import tables
+from swins.changes import assign, values
 from swins.errors import SwinsError
 from swins.models import SwinTransformer
 from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
@@ -15,7 +14,8 @@ def resize(model, image_size=None, window_size=None, *, size_rule=None, interpol
 
     V1's bias tables are interpolated in blocks whose window, as clipped by the map, changes. V2 computes its bias: the
     new model records as `pretrained_windows` the scale of offsets that the weights know. The head, all other weights,
-    the dtype and frozen layers are kept; with the same sizes the new model is a copy.
+    the dtype and what was done to layers (frozen, quantized, other rates) are kept; low-rank adapters are merged into
+    their kernels. With the same sizes the new model is a copy.
 
     Args:
         model: a SwinTransformer, or of a class derived from it.
@@ -45,11 +45,10 @@ def resize(model, image_size=None, window_size=None, *, size_rule=None, interpol
     if isinstance(variant, VariantV2):
         variant = remembering(variant, model.variant)
     resized = type(model)(**{**model.get_config(), **asdict(variant), "name": name or model.name})
-    weights = {weight.path: weight for weight in model.weights}
-    for weight in resized.weights:
-        value = ops.convert_to_numpy(weights[weight.path])
-        if weight.path.endswith("relative_position_bias_table"):
-            old, new = (m.get_layer(weight.path.partition("/")[0]).window_size for m in (model, resized))
-            value = tables.resize_table(value, old, new, interpolation)
-        weight.assign(value)
+    arrays = values(model)
+    for path, value in arrays.items():
+        if path.endswith("relative_position_bias_table"):
+            old, new = (m.get_layer(path.partition("/")[0]).window_size for m in (model, resized))
+            arrays[path] = tables.resize_table(value, old, new, interpolation)
+    assign(resized, arrays)
     return resized

@@ -10,6 +10,7 @@ import keras
 from keras import initializers, layers, ops
 
 from swins import windows
+from swins.changes import Composite
 from swins.layers import Mlp, dense, drop_path, layer_norm, on_tokens, softmax
 from swins.renamed import Renamed
 from swins.sequential import by_queries
@@ -91,7 +92,7 @@ class Attention(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins.v1")
-class Block(Renamed, layers.Layer):
+class Block(Renamed, Composite):
     """Attention in (shifted) windows, then an MLP, each on a residual branch: (B, H, W, C) -> (B, H, W, C).
 
     What maps that windows do not tile undergo is their rule's.
@@ -193,7 +194,7 @@ class Block(Renamed, layers.Layer):
 
 
 @keras.saving.register_keras_serializable("swins.v1")
-class PatchMerging(layers.Layer):
+class PatchMerging(Composite):
     """Halve the map, double the channels: LayerNorm, then a linear layer, over 2x2 neighbours.
 
     (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C)

@@ -10,7 +10,9 @@ import random
 import signal
 import sys
 
-from swins.train import run
+import keras
+
+from swins.train import progress, run
 from swins.train.recipe import Augment, Data, Model, Optim, Recipe
 
 KILLS = 5
@@ -27,8 +29,13 @@ RECIPE = Recipe(
 )
 
 
+def die():
+    """End as by a power cut."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Killed(run.Progress):
-    """Progress that ends the process, as a power cut would, after so many batches."""
+    """Progress that ends the process after so many batches."""
 
     after = None
 
@@ -36,15 +43,43 @@ class Killed(run.Progress):
         super().on_train_batch_end(batch, logs)
         Killed.after -= 1
         if not Killed.after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
 
 
-def part(data, out, after):
-    """Train in a fork -> how it ended."""
+class KilledInValidation(progress.Heeded):
+    """What ends the process after the first batch of a validation."""
+
+    def on_test_batch_end(self, batch, logs=None):
+        die()
+
+
+def killed_while_writing(start):
+    """Keras' saving, which ends the process when half a file of a name is written."""
+    save = keras.Model.save
+
+    def half(self, path, **options):
+        save(self, path, **options)
+        if path.name.startswith(start):
+            os.truncate(path, path.stat().st_size // 2)
+            die()
+
+    keras.Model.save = half
+
+
+def part(data, out, when=None):
+    """Train in a fork, which is killed -> how it ended.
+
+    Args:
+        when: after so many batches, in a "validation", or while a file is written, by the start of its name.
+    """
     child = os.fork()
     if not child:
-        if after:
-            run.Progress, Killed.after = Killed, after
+        if isinstance(when, int):
+            run.Progress, Killed.after = Killed, when
+        elif when == "validation":
+            progress.Heeded = KilledInValidation
+        elif when:
+            killed_while_writing(when)
         run.train(RECIPE, data, out, say=lambda text: None)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -52,11 +87,14 @@ def part(data, out, after):
 
 def main(data, out, seed):
     rng, out = random.Random(int(seed)), pathlib.Path(out)
-    ends = [part(data, out / "whole", None)]
-    ends += [part(data, out / "killed", rng.randint(1, 3)) for _ in range(KILLS)]
-    ends.append(part(data, out / "killed", None))
+    ends = [part(data, out / "whole")]
+    batches = [rng.randint(1, 3) for _ in range(KILLS)]
+    ends += [part(data, out / "killed", when) for when in ("validation", ".best", *batches, ".model")]
+    made = sorted(path.name for path in (out / "killed").glob("[!.]*.keras"))
+    ends.append(part(data, out / "killed"))
     rows = [(out / name / "log.csv").read_text() for name in ("whole", "killed")]
-    print(json.dumps({"ends": ends, "logs": rows}))
+    results = [json.loads((out / name / "result.json").read_text()) for name in ("whole", "killed")]
+    print(json.dumps({"ends": ends, "made": made, "logs": rows, "results": results}))
 
 
 if __name__ == "__main__":

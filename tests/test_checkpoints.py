@@ -3,13 +3,16 @@
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import zipfile
 
+import numpy as np
 import pytest
 from training import SMALL, changed, quiet, write_idx
 
 from swins.datasets import find_splits
+from swins.devices import ALONE
 from swins.errors import SwinsError
 from swins.images import read_idx
 from swins.train import checkpoints, run
@@ -71,6 +74,55 @@ def test_a_file_that_cannot_be_read_now_is_not_damaged(model, tmp_path, monkeypa
     assert len(kept.paths()) == 2
 
 
+def rewritten(path, change):
+    """A checkpoint whose list of [path, shape] and arrays went through a function."""
+    facts, arrays = checkpoints.read(path)
+    facts["variables"], arrays = change(facts["variables"], arrays)
+    parts = {f"{i:05d}": array for i, array in enumerate(arrays)}
+    np.savez(path, **parts, facts=np.frombuffer(json.dumps(facts).encode(), "uint8"))
+
+
+def test_variables_are_known_by_their_paths(model, tmp_path):
+    """In another order they load all the same; two of one shape that were named otherwise are no others' values."""
+    kept = checkpoints.Checkpoints(tmp_path)
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign(rng.normal(size=weight.shape))
+    kept.save(model, 1, {})
+    values = [np.array(v) for v in checkpoints.variables_of(model)]
+    rewritten(kept.path(1), lambda names, arrays: (names[::-1], arrays[::-1]))  # seeds of one block among them
+    for weight in model.trainable_variables:
+        weight.assign(np.zeros(weight.shape))
+    kept.load(model, 1)
+    for variable, value in zip(checkpoints.variables_of(model), values, strict=True):
+        np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+
+    def renamed(names, arrays):
+        return [[name.replace("norm1", "norm_1"), shape] for name, shape in names], arrays
+
+    rewritten(kept.path(1), renamed)
+    with pytest.raises(SwinsError, match=r"variables are not this model's .*- stages_0_.*norm1/.*--overwrite or in"):
+        kept.load(model, 1)
+
+
+def test_checkpoints_of_before_are_read(tmp_path):
+    """Seeds were numbered by how many the process had made, and nothing was said of an epoch's validation."""
+    kept, recipe = checkpoints.Checkpoints(tmp_path), changed(SMALL, model={"drop_path_rate": 0.2})
+    model = run.new_model(recipe, 10)
+    run.compile_model(model, recipe, 10)
+    kept.save(model, 20, {"rows": [{"epoch": 1}], "seconds": 3.0})
+
+    def numbered(names, arrays):
+        assert any("seed_generator" in name for name, _ in names)
+        return [[re.sub(r"seed_generator(_\d+)?/", "seed_generator_41/", n), shape] for n, shape in names], arrays
+
+    rewritten(kept.path(20), numbered)
+    this = Run(tmp_path.parent, quiet)
+    this.checkpoints = kept
+    this.restore(model, ALONE)
+    assert (this.step, this.unvalidated, this.best) == (20, None, None)
+
+
 def test_weights_that_are_no_numbers_are_not_saved(model, tmp_path):
     model.trainable_variables[0].assign(model.trainable_variables[0] * float("nan"))
     with pytest.raises(SwinsError, match="after step 3 1 variables are no numbers, such as patch_embed/proj/kernel"):
@@ -104,9 +156,34 @@ def test_what_changes_no_result_and_learning_rates_may_change_on_the_way(tmp_pat
     same = dataclasses.replace(changed(SMALL, data={"threads": 1}, model={"remat": True}), checkpoint_steps=7)
     Run(folder, told.append).open(same, splits, overwrite=False)
     assert not told
-    Run(folder, told.append).open(changed(SMALL, optim={"learning_rate": 1e-4}), splits, overwrite=False)
-    assert told == ["going on with other settings: optim.learning_rate: 0.002, now 0.0001"]
-    assert json.loads((folder / "recipe.json").read_text())["optim.learning_rate"] == 1e-4
+    for rate in (1e-4, 1e-5, 1e-5):
+        this = Run(folder, told.append)
+        this.open(changed(SMALL, optim={"learning_rate": rate}), splits, overwrite=False)
+        this.restore(None, ALONE)
+    assert told == [
+        "going on with other settings: optim.learning_rate: 0.002, now 0.0001",
+        "going on with other settings: optim.learning_rate: 0.0001, now 1e-05",
+    ]
+    record = json.loads((folder / "recipe.json").read_text())
+    assert record["optim.learning_rate"] == 1e-5 and record["checkpoint_steps"] == 500
+    rates = [change for change in record["changes"] if change["setting"] == "optim.learning_rate"]
+    assert [(change["from"], change["to"], change["step"]) for change in rates] == [(2e-3, 1e-4, 0), (1e-4, 1e-5, 0)]
+
+
+def test_a_change_on_the_way_is_recorded_with_its_step(model, tmp_path, idx):
+    """What a run began with is known, and from which step on another rate holds; no other file is read for it."""
+    splits = find_splits(idx)
+    this = Run(tmp_path, quiet)
+    this.open(SMALL, splits, overwrite=False)
+    this.step = 7
+    this.save(model, 1.0)
+    this.close()
+    before = (tmp_path / "recipe.json").read_text()
+    other = Run(tmp_path, quiet)
+    other.open(changed(SMALL, optim={"clip_norm": 1.0}), splits, overwrite=False)
+    assert (tmp_path / "recipe.json").read_text() == before  # nothing holds yet
+    other.restore(model, ALONE)
+    assert other.changes() == [{"setting": "optim.clip_norm", "from": 5.0, "to": 1.0, "step": 7}]
 
 
 def test_other_settings_do_not_go_on(idx, tmp_path):
@@ -161,7 +238,7 @@ def test_states_within_the_update_that_gave_a_loss_are_dropped(model, tmp_path):
     this.step = 9  # in the weights of the update after 8, whose sums of gradients 6 has a part of
     progress = Progress(this, recipe, 16, None, None, None, writes=True)
     with pytest.raises(SwinsError, match=r"no number; the checkpoints in .* are from before"):
-        progress.stop("no number", progress.updated())
+        progress.stop("no number", progress.updated(this.step))
     assert this.checkpoints.steps() == [4]
 
 

@@ -1,7 +1,10 @@
 """Recipes: what they say, their settings, and the results that are committed."""
 
+import dataclasses
 import json
+import math
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from PIL import Image
@@ -9,6 +12,7 @@ from training import log
 
 from swins.errors import SwinsError
 from swins.train import recipe as recipes
+from swins.train.optim import schedule
 from swins.train.recipe import Recipe
 
 
@@ -55,28 +59,138 @@ def test_settings_are_read_by_their_type():
             r"unknown setting.*closest are optim.learning_rate.*known: optim.learning_rate, optim.w",
         ),
         ("lr=1", "known: model.name"),
-        ("optim.learning_rate=fast", "optim.learning_rate takes float; got 'fast'"),
+        ("optim.learning_rate=fast", r"optim.learning_rate takes float \(finite\); got 'fast'"),
         ("epochs=1.5", "epochs takes int"),
         ("model.remat=1", "model.remat takes bool"),
         ("epochs", "NAME=VALUE"),
         ("epochs=10", "warmup_epochs must be from 0 to below epochs; got 20 and 10"),
-        ("augment.flip=2", "probabilities"),
+        ("augment.flip=2", "augment.flip must be a probability, from 0 to 1; got 2.0"),
         ("data.batch=1023", "even; got 1023"),
         ("optim.accumulate=3", "multiple of optim.accumulate"),
-        ("seed=-1", "seed, data.threads.*must be at least 0; got -1"),
-        ("augment.mixup=-0.5", "must be at least 0"),
-        ("data.std=(0.2, 0.0, 0.2)", "data.std must be above 0"),
+        ("seed=-1", "seed must be at least 0; got -1"),
+        ("augment.mixup=-0.5", "augment.mixup must be at least 0; got -0.5"),
+        ("data.std=(0.2, 0.0, 0.2)", r"data.std must be numbers above 0, one a channel; got \(0.2, 0.0, 0.2\)"),
         ("augment.rand_augment=rand-m9-x1", "rand_augment is a text such as"),
-        ("augment.ratio=(0.75,)", r"scale and ratio are pairs above 0, the smaller first; got .* and \(0.75,\)"),
-        ("augment.scale=(0.1, 1, 2)", "scale and ratio are pairs"),
-        ("augment.ratio=(0, 1)", "scale and ratio are pairs"),
-        ("model.start=reich", "model.start must be None or torch, of fresh weights; got reich"),
-        ("seed=5000000000", r"seed must be below 2\*\*32; got 5000000000"),
+        ("augment.ratio=(0.75,)", r"augment.ratio must be a pair of numbers above 0, the smaller first; got \(0.75,\)"),
+        ("augment.scale=(0.1, 1, 2)", r"augment.scale must be a pair .*; got \(0.1, 1, 2\)"),
+        ("augment.ratio=(0, 1)", "augment.ratio must be a pair of numbers above 0"),
+        ("model.start=reich", "model.start must be None or torch, of fresh weights; got 'reich'"),
+        ("seed=5000000000", r"seed takes int \(below 2\*\*32\); got '5000000000'"),
+        (
+            "augment.scale=('a', 1)",
+            r"augment.scale must be a pair of numbers above 0, the smaller first; got \('a', 1\)",
+        ),
+        ("data.std=('x',)", r"data.std must be numbers above 0, one a channel; got \('x',\)"),
+        ("optim.learning_rate=1e999", r"optim.learning_rate takes float \(finite\); got '1e999'"),
+        ("optim.no_decay=bias", "optim.no_decay takes tuple; got 'bias'"),  # not b, i, a and s
+        ("optim.beta_2=1", "optim.beta_2 must be from 0 to below 1; got 1.0"),  # the root of 0 / 0
+        ("optim.learning_rate=3e38", "learning rates, scaled to the batch, .*must be finite; got 3e[+]38"),
+        ("model.weights=x;model.start=torch", "of fresh weights; got torch and model.weights='x'"),
     ],
 )
 def test_wrong_settings_are_refused(text, said):
     with pytest.raises(SwinsError, match=said):
-        recipes.with_settings(Recipe(), [text])
+        recipes.with_settings(Recipe(), text.split(";"))
+
+
+HOSTILE = (
+    None, True, False, 0, 1, -1, 2**31, 2**32, 2**64, -(2**64), 10**400, 10**5000,
+    0.0, -0.0, 0.5, 1.0, -0.5, 1.5, 1e-320, 1e30, 3e38, 1e39, 1e308, math.inf, -math.inf, math.nan, 1j,
+    "", "x", "1", "nan", "float32", "rand-m9", "rand-m1e9", "rand-mstd0", "rand-m-1", "\ud800", "\x00", b"", b"x",
+    (), (0,), (1,), (-1, 1), (0.1, 1), (1, 0.1), (math.nan, 1), (0.5, math.nan), (math.inf, math.inf), (1, 10**400),
+    ("a", 1), ("x",), ("",), (None,), (None, None), (True, True), ((1, 1), (2, 2)), ((1,),), (((1,),),), ((), ()),
+    [], [1, 2], [[7, 7], 7], ["a"], {}, {"a": 1}, {1, 2}, object(), Recipe, int, lambda: 1, np.float64(0.5),
+    np.float64("nan"), np.int64(3), np.array([1, 2]), np.array(1.0), range(2),
+)  # fmt: skip
+FIELDS = sorted(recipes.settings(Recipe()))
+
+
+def with_value(recipe, name, value):
+    """The recipe with one setting as it would be written in a file."""
+    section, _, leaf = name.rpartition(".")
+    if not section:
+        return dataclasses.replace(recipe, **{leaf: value})
+    return dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **{leaf: value})})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_checks_itself(name):
+    """A value is refused by name, or it is one that a run can be of, and that its record holds."""
+    easy = dataclasses.replace(Recipe(), optim=dataclasses.replace(recipes.Optim(), warmup_epochs=0, per_images=0))
+    accepted = 0
+    for value in HOSTILE:
+        try:
+            recipe = with_value(easy, name, value)
+        except SwinsError as error:
+            assert name.rpartition(".")[2] in str(error) and len(str(error)) < 500, value
+            continue
+        accepted += 1
+        kept = recipes.settings(recipe)[name]
+        assert json.loads(json.dumps(recipes.as_json(recipe), allow_nan=False))[name] == json.loads(json.dumps(kept))
+        if name.startswith(("optim.", "data.batch", "epochs")):
+            rates = schedule(recipe.optim, recipe.data.batch, min(recipe.epochs, 1000), 10)
+            assert all(math.isfinite(float(rates(step))) for step in (0, 5, 1000)), value
+        recipes.model_options(recipe)
+    assert 0 < accepted < len(HOSTILE)
+    assert recipes.settings(with_value(easy, name, recipes.settings(easy)[name])) == recipes.settings(easy)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_checks_what_is_set(name):
+    for text in ("", "1e999", "nan", "-1", "None", "(", "{[]: 1}", "9" * 5000, "(" * 3000, "1+1j", "('a', 1)", "\x00"):
+        try:
+            recipe = recipes.with_settings(Recipe(), [f"{name}={text}"])
+        except SwinsError as error:
+            assert len(str(error)) < 700 + len(text), text
+        else:
+            json.dumps(recipes.as_json(recipe), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [3, None, recipes.Data(), {"learning_rate": 1.0}])
+def test_a_section_is_of_its_class(value):
+    with pytest.raises(SwinsError, match="optim takes Optim; got"):
+        Recipe(optim=value)
+
+
+def test_everything_that_is_wrong_is_said_at_once():
+    with pytest.raises(SwinsError) as refused:
+        recipes.with_settings(
+            Recipe(), ["epochs=0", "data.std=(0,)", "optim.ema=1", "augment.flip=7", "model.dtype=int8"]
+        )
+    for name in ("epochs", "data.std", "optim.ema", "augment.flip", "model.dtype"):
+        assert f"{name} must be" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("optim.lr", "optim.learning_rate"),
+        ("lr", "optim.learning_rate"),
+        ("optim.wd", "optim.weight_decay"),
+        ("bs", "data.batch"),
+        ("batch_size", "data.batch"),
+        ("optim.batch_size", "data.batch"),
+        ("data.image_size", "model.image_size"),
+        ("img_size", "model.image_size"),
+        ("optim.epochs", "epochs"),
+        ("epoch", "epochs"),
+        ("warmup", "optim.warmup_epochs"),
+        ("optim.warmup_steps", "optim.warmup_epochs"),
+        ("model.classes", "model.num_classes"),
+        ("drop_path", "model.drop_path_rate"),
+        ("optim.clip_grad", "optim.clip_norm"),
+        ("label_smoothing", "augment.smoothing"),
+        ("optim.beta1", "optim.beta_1"),
+        ("data.num_workers", "data.threads"),
+        ("random_seed", "seed"),
+        ("augment.mix_up", "augment.mixup"),
+        ("optim.decay", "optim.weight_decay"),
+        ("Optim.Learning_Rate", "optim.learning_rate"),
+    ],
+)
+def test_the_name_that_was_meant_is_suggested(name, meant):
+    with pytest.raises(SwinsError, match=f"unknown setting '{name}': the closest are {meant}, "):
+        recipes.with_settings(Recipe(), [f"{name}=1"])
 
 
 def test_files_that_are_no_recipes(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -20,7 +21,7 @@ import swins
 from swins import datasets, devices
 from swins.errors import SwinsError
 from swins.images import Preprocess
-from swins.train import checkpoints, run
+from swins.train import checkpoints, folder, progress, run
 
 
 @pytest.mark.backends
@@ -34,7 +35,15 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     assert float(rows[-1]["loss"]) < 0.9 * float(rows[0]["loss"])
     assert result["top1"] == float(rows[-1]["val_top1"]) > 0.2
     kept = {p.name for p in (tmp_path / "run").iterdir()}
-    assert kept - {".lock"} == {"recipe.json", "log.csv", "curves.png", "checkpoints", "model.keras", "result.json"}
+    assert kept - {".lock"} == {
+        "recipe.json",
+        "log.csv",
+        "curves.png",
+        "checkpoints",
+        "model.keras",
+        "result.json",
+        "best.keras",
+    }
     with Image.open(tmp_path / "run" / "curves.png") as picture:
         assert picture.size == (1200, 320)
     # the file holds the averaged weights that were validated
@@ -66,12 +75,15 @@ def test_accumulated_micro_batches_are_the_whole_batch(idx, tmp_path, command):
 
 
 @needs_tensorflow
-def test_killed_five_times_a_run_ends_as_if_it_had_not_been(idx, tmp_path):
+def test_killed_in_every_phase_a_run_ends_as_if_it_had_not_been(idx, tmp_path):
     command = [sys.executable, "-P", str(ROOT / "tests" / "killed.py"), str(idx), str(tmp_path), "0"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout)
-    assert told["ends"] == [0, *[-9] * 5, 0]
+    assert told["ends"] == [0, *[-9] * 8, 0]
+    assert told["made"] == ["best.keras"]  # half a model.keras is none
+    one, other = ({key: result[key] for key in ("top1", "top5", "best")} for result in told["results"])
+    assert one == other and one["best"]["top1"] >= one["top1"]
     whole, killed = ([line.rsplit(",", 1)[0] for line in log.splitlines()] for log in told["logs"])  # but the seconds
     assert whole == killed and len(whole) == 5
 
@@ -87,7 +99,7 @@ def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
     last = changed(recipe, data={"batch": 200})
     with pytest.raises(SwinsError, match=r"the validation loss is (nan|inf) after step 1; .*lower optim.learning_rate"):
         run.train(dataclasses.replace(last, epochs=1), idx, tmp_path / "last", say=quiet)
-    assert not (tmp_path / "last" / "model.keras").exists()
+    assert not {"model.keras", "best.keras"} & {path.name for path in (tmp_path / "last").iterdir()}
 
 
 def test_a_run_goes_on_from_before_its_loss_became_no_number(idx, tmp_path, monkeypatch):
@@ -135,6 +147,140 @@ def test_asked_to_end_a_run_saves_its_state_and_goes_on(idx, tmp_path, monkeypat
     assert result["images"] == whole["images"]
     run.train(recipe, idx, tmp_path / "run", say=told.append)
     assert "all epochs are done: nothing is left to train" in told
+
+
+def one_epoch(**changes):
+    return dataclasses.replace(SMALL, epochs=1, **changes)
+
+
+def rows_but_seconds(folder):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in log(folder)]
+
+
+@pytest.mark.parametrize("problem", ["unreadable", "memory", "interrupt"])
+def test_what_happens_in_validation_loses_no_epoch(idx, tmp_path, monkeypatch, problem):
+    """The state is saved before; the epoch is validated on the way back, to the row that it would have had."""
+    whole = run.train(one_epoch(), idx, tmp_path / "whole", say=quiet)
+
+    class Broken(progress.Heeded):
+        def on_test_batch_end(self, batch, logs=None):
+            if problem == "unreadable":
+                raise SwinsError("more than 7 images cannot be read")
+            if problem == "memory":
+                raise MemoryError("x")
+            signal.raise_signal(signal.SIGINT)
+            super().on_test_batch_end(batch, logs)
+
+    expected = {"unreadable": SwinsError, "memory": SwinsError, "interrupt": KeyboardInterrupt}[problem]
+    monkeypatch.setattr(progress, "Heeded", Broken)
+    told = []
+    with pytest.raises(expected):
+        run.train(one_epoch(), idx, tmp_path / "run", say=told.append)
+    assert checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").steps() == [10]
+    assert not (tmp_path / "run" / "log.csv").exists() and not (tmp_path / "run" / "best.keras").exists()
+    if problem == "interrupt":
+        assert "the state after step 10 is saved" in told[-1]
+    monkeypatch.undo()
+    result = run.train(one_epoch(), idx, tmp_path / "run", say=told.append)
+    assert "epoch 1 is trained and not yet validated" in told
+    assert result["images"] == whole["images"] and len(log(tmp_path / "run")) == 1
+    for column, value in rows_but_seconds(tmp_path / "whole")[0].items():
+        assert float(log(tmp_path / "run")[0][column]) == pytest.approx(float(value), rel=1e-4), column
+
+
+def test_ctrl_c_saves_as_sigterm_does(idx, tmp_path, monkeypatch, capfd):
+    class Interrupted(run.Progress):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.run.step == 4:
+                signal.raise_signal(signal.SIGINT)
+            super().on_train_batch_end(batch, logs)
+
+    monkeypatch.setattr(run, "Progress", Interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(one_epoch(), idx, tmp_path / "run", say=quiet)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert "ending after this batch, which is saved; once more ends at once" in capfd.readouterr().err
+    assert checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5]
+
+    ending = progress.Ending(devices.ALONE)  # twice is at once
+    with ending, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_best_epoch_is_kept(idx, tmp_path, monkeypatch, ema):
+    """best.keras has the weights, averaged or not, that gave the best validation; later and worse ones leave it."""
+    recipe = dataclasses.replace(changed(SMALL, optim={"ema": ema}), epochs=3)
+    tops, validated = [0.25, 0.75, 0.5], []
+    fit_validate = run.Progress.validated
+
+    def graded(self):
+        validate = self.validate
+        self.validate = lambda model, callbacks: {**validate(model, callbacks), "top1": tops[len(self.run.rows)]}
+        row = fit_validate(self)
+        self.validate = validate
+        path = tmp_path / "run" / "best.keras"
+        validated.append(path.stat().st_mtime_ns)
+        return row
+
+    monkeypatch.setattr(run.Progress, "validated", graded)
+    result = run.train(recipe, idx, tmp_path / "run", say=quiet)
+    assert result["best"] == {"epoch": 2, "top1": 0.75} and result["top1"] == 0.5
+    assert validated[0] < validated[1] == validated[2]
+    best = keras.saving.load_model(tmp_path / "run" / "best.keras")
+    facts = result["preprocess"]
+    prepare = Preprocess((28, 28), (28, 28), True, tuple(facts["mean"]), tuple(facts["std"]))
+    _, validation = datasets.find_splits(idx)
+    images, labels = zip(*((image, label) for _, image, label in map(validation.__getitem__, range(70))), strict=True)
+    loss = keras.ops.mean(
+        keras.losses.sparse_categorical_crossentropy(np.array(labels), best(prepare(list(images))), from_logits=True)
+    )
+    assert float(loss) == pytest.approx(float(log(tmp_path / "run")[1]["val_loss"]), rel=1e-4)
+
+
+def test_tensorboard_is_asked_for_before_anything_is_made(idx, tmp_path, monkeypatch):
+    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else True)
+    monkeypatch.setattr(run, "new_model", None)
+    with pytest.raises(SwinsError, match=r"--tensorboard needs tensorboard: pip install tensorboard; log.csv has"):
+        run.train(SMALL, idx, tmp_path / "run", tensorboard=True, say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_loss_is_looked_at_seldom_but_before_every_save(tmp_path):
+    """Which waits for the device; a loss that became none is told by its own step."""
+    looked = []
+
+    class Loss(float):
+        def __float__(self):
+            looked.append(self)
+            return float.__float__(self)
+
+    this = folder.Run(tmp_path, quiet)
+    told = progress.Progress(this, dataclasses.replace(SMALL, checkpoint_steps=7), 100, None, None, None, writes=False)
+    told.ending = progress.Ending(devices.ALONE)
+    for _ in range(20):
+        told.on_train_batch_end(0, {"loss": Loss(1.0)})
+    assert len(looked) == 4  # at 7 and 14, which are saved, at 10 and 20
+    with pytest.raises(SwinsError, match="the loss is nan at step 23;"):
+        for step in range(21, 31):
+            told.on_train_batch_end(0, {"loss": Loss(math.nan if step >= 23 else 1.0)})
+    assert this.step == 28
+
+
+def test_what_start_does_is_in_the_file_that_a_run_leaves(tmp_path):
+    """Reich's start takes the dropout of position networks away; the model of a run must not have it back."""
+    recipe = changed(SMALL, model={"name": "swin_transformer_v2_t", "start": "torch", "image_size": 32})
+    recipe = changed(recipe, model={"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 16, "window_size": 4})
+    model = run.new_model(recipe, 3)
+    run.compile_model(model, recipe, 10)
+    folder.save_model(model, tmp_path / "model.keras")
+    left = keras.saving.load_model(tmp_path / "model.keras")
+    for other in (left, swins.resize(left, image_size=64, window_size=8)):
+        rates = [layer.attn.meta_drop.rate for layer in other.layers if "_blocks_" in layer.name]
+        assert rates and not any(rates)
 
 
 @pytest.mark.parametrize(

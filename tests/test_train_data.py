@@ -242,6 +242,26 @@ def test_what_all_processes_could_not_read_is_counted_once(tmp_path):
     assert mine.of_all() == 1 and not data.Unreadable(tmp_path / "unreadable.1.txt", 5).texts
 
 
+def test_names_of_unreadable_images_are_appended_a_whole_line_each(tmp_path):
+    path = tmp_path / "unreadable.txt"
+    mine = data.Unreadable(path, 5000)
+    for i in range(3):
+        mine.add(f"{i}.png", "no image")
+    kept = path.stat().st_ino
+    mine.add("b\nc\t\udcff.png", "two\nlines")  # as no UTF-8 is read
+    mine.add("1.png", "no image")
+    assert path.stat().st_ino == kept  # the file itself, not another in its place
+    lines = path.read_text().splitlines()
+    assert lines == [*(f"{i}.png\tno image" for i in range(3)), r"'b\nc\t\udcff.png'" + "\t" + r"'two\nlines'"]
+    with open(path, "a") as file:
+        file.write("9.png\tno im")  # the process was killed
+    assert mine.of_all() == 4
+    again = data.Unreadable(path, 5000)
+    again.add("b\nc\t\udcff.png", "two\nlines")
+    again.add("9.png", "no image")
+    assert path.read_text().splitlines() == [*lines, "9.png\tno image"] and again.of_all() == 5
+
+
 def test_unreadable_images_are_named_counted_and_replaced(class_folders, tmp_path):
     broken = sorted((class_folders / "boots").iterdir())[:2]
     for path in broken:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from swins.changes import floats, values
 from swins.errors import SwinsError
 from swins.plans import ANY, Variant, VariantV2, VariantV2CR
 
@@ -221,10 +222,14 @@ def coordinates(model):
 
 
 def state_dict(model):
-    """The model's weights as a state dict in today's timm names: {torch name: array}, the inverse of `assign`."""
+    """The model's weights as a state dict in today's timm names: {torch name: array}, the inverse of `assign`.
+
+    Low-rank adapters are merged into their kernels. Raises SwinsError for quantized layers.
+    """
+    floats(model, "a state dict")
     table = expand(TABLES[type(model.variant)], model.variant)
     state = {}
-    for path, variable in weights_of(model).items():
-        value, order = np.asarray(variable), table[path].transform.to_torch
+    for path, value in values(model).items():
+        order = table[path].transform.to_torch
         state[table[path].torch_name] = np.ascontiguousarray(value.transpose(order) if order else value)
     return state

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swins import changes
 from swins.convert import artefact
 from swins.convert import checkpoint as checkpoints
 from swins.convert.certificate import difference, native_size, seeded_images
@@ -154,9 +155,7 @@ def float32_twin(model):
     """The model with float32 policy: itself, or a copy with its weights."""
     if model.policy == "float32":
         return model
-    twin = type(model)(**{**model.get_config(), "dtype": "float32"})
-    twin.set_weights(model.get_weights())
-    return twin
+    return changes.copy(model, dtype="float32")
 
 
 def check(model, name, path, target, precision, images, deployed=False):

@@ -1,5 +1,6 @@
 """The state of a run in files: written whole or not at all, read back to the bit, the newest that is sound."""
 
+import collections
 import errno
 import json
 import os
@@ -28,10 +29,47 @@ def variables_of(model):
     return list({id(variable): variable for variable in found}.values())
 
 
+def name_of(path):
+    """The name of a variable in a file: its path, without the numbers that Keras gives to seeds as they are made."""
+    return re.sub(r"(^|/)seed_generator(_\d+)?/", r"\1seed_generator/", path)
+
+
+def matched(variables, recorded, arrays, path):
+    """Pairs (variable, array) of the same name and shape; of several alike, in order.
+
+    Args:
+        recorded: [[path, shape]], of which arrays are the values.
+        path: of the file.
+
+    Raises:
+        SwinsError: if there are variables without an array, or arrays without a variable.
+    """
+    values, missing = collections.defaultdict(list), []
+    for (name, shape), array in zip(recorded, arrays, strict=True):
+        values[name_of(name), tuple(shape)].append(array)
+    pairs = []
+    for variable in variables:
+        name = name_of(variable.path), tuple(variable.shape)
+        if values[name]:
+            pairs.append((variable, values[name].pop(0)))
+        else:
+            missing.append(name)
+    extra = [name for name, left in values.items() if left]
+    if missing or extra:
+        few = [f"- {name} {shape}" for name, shape in missing[:3]] + [f"+ {name} {shape}" for name, shape in extra[:3]]
+        raise SwinsError(
+            f"{path}: its variables are not this model's ({len(missing)} are missing, {len(extra)} are more: "
+            f"{'; '.join(few)}); go on with the version of swins that wrote it, or begin anew, with --overwrite or in "
+            "another folder (-o)"
+        )
+    return pairs
+
+
 class Checkpoints:
     """A folder of checkpoints, of which the newest are kept.
 
-    A file is a NumPy archive, whose every part has a checksum: the variables in order, and facts as JSON.
+    A file is a NumPy archive, whose every part has a checksum: the variables, and facts as JSON, their names among
+    them.
     """
 
     def __init__(self, folder):
@@ -121,11 +159,7 @@ class Checkpoints:
             SwinsError: if it is of another model.
         """
         facts, arrays = read(self.path(step))
-        variables = variables_of(model)
-        mine, its = [[v.path, list(v.shape)] for v in variables], facts["variables"]
-        if [shape for _, shape in mine] != [shape for _, shape in its]:
-            raise SwinsError(f"{self.path(step)}: its variables are not this model's; choose another folder with -o")
-        for variable, array in zip(variables, arrays, strict=True):
+        for variable, array in matched(variables_of(model), facts["variables"], arrays, self.path(step)):
             variable.assign(array)
         return facts
 

@@ -1,5 +1,6 @@
 """Batches of a data set to train on and to validate with, whose order and augmentation a seed determines."""
 
+import os
 import pathlib
 import threading
 
@@ -16,27 +17,33 @@ FIRST = 10  # samples, of which one that can be read tells the channels
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
 
 
+def lines_of(path):
+    """Pairs (name, text) of a file of Unreadable, without a last line that a killed process left half written."""
+    content = path.read_bytes() if path.is_file() else b""
+    lines = content.decode(errors="replace").split("\n")[:-1]
+    return [(name, text) for name, _, text in (line.partition("\t") for line in lines)]
+
+
 class Unreadable:
-    """Names of samples that could not be read, once each, in a file too."""
+    """Names of samples that could not be read, once each, in a file too, a line each."""
 
     def __init__(self, path, limit):
         self.path, self.limit, self.texts, self.failed = pathlib.Path(path), limit, {}, None
         self.lock = threading.Lock()
-        if self.path.is_file():  # of the same run, before it was killed
-            lines = self.path.read_text(**TEXT).splitlines()
-            self.texts = {name: text for name, _, text in (line.partition("\t") for line in lines)}
+        self.texts = dict(lines_of(self.path))  # of the same run, before it was killed
+        if self.path.is_file():  # the next line begins after the last whole one
+            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
         if len(self.texts) > limit:  # which ended that run, and may have been mended
             self.forget()
 
     def add(self, name, text):
         """Remember a sample. Raises SwinsError above the limit."""
+        name, text = (part if part.isprintable() else ascii(part) for part in (name, text))  # on one line
         with self.lock:
             if name not in self.texts:
                 self.texts[name] = text
-                lines = (f"{name}\t{line}\n" for name, line in sorted(self.texts.items()))
-                partial = self.path.with_name(f".{self.path.name}.partial")
-                partial.write_text("".join(lines), **TEXT)
-                partial.replace(self.path)
+                with open(self.path, "ab") as file:
+                    file.write(f"{name}\t{text}\n".encode())
         if len(self.texts) > self.limit:
             few = "; ".join(list(self.texts.values())[:3])
             self.fail(
@@ -59,7 +66,7 @@ class Unreadable:
     def of_all(self):
         """How many samples all processes of the run could not read: each has a file, NAME.txt or NAME.1.txt."""
         files = self.path.parent.glob(f"{self.path.name.partition('.')[0]}.*txt")
-        return len({line.partition("\t")[0] for file in files for line in file.read_text(**TEXT).splitlines()})
+        return len({name for file in files for name, _ in lines_of(file)})
 
 
 def sample(split, index, unreadable):

@@ -8,13 +8,26 @@ import os
 import pathlib
 import shutil
 
+import keras
+
+from swins.changes import copy
 from swins.devices import agreed
 from swins.errors import SwinsError
 from swins.train.checkpoints import Checkpoints
 from swins.train.recipe import TUNED, as_json, differences
 
 COLUMNS = ("epoch", "learning_rate", "loss", "val_loss", "val_top1", "val_top5", "val_images", "unreadable", "seconds")
-WRITTEN = ("checkpoints", "tensorboard", "log.csv", "curves.png", "model.keras", "result.json", "unreadable*.txt")
+WRITTEN = (
+    "checkpoints",
+    "tensorboard",
+    "log.csv",
+    "curves.png",
+    "model.keras",
+    "best.keras",
+    "result.json",
+    "unreadable*.txt",
+)
+HEADLINE = "val_top1"  # by which an epoch is the best
 
 
 class Run:
@@ -24,7 +37,7 @@ class Run:
         self.folder, self.say = pathlib.Path(folder), say
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.rows, self.step, self.seconds = [], 0, 0.0
-        self.lock = None
+        self.unvalidated = self.best = self.record = self.lock = None
         self.unreadable = self.not_scored = None
 
     def open(self, recipe, splits, overwrite):
@@ -40,10 +53,13 @@ class Run:
         if not path.is_file() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
             raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
         self.take()
+        for partial in self.folder.glob(".*.partial.keras"):  # of this run, when it was killed
+            partial.unlink()
         if path.is_file() and overwrite:
             self.clear(path)
         elif path.is_file():
-            changed = differences(recorded(path), mine)
+            record = recorded(path)
+            changed = differences({k: v for k, v in record.items() if k != "changes"}, mine)
             if set(changed) - set(TUNED):
                 raise SwinsError(
                     f"{self.folder} holds a run of other settings ({'; '.join(changed.values())}); go on with the same "
@@ -52,6 +68,8 @@ class Run:
                 )
             if changed:
                 self.say(f"going on with other settings: {'; '.join(changed.values())}")
+            self.record = with_changes(record, mine)
+            return
         write(path, json.dumps(mine, indent=1) + "\n")
 
     def take(self):
@@ -89,7 +107,27 @@ class Run:
         if step is not None:
             facts = self.checkpoints.load(model, step)
             self.step, self.rows, self.seconds = facts["step"], facts["rows"], facts["seconds"]
+            self.unvalidated, self.best = facts.get("unvalidated"), facts.get("best")
             self.say(f"going on after step {self.step}, of {self.folder}")
+        if self.record:
+            for change in self.record.get("changes", []):
+                change.setdefault("step", self.step)  # from which on it holds
+            write(self.folder / "recipe.json", json.dumps(self.record, indent=1) + "\n")
+
+    def save(self, model, seconds):
+        """Save the state after the step that the run is at, and what is known of its epochs."""
+        facts = {"rows": self.rows, "seconds": seconds, "unvalidated": self.unvalidated, "best": self.best}
+        self.checkpoints.save(model, self.step, facts)
+
+    def keep_best(self, model, row):
+        """Write best.keras if no epoch before that of a row was as good."""
+        if all(float(row[HEADLINE]) > float(other[HEADLINE]) for other in self.rows):
+            save_model(model, self.folder / "best.keras")
+            self.best = {"epoch": row["epoch"], "top1": float(row[HEADLINE])}
+
+    def changes(self):
+        """What was changed on the way, of recipe.json."""
+        return recorded(self.folder / "recipe.json").get("changes", [])
 
     def write_log(self):
         """log.csv and curves.png of the rows so far."""
@@ -110,6 +148,33 @@ def recorded(path):
     except (ValueError, AttributeError):
         pass
     raise SwinsError(f"{path} is no record of a run; choose another folder with -o, or move it away")
+
+
+def with_changes(record, now):
+    """The record of a run that goes on with other settings; a change whose step is not known yet has none."""
+    apart = ("changes", "training data", "validation data")
+    changed = [name for name in now if name not in apart and record.get(name) != now[name]]
+    changes = [{"setting": name, "from": record.get(name), "to": now[name]} for name in changed]
+    changes = [*record.get("changes", []), *changes]
+    return {**now, "changes": changes} if changes else now
+
+
+def save_model(model, path):
+    """Write a model that is trained, whole or not at all, not compiled, with the averages of its weights if it has any.
+
+    One process does: nothing in it may wait for the others.
+    """
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        plain = copy(model)
+        if model.optimizer.use_ema:
+            model.optimizer.average_into(plain.trainable_variables)
+        partial = path.with_name(f".{path.stem}.partial.keras")
+        plain.save(partial)
+        partial.replace(path)
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def write(path, text):

@@ -2,6 +2,7 @@
 
 import datetime
 import math
+import os
 import signal
 import threading
 import time
@@ -12,49 +13,95 @@ from swins.errors import SwinsError
 from swins.train.checkpoints import loss_variables
 
 SAY_EVERY = 30.0  # seconds
+READ_EVERY = 10  # steps from one look at the loss to the next: each waits for the device
 
 
 class Ending:
-    """Whether this process was asked to end (SIGTERM, as SLURM sends before it takes a machine away).
+    """Whether this process was asked to end: by SIGTERM, as SLURM sends before it takes a machine away, or by Ctrl-C.
 
-    As a context it heeds the signal between batches instead of at once; a second one ends the process. Several
+    As a context it heeds the signals between batches instead of at once; a second one ends the process. Several
     processes of JAX are told by its own service, at the same step in each.
     """
 
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
     def __init__(self, share):
-        self.several, self.asked = share.count > 1, False
+        self.several, self.asked = share.count > 1, None
         self.heeds = not self.several and threading.current_thread() is threading.main_thread()
 
     def __enter__(self):
         if self.heeds:
-            self.before = signal.signal(signal.SIGTERM, self.ask)
+            self.before = {number: signal.signal(number, self.ask) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_):
         if self.heeds:
-            signal.signal(signal.SIGTERM, self.before or signal.SIG_DFL)  # None: it was not Python's
+            for number, handler in self.before.items():
+                signal.signal(number, handler or signal.SIG_DFL)  # None: it was not Python's
 
-    def ask(self, *_):
+    def ask(self, number, _):
         if self.asked:
-            raise SystemExit(128 + signal.SIGTERM)
-        self.asked = True
+            self.end()
+        self.asked = number
+        if number == signal.SIGINT:  # in a handler nothing else is safe to print with
+            os.write(2, b"\nending after this batch, which is saved; once more ends at once, and loses it\n")
+
+    def end(self):
+        """Leave as the signal would have."""
+        if self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM)
 
     def reached(self, step):
         """Whether to end after this step, counted from 1 since the process began; several must ask at every step."""
         if not self.several:
-            return self.asked
+            return self.asked is not None
         import jax
         from jax.experimental import multihost_utils
 
         return jax.config.jax_enable_preemption_service and multihost_utils.reached_preemption_sync_point(step)
 
 
+class EveryBatch(keras.callbacks.CallbackList):
+    """Keras' list of callbacks, which hands a batch's results on as they are: Keras waits for the device to print them.
+
+    Args: keras.callbacks.CallbackList's.
+    """
+
+    def on_train_batch_end(self, batch, logs=None):
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        for callback in self.callbacks:
+            callback.on_test_batch_end(batch, logs)
+
+
+class Heeded(keras.callbacks.Callback):
+    """Ends a validation on its way, where the process was asked to.
+
+    Args:
+        ending: an Ending; leave: what to call then.
+    """
+
+    def __init__(self, ending, leave):
+        super().__init__()
+        self.ending, self.leave = ending, leave
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self.ending.asked:  # by a signal, which several processes do not heed
+            self.leave()
+
+
 class Progress(keras.callbacks.Callback):
     """Counts batches, saves the state, keeps the log, says how far it is, and stops when the loss is no number.
 
+    An epoch is saved before it is validated, so that nothing that happens then loses it; what is known of its row is
+    saved with it, and `validated` completes it, after a kill too.
+
     Args:
         run: the Run; recipe: its Recipe; per_epoch: batches.
-        validate: model -> what came of it, a dict; unreadable: the Unreadable of training images.
+        validate: (model, callbacks) -> what came of it, a dict; unreadable: the Unreadable of training images.
         ending: an Ending.
         writes: whether this process writes files.
     """
@@ -64,7 +111,7 @@ class Progress(keras.callbacks.Callback):
         self.run, self.recipe, self.per_epoch, self.writes = run, recipe, per_epoch, writes
         self.validate, self.unreadable, self.ending = validate, unreadable, ending
         self.before, self.begun, self.first = run.seconds, time.perf_counter(), run.step
-        self.said, self.loss_so_far = self.begun, None
+        self.said, self.loss_so_far, self.losses = self.begun, None, []
 
     def seconds(self):
         """Of the whole run, its earlier parts too."""
@@ -72,7 +119,7 @@ class Progress(keras.callbacks.Callback):
 
     def save(self):
         if self.writes:
-            self.run.checkpoints.save(self.model, self.run.step, {"rows": self.run.rows, "seconds": self.seconds()})
+            self.run.save(self.model, self.seconds())
 
     def on_train_begin(self, logs=None):
         if self.run.step % self.per_epoch:  # fit forgets what an epoch's mean loss was when the run was killed
@@ -86,28 +133,36 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.run.step += 1
-        loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            self.stop(f"the loss is {loss} at step {self.run.step}", self.updated())
+        self.losses.append((self.run.step, logs["loss"]))
         every, inside = self.recipe.checkpoint_steps, self.run.step % self.per_epoch  # else the epoch's end saves
-        if inside and self.ending.reached(self.run.step - self.first):
+        leaves = inside and self.ending.reached(self.run.step - self.first)
+        if leaves or (every and self.run.step % every == 0 and inside):
+            self.look()
             self.save()
+        if leaves:
             self.leave()
-        if every and self.run.step % every == 0 and inside:
-            self.save()
+        if self.run.step % READ_EVERY == 0:  # at the same step in every process
+            self.look()
         if time.perf_counter() - self.said > SAY_EVERY:
             self.said = time.perf_counter()
-            self.run.say(self.how_far(loss))
+            self.run.say(self.how_far(float(logs["loss"])))
+
+    def look(self):
+        """Stop if the loss, an epoch's mean so far, has become no number since the last look."""
+        losses, self.losses = self.losses, []
+        if losses and not math.isfinite(float(losses[-1][1])):
+            step, loss = next((step, float(loss)) for step, loss in losses if not math.isfinite(float(loss)))
+            self.stop(f"the loss is {loss} at step {step}", self.updated(step))
 
     def leave(self):
         """End the process, which was asked to."""
         saved = f"the state after step {self.run.step} is saved"
         self.run.say(f"asked to end: {saved}; the same command, without --overwrite, goes on")
-        raise SystemExit(128 + signal.SIGTERM)
+        self.ending.end()
 
-    def updated(self):
-        """The step after which the weights are those of the step that is computed."""
-        return (self.run.step - 1) // self.recipe.optim.accumulate * self.recipe.optim.accumulate
+    def updated(self, step):
+        """The step after which the weights are those that a step computes with."""
+        return (step - 1) // self.recipe.optim.accumulate * self.recipe.optim.accumulate
 
     def stop(self, reason, updated):
         """Raise SwinsError, with what to do about a loss that is no number, which the update after a step gave.
@@ -132,25 +187,40 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         getattr(self.model, "jax_state_sync", lambda: None)()
-        told = self.validate(self.model)
-        if not math.isfinite(told["cross_entropy"]):
-            self.stop(f"the validation loss is {told['cross_entropy']} after step {self.run.step}", self.run.step)
-        scores = {"loss": float(told["cross_entropy"]), "top1": float(told["top1"]), "top5": float(told["top5"])}
-        row = {
+        self.look()
+        self.run.unvalidated = {
             "epoch": epoch + 1,
             "learning_rate": f"{float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)):.3e}",
             "loss": f"{float(logs['loss']):.6f}",
-            **{f"val_{key}": f"{value:.6f}" for key, value in scores.items()},
+            "unreadable": self.unreadable.of_all(),
+        }
+        self.save()
+        row = self.validated()
+        if logs is not None:  # for the callbacks after this one
+            logs.update({key: float(row[key]) for key in ("val_loss", "val_top1", "val_top5")})
+        if self.ending.reached(self.run.step - self.first):
+            self.leave()
+
+    def validated(self):
+        """Validate the epoch that is saved, and log it -> its row."""
+        epoch = self.run.unvalidated
+        told = self.validate(self.model, [Heeded(self.ending, self.leave)])
+        if not math.isfinite(told["cross_entropy"]):
+            self.stop(f"the validation loss is {told['cross_entropy']} after step {self.run.step}", self.run.step)
+        row = {
+            **{key: epoch[key] for key in ("epoch", "learning_rate", "loss")},
+            "val_loss": f"{float(told['cross_entropy']):.6f}",
+            "val_top1": f"{float(told['top1']):.6f}",
+            "val_top5": f"{float(told['top5']):.6f}",
             "val_images": told["images"],
-            "unreadable": self.unreadable.of_all() + told["unreadable"],
+            "unreadable": epoch["unreadable"] + told["unreadable"],
             "seconds": round(self.seconds()),
         }
-        self.run.rows = [*self.run.rows, row]
+        if self.writes:
+            self.run.keep_best(self.model, row)
+        self.run.rows, self.run.unvalidated = [*self.run.rows, row], None
         self.save()
         if self.writes:
             self.run.write_log()
         self.run.say(", ".join(f"{key} {value}" for key, value in row.items()))
-        if logs is not None:
-            logs.update({f"val_{key}": value for key, value in scores.items()})  # for the callbacks after this one
-        if self.ending.reached(self.run.step - self.first):
-            self.leave()
+        return row

@@ -3,21 +3,37 @@
 import ast
 import importlib.util
 import pathlib
-import types
 import typing
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 
-from swins.errors import SwinsError, unknown_name
+from swins.errors import SwinsError
+from swins.plans import RULES
+from swins.train import checks
 from swins.train.augment import rand_augment
+from swins.train.checks import above, all_whole, ascending, at_least, finite, one_of, probability, setting, sides, whole
 
 FREE = ("data.threads", "checkpoint_steps", "model.remat", "model.compile")  # which change no result
 TUNED = ("optim.learning_rate", "optim.warmup_rate", "optim.min_rate", "optim.clip_norm")  # may change on the way
 STARTS = (None, "torch")
 DTYPES = ("float32", "mixed_bfloat16")  # float16 would need its loss scaled
+PAIR = "a pair of numbers above 0, the smaller first"
+
+
+def windows(value):
+    """Whether a value can be the windows of a model's stages."""
+    return whole(value) or (isinstance(value, tuple) and bool(value) and all(sides(side, 0) for side in value))
+
+
+class Section:
+    """What the sections have in common."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, checks.tuples(value))
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Section):
     """What is trained. None leaves the variant's value.
 
     name: a variant, with or without tag; weights: "" for fresh ones, "pretrained" for timm's published ones, or a path;
@@ -27,28 +43,28 @@ class Model:
     None for Keras' choice.
     """
 
-    name: str = "swin_tiny_patch4_window7_224"
+    name: str = setting("swin_tiny_patch4_window7_224", "a variant's name", bool)
     weights: str = ""
-    start: str | None = None
-    num_classes: int | None = None
-    image_size: int | tuple | None = None
-    patch_size: int | None = None
-    in_chans: int | None = None
-    embed_dim: int | None = None
-    depths: tuple | None = None
-    num_heads: tuple | None = None
-    window_size: int | tuple | None = None
-    size_rule: str | None = None
-    deformable: tuple | None = None
-    drop_rate: float | None = None
-    drop_path_rate: float | None = None
-    dtype: str = "float32"
+    start: str | None = setting(None, "None or torch, of fresh weights", lambda v: v in STARTS)
+    num_classes: int | None = at_least(None, 1)
+    image_size: int | tuple | None = setting(None, "pixels or a pair of them, at least 1", sides)
+    patch_size: int | None = at_least(None, 1)
+    in_chans: int | None = at_least(None, 1)
+    embed_dim: int | None = at_least(None, 1)
+    depths: tuple | None = setting(None, "integers of at least 1, one a stage", all_whole)
+    num_heads: tuple | None = setting(None, "integers of at least 1, one a stage", all_whole)
+    window_size: int | tuple | None = setting(None, "an integer or, for each stage, one or a pair", windows)
+    size_rule: str | None = setting(None, f"None or one of {', '.join(RULES)}", lambda v: v in RULES)
+    deformable: tuple | None = setting(None, "stages, counted from 0", lambda v: all(map(whole, v)))
+    drop_rate: float | None = checks.rate(None)
+    drop_path_rate: float | None = checks.rate(None)
+    dtype: str = one_of("float32", DTYPES)
     remat: bool = False
     compile: bool | None = None
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Section):
     """How images are read. batch: images a step, of all devices together; they are dealt out evenly.
 
     crop: side of validation's centre crop over the side that the image is scaled to; mean, std: per channel, 0..1, None
@@ -56,16 +72,18 @@ class Data:
     where the data set has none; threads: that decode and augment, 0 for as many as there are cores.
     """
 
-    batch: int = 1024
-    crop: float = 0.875
-    mean: tuple | None = None
-    std: tuple | None = None
-    held_out: float = 0.1
-    threads: int = 0
+    batch: int = at_least(1024, 1)
+    crop: float = setting(0.875, "above 0, at most 1", lambda v: 0 < v <= 1)
+    mean: tuple | None = setting(None, "numbers, one a channel", lambda v: bool(v) and all(map(finite, v)))
+    std: tuple | None = setting(
+        None, "numbers above 0, one a channel", lambda v: bool(v) and all(finite(x) and x > 0 for x in v)
+    )
+    held_out: float = setting(0.1, "above 0, below 1", lambda v: 0 < v < 1)
+    threads: int = setting(0, "from 0 to 1024", lambda v: 0 <= v <= 1024)
 
 
 @dataclass(frozen=True)
-class Augment:
+class Augment(Section):
     """What training images undergo, in this order; timm's meaning of every number.
 
     scale, ratio: random resized crop, area and aspect ratio of what is cut; scale None for none.
@@ -80,22 +98,22 @@ class Augment:
     smoothing: label smoothing.
     """
 
-    scale: tuple | None = (0.08, 1.0)
-    ratio: tuple = (3 / 4, 4 / 3)
-    pad: int = 0
-    flip: float = 0.5
+    scale: tuple | None = setting((0.08, 1.0), PAIR, ascending)
+    ratio: tuple = setting((3 / 4, 4 / 3), PAIR, ascending)
+    pad: int = at_least(0, 0)
+    flip: float = probability(0.5)
     rand_augment: str = "rand-m9-mstd0.5-inc1"
-    color_jitter: float = 0.0
-    erase: float = 0.25
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    mix: float = 1.0
-    switch: float = 0.5
-    smoothing: float = 0.1
+    color_jitter: float = at_least(0.0, 0)
+    erase: float = probability(0.25)
+    mixup: float = at_least(0.8, 0)
+    cutmix: float = at_least(1.0, 0)
+    mix: float = probability(1.0)
+    switch: float = probability(0.5)
+    smoothing: float = probability(0.1)
 
 
 @dataclass(frozen=True)
-class Optim:
+class Optim(Section):
     """AdamW with warm-up and cosine decay, a step at a time.
 
     learning_rate, warmup_rate, min_rate: peak, first and last; if per_images is not 0, for batches of so many images,
@@ -106,21 +124,25 @@ class Optim:
     batch is computed in, one after the other, for want of memory; validation takes as few images at a time.
     """
 
-    learning_rate: float = 5e-4
-    warmup_rate: float = 5e-7
-    min_rate: float = 5e-6
-    per_images: int = 512
-    warmup_epochs: float = 20
-    weight_decay: float = 0.05
-    no_decay: tuple = ("relative_position_bias_table", "cpb_mlp", "logit_scale")
+    learning_rate: float = above(5e-4, 0)
+    warmup_rate: float = at_least(5e-7, 0)
+    min_rate: float = at_least(5e-6, 0)
+    per_images: int = at_least(512, 0)
+    warmup_epochs: float = at_least(20, 0)
+    weight_decay: float = at_least(0.05, 0)
+    no_decay: tuple = setting(
+        ("relative_position_bias_table", "cpb_mlp", "logit_scale"),
+        "texts, none empty",
+        lambda v: all(isinstance(part, str) and part for part in v),
+    )
     decay_all: bool = False
-    layer_decay: float = 1.0
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    clip_norm: float = 5.0
-    ema: float = 0.0
-    accumulate: int = 1
+    layer_decay: float = setting(1.0, "above 0, at most 1", lambda v: 0 < v <= 1)
+    beta_1: float = checks.rate(0.9)
+    beta_2: float = checks.rate(0.999)
+    epsilon: float = above(1e-8, 0)
+    clip_norm: float = at_least(5.0, 0)
+    ema: float = checks.rate(0.0)
+    accumulate: int = at_least(1, 1)
 
 
 @dataclass(frozen=True)
@@ -136,62 +158,43 @@ class Recipe:
     data: Data = Data()
     augment: Augment = Augment()
     optim: Optim = Optim()
-    epochs: int = 300
-    seed: int = 0
-    checkpoint_steps: int = 500
+    epochs: int = at_least(300, 1)
+    seed: int = at_least(0, 0)
+    checkpoint_steps: int = at_least(500, 0)
     deterministic: bool = False
 
     def __post_init__(self):
-        a, o, d = self.augment, self.optim, self.data
-        checks = {
-            f"model.dtype must be one of {', '.join(DTYPES)}; got {self.model.dtype}": self.model.dtype not in DTYPES,
-            f"model.start must be None or torch, of fresh weights; got {self.model.start} and model.weights="
-            f"{self.model.weights!r}": self.model.start not in STARTS or bool(self.model.start and self.model.weights),
-            f"epochs and data.batch must be at least 1; got {self.epochs} and {d.batch}": min(self.epochs, d.batch) < 1,
+        wrong = checks.problems(self) or [text for text, conflict in self.conflicts().items() if conflict]
+        if wrong:
+            raise SwinsError("; ".join(wrong))
+        if self.augment.rand_augment:
+            rand_augment(self.augment.rand_augment)
+
+    def conflicts(self):
+        """{text: whether it holds} of what settings, each right by itself, can be to each other."""
+        m, a, o, d = self.model, self.augment, self.optim, self.data
+        micro, scale = d.batch // o.accumulate, d.batch / (o.per_images or d.batch)
+        return {
+            f"model.start is of fresh weights; got {m.start} and model.weights={m.weights!r}": bool(
+                m.start and m.weights
+            ),
             f"optim.warmup_epochs must be from 0 to below epochs; got {o.warmup_epochs} and {self.epochs}; "
-            "set both": not 0 <= o.warmup_epochs < self.epochs,
-            f"optim.learning_rate must be above 0; got {o.learning_rate}": not o.learning_rate > 0,
-            f"optim.accumulate must be at least 1; got {o.accumulate}": o.accumulate < 1,
-            f"optim.ema must be in [0, 1); got {o.ema}": not 0 <= o.ema < 1,
-            f"optim.layer_decay must be in (0, 1]; got {o.layer_decay}": not 0 < o.layer_decay <= 1,
-            f"data.crop must be in (0, 1]; got {d.crop}": not 0 < d.crop <= 1,
-            f"data.held_out must be in (0, 1); got {d.held_out}": not 0 < d.held_out < 1,
-            "flip, erase, mix, switch and smoothing are probabilities; "
-            f"got {a.flip}, {a.erase}, {a.mix}, {a.switch}, {a.smoothing}": not all(
-                0 <= p <= 1 for p in (a.flip, a.erase, a.mix, a.switch, a.smoothing)
+            "set both": o.warmup_epochs >= self.epochs,
+            "learning rates, scaled to the batch, and optim.min_rate over optim.learning_rate must be finite; got "
+            f"{o.learning_rate}, {o.warmup_rate}, {o.min_rate} and {d.batch} images for {o.per_images}": not all(
+                map(
+                    finite,
+                    (*(r * scale for r in (o.learning_rate, o.warmup_rate, o.min_rate)), o.min_rate / o.learning_rate),
+                )
             ),
-            f"seed must be below 2**32; got {self.seed}": self.seed >= 2**32,
-            f"augment.scale and ratio are pairs above 0, the smaller first; got {a.scale} and {a.ratio}": not all(
-                pair is None or (len(pair) == 2 and 0 < pair[0] <= pair[1]) for pair in (a.scale, a.ratio)
-            ),
-            "seed, data.threads, augment.pad, mixup, cutmix, color_jitter, optim.clip_norm, weight_decay, warmup_rate "
-            f"and min_rate must be at least 0; got {self.seed}, {d.threads}, {a.pad}, {a.mixup}, {a.cutmix}, "
-            f"{a.color_jitter}, {o.clip_norm}, {o.weight_decay}, {o.warmup_rate}, {o.min_rate}": min(
-                self.seed,
-                d.threads,
-                a.pad,
-                a.mixup,
-                a.cutmix,
-                a.color_jitter,
-                o.clip_norm,
-                o.weight_decay,
-                o.warmup_rate,
-                o.min_rate,
-            )
-            < 0,
-            f"data.std must be above 0; got {d.std}": d.std is not None and not all(s > 0 for s in d.std),
             f"data.batch must be a multiple of optim.accumulate; got {d.batch} and {o.accumulate}": d.batch
-            % max(o.accumulate, 1)
+            % o.accumulate
             != 0,
-            "augment.mixup and cutmix mix an image with another of its batch, which must be even; "
-            f"got {d.batch // max(o.accumulate, 1)}": bool(a.mixup or a.cutmix)
-            and d.batch // max(o.accumulate, 1) % 2 == 1,
-            f"checkpoint_steps must be at least 0; got {self.checkpoint_steps}": self.checkpoint_steps < 0,
+            f"augment.mixup and cutmix mix an image with another of its batch, which must be even; got {micro}": bool(
+                a.mixup or a.cutmix
+            )
+            and micro % 2 == 1,
         }
-        if any(checks.values()):
-            raise SwinsError("; ".join(text for text, wrong in checks.items() if wrong))
-        if a.rand_augment:
-            rand_augment(a.rand_augment)
 
 
 def load(path):
@@ -243,7 +246,8 @@ def with_settings(recipe, texts):
             raise SwinsError(f"--set takes NAME=VALUE; got {text!r}")
         if name not in known:
             section = [k for k in known if k.startswith(name.partition(".")[0] + ".")] or list(known)
-            raise SwinsError(f"{unknown_name('setting', name, known)}; known: {', '.join(section)}")
+            likely = ", ".join(checks.closest(name, known))
+            raise SwinsError(f"unknown setting {name!r}: the closest are {likely}; known: {', '.join(section)}")
         changes[name] = value
     top = {}
     for name, text in changes.items():
@@ -256,21 +260,18 @@ def with_settings(recipe, texts):
 
 def parsed(name, text, kind):
     """The value that a text stands for, of a type or one of several."""
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    kinds = checks.kinds_of(kind)
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        value = checks.tuples(ast.literal_eval(text))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         value = text
-    value = tuple(value) if isinstance(value, list) else value
-    for one in kinds:
-        if one is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if type(value) is one:
-            return value
-    if str in kinds:
+    if float in kinds and checks.finite(value):
+        return float(value)
+    if str in kinds and not any(type(value) is one for one in kinds):
         return text
-    names = " or ".join("None" if one is types.NoneType else one.__name__ for one in kinds)
-    raise SwinsError(f"{name} takes {names}; got {text!r}")
+    if not any(checks.is_of(value, one) for one in kinds):
+        raise SwinsError(f"{name} takes {checks.names_of(kinds)}; got {checks.shown(text)}")
+    return value
 
 
 def differences(old, new):

@@ -1,6 +1,6 @@
 """A training run: Keras' fit, from a recipe and a data set to a folder, that goes on where it was killed.
 
-The folder holds recipe.json, checkpoints/, log.csv (a row an epoch), curves.png, at the end model.keras and
+The folder holds recipe.json, checkpoints/, log.csv (a row an epoch), curves.png, best.keras, at the end model.keras and
 result.json; unreadable.txt and unreadable_validation.txt if there were such images, and TensorBoard's events if asked
 for.
 """
@@ -22,9 +22,9 @@ from swins.errors import SwinsError
 from swins.resize import resize
 from swins.tags import find
 from swins.train import data
-from swins.train.folder import Run, write
+from swins.train.folder import Run, save_model, write
 from swins.train.optim import optimizer, peak_rate
-from swins.train.progress import Ending, Progress
+from swins.train.progress import Ending, EveryBatch, Progress
 from swins.train.recipe import as_json, model_options
 from swins.train.start import begin_as_torch
 
@@ -85,20 +85,25 @@ def fit(model, run, recipe, splits, prepare, share, ending, tensorboard):
         for name, split in zip((f"unreadable{mine}.txt", f"unreadable_validation{mine}.txt"), splits, strict=True)
     )
 
-    def validate(model):
+    def validate(model, callbacks):
         run.not_scored.forget()  # it may have been mended
         held, count = data.validation_batches(
             validation, prepare, micro, classes, run.not_scored, recipe.data.threads, share
         )
         averages = [keras.callbacks.SwapEMAWeights()] if recipe.optim.ema else []
-        told = model.evaluate(held, steps=count, callbacks=averages, return_dict=True, verbose=0)
+        watching = EveryBatch([*averages, *callbacks], model=model)
+        told = model.evaluate(held, steps=count, callbacks=watching, return_dict=True, verbose=0)
         missing = run.not_scored.of_all()
         return {**told, "images": len(validation) - missing, "unreadable": missing}
 
-    callbacks = [Progress(run, recipe, per_epoch, validate, run.unreadable, ending, writes=share.index == 0)]
+    progress = Progress(run, recipe, per_epoch, validate, run.unreadable, ending, writes=share.index == 0)
+    callbacks = [progress]
     if tensorboard and share.index == 0:
-        require_tensorboard()
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
+    if run.unvalidated:
+        run.say(f"epoch {run.unvalidated['epoch']} is trained and not yet validated")
+        progress.set_model(model)
+        progress.validated()
     while run.step < recipe.epochs * per_epoch:
         epoch, done = divmod(run.step, per_epoch)  # the epoch that was killed on its way is a fit of its own
         model.fit(
@@ -106,7 +111,7 @@ def fit(model, run, recipe, splits, prepare, share, ending, tensorboard):
             initial_epoch=epoch,
             epochs=epoch + 1 if done else recipe.epochs,
             steps_per_epoch=per_epoch - done,
-            callbacks=callbacks,
+            callbacks=EveryBatch(callbacks, add_history=True, model=model),
             shuffle=False,
             verbose=0,
         )
@@ -147,6 +152,8 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
         SwinsError: bad data, settings that cannot work, a loss that is no number, or too little memory.
     """
     data.reader()
+    if tensorboard:
+        require_tensorboard()
     scope, share, count = devices.start()
     devices.check_batch("data.batch", recipe.data.batch, count, recipe.optim.accumulate)
     splits = find_splits(source, recipe.data.held_out, recipe.seed)
@@ -209,14 +216,7 @@ def train_in(run, model, recipe, splits, prepare, on, tensorboard):
 
 def finish(model, run, recipe, prepare, classes):
     """Write model.keras, with averaged weights if there are, and result.json -> the result."""
-    if recipe.optim.ema:
-        model.optimizer.average_into(model.trainable_variables)
-    if keras.distribution.distribution():  # the file is written by one process: nothing may wait for the others
-        keras.distribution.set_distribution(None)
-    plain = type(model).from_config(model.get_config())
-    plain.set_weights(model.get_weights())
-    plain.save(run.folder / ".model.partial.keras")
-    (run.folder / ".model.partial.keras").replace(run.folder / "model.keras")
+    save_model(model, run.folder / "model.keras")
     run.write_log()  # it may have been killed before it did
     backend = keras.backend.backend()
     last = run.rows[-1]
@@ -225,6 +225,8 @@ def finish(model, run, recipe, prepare, classes):
         "top1": float(last["val_top1"]),
         "top5": float(last["val_top5"]),
         "images": last["val_images"],
+        "best": run.best,
+        "changes": run.changes(),
         "hours": round(last["seconds"] / 3600, 3),
         "parameters": model.count_params(),
         "classes": list(classes),
