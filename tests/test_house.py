@@ -13,7 +13,7 @@ import swins
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
     ("errors", "windows", "layers", "sequential"),
-    ("plans", "v1", "tables", "trained"),
+    ("plans", "v1", "tables", "trained", "files"),
     ("model_configs", "v2"),
     ("tags", "v2_cr"),
     ("images", "deformable"),

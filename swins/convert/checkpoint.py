@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import tempfile
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from swins import files
 from swins.convert import dialects, oracle
 from swins.errors import SwinsError
 
@@ -18,6 +18,8 @@ SAFE = ".safetensors"
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # in timm's order of preference
 LIGHTNING = "model."  # the network's name in Lightning's modules and in C. Reich's classifier
 PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", LIGHTNING)
+
+sha256 = files.sha256
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,6 @@ class Checkpoint:
         """Image channels that the patch embedding expects."""
         kernel = self.state.get("patch_embed.proj.weight")
         return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
-
-
-def sha256(path):
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_safetensors(path):
@@ -148,23 +144,9 @@ def write(state, path):
         raise SwinsError("writing .safetensors needs safetensors: pip install 'swins[pretrained]'") from error
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    try:
-        rows_first = {name: np.asarray(value, order="C") for name, value in state.items()}  # save_file ignores strides
+    rows_first = {name: np.asarray(value, order="C") for name, value in state.items()}  # save_file ignores strides
+    with files.replacing(path) as partial:
         save_file(rows_first, partial, {"format": "pt"})
-        os.chmod(partial, 0o666 & ~umask())
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-
-
-def umask():
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def digest(state):

@@ -50,8 +50,7 @@ def convert(
     if checkpoint is None and tag:
         name = f"{architecture}.{tag}"
     target = pathlib.Path(output or pathlib.Path("artefacts", name))
-    artefact.sweep(target)
-    artefact.refuse(target, overwrite)
+    artefact.begin(target, overwrite, say)
     if checkpoint is None:
         say(f"fetching {name}")
         checkpoint = pretrained.fetch(name)
@@ -60,7 +59,7 @@ def convert(
     say("comparing with timm, block by block")
     proof = certificate.certify(model, name, architecture, found)
     certificate.require_pass(proof, name)
-    with artefact.writing(target, overwrite) as partial:
+    with artefact.writing(target, overwrite, say) as partial:
         model.save(partial / artefact.MODEL)
         saved = artefact.load_model(partial)
         if checkpoints.digest(rules.state_dict(saved)) != proof["weights_sha256"]:
