@@ -30,7 +30,7 @@ def closure(*names):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """An environment with only keras, tensorflow, numpy and filelock (linked from this one) and the wheel, without network."""
+    """An environment with the wheel and only keras, tensorflow, numpy, filelock (linked from this one); no network."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # built from a copy: nothing of an earlier build gets in, nothing is left behind
     shutil.copytree(ROOT / "swins", source / "swins", ignore=shutil.ignore_patterns("__pycache__"))

@@ -127,7 +127,8 @@ def refuse_completing(source, target, made, overwrite):
         raise SwinsError(f"{source} has {', '.join(there)} already; pass --overwrite, or another folder with -o")
     own = own_files(source)
     theirs = [name for name in there if not any(path.partition("/")[0] == name for path in own)]
-    if (source / CARD).exists() and CARD not in own:
+    has_card = "exports" in read_certificate(source) or any(name.startswith("saved_model") for name in made)
+    if has_card and (source / CARD).exists() and CARD not in own:
         theirs.append(CARD)
     if theirs:
         raise SwinsError(

@@ -84,6 +84,8 @@ def verify(folder, checkpoint=None):
         raise SwinsError(f"{folder}: {artefact.MODEL} does not hold the weights that were certified; convert again")
     if checkpoints.sha256(pathlib.Path(folder, artefact.MODEL)) != recorded["model"]["sha256"]:
         raise SwinsError(f"{folder}: {artefact.MODEL} is not the file that was certified (its sha256 differs)")
+    if "blocks" not in recorded:
+        return verify_trained(folder, checkpoint, recorded), {}
     if checkpoint is not None and checkpoints.sha256(checkpoint) != recorded["source"]["sha256"]:
         raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
     if checkpoint is None:
@@ -94,3 +96,35 @@ def verify(folder, checkpoint=None):
         result = certificate.compare(model, file, recorded["architecture"], recorded["seed"])
     certificate.require_pass(result, str(folder))
     return recorded, result
+
+
+def verify_trained(folder, checkpoint, recorded):
+    """The certificate of a model that no PyTorch stands behind; its exports alone can be run again.
+
+    Raises:
+        SwinsError: if a checkpoint is given, or a run's result.json is another one.
+    """
+    if checkpoint is not None:
+        raise SwinsError(f"{folder} was made of {recorded['source']['file']}, of no PyTorch checkpoint; give none")
+    if "training" in recorded:
+        result = pathlib.Path(folder, artefact.RESULT)
+        if not artefact.same(result, recorded["training"]["sha256"]):
+            raise SwinsError(f"{result} is not the file that was certified (its sha256 differs); export the run again")
+    return recorded
+
+
+def summary(proof):
+    """A certificate in a few lines, for people."""
+    if "blocks" in proof:
+        return certificate.summary(proof)
+    origin = proof["source"]
+    lines = [
+        f"{proof['title']}: {proof['verdict']}; {proof['parameters']['keras']:,} parameters",
+        f"  source        {origin['file']}, sha256 {origin['sha256'][:16]}",
+    ]
+    if training := proof.get("training"):
+        lines.append(
+            f"  training      run {training['run']}, begun as {training['begun_as']}, top-1 {training['top1']:.4f} of "
+            f"{training['images']} validation images"
+        )
+    return "\n".join(lines)
