@@ -11,7 +11,7 @@ from conftest import DATA, ROOT, needs_tensorflow
 import swins
 from swins.convert import artefact as artefacts
 from swins.convert import run as conversion
-from swins.export import targets
+from swins.export import card, targets
 
 pytestmark = needs_tensorflow
 
@@ -217,7 +217,7 @@ def test_the_committed_table_is_within_tolerance():
 def test_the_card_lists_them(made, exported):
     folder, certificate = made
     certificate = {**certificate, "exports": artefacts.read_certificate(exported)["exports"]}
-    text = targets.card(artefacts.load_model(folder), certificate)
+    text = card.card(artefacts.load_model(folder), certificate)
     for name in certificate["targets"]:
         assert f"| `{name}` | " in text
     assert "512 images" in text and "onnx, deployed float32: differs" in text

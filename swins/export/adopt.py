@@ -94,7 +94,12 @@ def make(path, folder):
         "name": name,
         "architecture": name,
         "title": name_of(path),
-        "source": {"file": f"{name_of(path)}.keras", "sha256": sha256, "dialect": "keras", "wrappers": []},
+        "source": {
+            "file": f"{name_of(path)}/{artefact.MODEL}" if training else path.name,
+            "sha256": sha256,
+            "dialect": "keras",
+            "wrappers": [],
+        },
         "weights_sha256": checkpoints.digest(rules.state_dict(model)),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {

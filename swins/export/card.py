@@ -209,7 +209,7 @@ def collection(folders, title, place):
     Raises:
         SwinsError: for a folder without exports.
     """
-    rows = []
+    rows, but = [], ""
     for folder in sorted(map(pathlib.Path, folders)):
         certificate = read_certificate(folder)
         if "exports" not in certificate:
@@ -226,7 +226,9 @@ def collection(folders, title, place):
             top1 = f"{float(measured['top1']):.2%} ({measured['dataset']}, measured)"
         size = "any" if None in certificate["image_size"] else "x".join(map(str, certificate["image_size"]))
         links = " ".join(f"[{EXPORTED[part]}]({link}/{archive_name(part)})" for part in certificate["exports"])
-        name = certificate.get("title", name)
-        rows.append(f"| `{name}` | {size} | {certificate['parameters']['keras'] / 1e6:.1f} | {top1} | {links} |")
+        label = f"`{certificate.get('title', name)}`"
+        if not compared(certificate):
+            label, but = f"{label} (no PyTorch)", ", but for those marked so, which have none behind them"
+        rows.append(f"| {label} | {size} | {certificate['parameters']['keras'] / 1e6:.1f} | {top1} | {links} |")
     text = resources.files("swins.export").joinpath("collection.md").read_text()
-    return string.Template(text).substitute(title=title, rows="\n".join(rows))
+    return string.Template(text).substitute(title=title, but=but, rows="\n".join(rows))

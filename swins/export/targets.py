@@ -138,35 +138,53 @@ def float32_twin(model):
     return twin
 
 
-def check(model, certificate, path, target, precision, images, deployed=False):
-    """Run a file on seeded and real images and compare it with the model -> record for the certificate.
+@dataclass(frozen=True)
+class Trial:
+    """What files of a model are tried on: {name: images (B, H, W, C)}, and {name: what Keras gives for them}."""
 
-    Args:
-        model: the Swin, float32.
-        certificate: of the artefact.
-        path: the file.
-        target, precision: what it is.
-        images: real ones, prepared (n, H, W, C), or None.
-        deployed: whether it was made from `swins.deploy(model)`.
+    name: str
+    batches: dict
+    expected: dict
 
-    Raises:
-        SwinsError: if it differs; the message says by how much.
-    """
-    open_size = None
+
+def trial(model, certificate, images=None):
+    """The Trial of a model: seeded images, those of another size where it takes any, and real ones, prepared."""
+    open_size, patch = None, model.variant.patch_size
     if model.variant.image_size == ANY:
         open_size = adopt.tested_size(model, certificate["name"], certificate.get("training"))
     batches = {"batch_1": seeded_images(model.variant, 1, open_size=open_size)}
     batches["batch_3"] = seeded_images(model.variant, 3, seed=1, open_size=open_size)
     if open_size:
-        height, width = (model.variant.patch_size * (side // model.variant.patch_size * 3 // 4) for side in open_size)
-        batches["other_size"] = seeded_images(
-            model.variant, 1, seed=2, open_size=(height, width + model.variant.patch_size)
-        )
+        height, width = (patch * (side // patch * 3 // 4) for side in open_size)
+        batches["other_size"] = seeded_images(model.variant, 1, seed=2, open_size=(height, width + patch))
     if images is not None:
         batches["images"] = images
-    outputs = run(path, **batches)
-    expected = {key: model.predict(batch, batch_size=32, verbose=0) for key, batch in batches.items()}
-    judged = ["images"] if precision == "int8" else list(batches)  # int8 has seen no noise
+    return Trial(certificate["name"], batches, {name: predict(model, batch) for name, batch in batches.items()})
+
+
+def predict(model, images, most=32):
+    """Outputs of a model, so many images at a time; filled up with zeros, so that few shapes are compiled."""
+    size = min(most, 4 * -(-len(images) // 4))
+    padded = np.zeros((size * -(-len(images) // size), *images.shape[1:]), images.dtype)
+    padded[: len(images)] = images
+    return model.predict(padded, batch_size=size, verbose=0)[: len(images)]
+
+
+def check(trial, path, target, precision, deployed=False):
+    """Run a file where swins is not and compare it with the model -> record for the certificate.
+
+    Args:
+        trial: a Trial of the model, in float32.
+        path: the file.
+        target, precision: what it is.
+        deployed: whether it was made from `swins.deploy(model)`.
+
+    Raises:
+        SwinsError: if it differs; the message says by how much.
+    """
+    images, expected = trial.batches.get("images"), trial.expected
+    outputs = run(path, **trial.batches)
+    judged = ["images"] if precision == "int8" else list(trial.batches)  # int8 has seen no noise
     differences = {key: difference(outputs[key], expected[key])["relative"] for key in judged}
     files = files_of(target, precision, deployed)
     record = {
@@ -183,7 +201,7 @@ def check(model, certificate, path, target, precision, images, deployed=False):
     }
     if not all(d <= TOLERANCES[precision] for d in differences.values()):  # NaN is not
         raise SwinsError(
-            f"{certificate['name']}: {path.name} must agree with Keras within {TOLERANCES[precision]:g} of the largest "
+            f"{trial.name}: {path.name} must agree with Keras within {TOLERANCES[precision]:g} of the largest "
             f"output; differs by {', '.join(f'{d:.1e} ({k})' for k, d in differences.items())}; nothing was kept"
         )
     return record
@@ -309,12 +327,13 @@ def make_all(model, certificate, temporary, folder, pairs, images, deployed, say
         source = Source(deploy(model, portable=True) if deployed else model, kind, temporary)
         if any(target != "onnx" for target, _ in pairs):
             saved_model.save(source.model, None, temporary, kind)
+        tried = trial(model, certificate, images)
     for target, precision in pairs:
         path = folder / files_of(target, precision, deployed)[0]
         with steps(f"writing {path.name}"):
             make(target, precision, source, path, calibration)
         with steps(f"running {path.name} where swins is not"):
-            records[path.name] = check(model, certificate, path, target, precision, images, deployed)
+            records[path.name] = check(tried, path, target, precision, deployed)
     return records
 
 
@@ -328,7 +347,7 @@ def verify(folder):
     certificate = artefact.read_certificate(folder)
     records = {}
     if certificate.get("targets"):
-        model = float32_twin(artefact.load_model(folder))
+        tried = trial(float32_twin(artefact.load_model(folder)), certificate)
     for name, recorded in certificate.get("targets", {}).items():
         for file, sha256 in recorded["files"].items():
             if not (folder / file).is_file() or checkpoints.sha256(folder / file) != sha256:
@@ -339,5 +358,5 @@ def verify(folder):
             records[name] = None
         else:
             deployed = recorded.get("deployed", False)  # not in certificates of 0.1.0's first days
-            records[name] = check(model, certificate, folder / name, target, precision, None, deployed)
+            records[name] = check(tried, folder / name, target, precision, deployed)
     return records
