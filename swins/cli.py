@@ -140,6 +140,7 @@ def train_command(args):
 
 
 def export_command(args):
+    from swins import files
     from swins.export import targets
 
     others = [target for target in args.to if target != "saved_model"]
@@ -149,6 +150,7 @@ def export_command(args):
         raise SwinsError("--results is for SavedModels, whose card quotes it")
     precisions = args.precision or ["float32"]
     wanted = targets.plan(others, precisions, args.images)
+    files.tidy(args.artefact, say)
     todo = targets.missing(wanted, args.artefact, args.output, args.overwrite, args.deploy)
     source, output = args.artefact, args.output
     if "saved_model" in args.to:

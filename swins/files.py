@@ -3,7 +3,8 @@
 While a folder FOLDER is written, these lie beside it, HOST and TOKEN being those of the process that writes:
     .FOLDER.lock                  locked by the process, unless the file system has no locks; gone when it ends
     .FOLDER.HOST.TOKEN.partial    the new folder; it becomes FOLDER when it is complete
-    .FOLDER.HOST.TOKEN.replaced   the old folder, for the moment in which the new one takes its place
+    .FOLDER.HOST.TOKEN.replaced   the old folder, for the moment in which the new one takes its place; the token ends in
+                                  the new one's inode, which tells whether it did
     .FOLDER.HOST.TOKEN.obsolete   the old folder, when the new one is in its place
 
 Readers change nothing. A writer that holds the lock removes what this host's killed writers left, and puts an old
@@ -109,10 +110,11 @@ def owner(file):
 
 @dataclass(frozen=True)
 class Leftover:
-    """What lies beside a folder: its path, the host that it is of, and PARTIAL, REPLACED or OBSOLETE."""
+    """What lies beside a folder: its path, the host that it is of, its token, and PARTIAL, REPLACED or OBSOLETE."""
 
     path: pathlib.Path
     host: str
+    token: str
     kind: str
 
 
@@ -121,7 +123,7 @@ def leftovers(folder) -> list[Leftover]:
     folder = pathlib.Path(folder).resolve()
     if not folder.parent.is_dir():
         return []
-    form = rf"\.{re.escape(folder.name)}\.([\w-]+)\.\w+\.({PARTIAL}|{REPLACED}|{OBSOLETE})"
+    form = rf"\.{re.escape(folder.name)}\.([\w-]+)\.(\w+)\.({PARTIAL}|{REPLACED}|{OBSOLETE})"
     names = ((path, re.fullmatch(form, path.name)) for path in sorted(folder.parent.iterdir()))
     return [Leftover(path, *match.groups()) for path, match in names if match]
 
@@ -152,7 +154,7 @@ def clean(folder, held, say) -> None:
         if own and left.kind == REPLACED and not folder.exists():
             left.path.rename(folder)
             say(f"put {folder} back, which a killed run had laid aside")
-        elif own and left.kind != REPLACED:
+        elif own and (left.kind != REPLACED or left.token.endswith(f"_{folder.stat().st_ino}")):
             shutil.rmtree(left.path)
         elif left.kind != REPLACED or folder.exists():
             say(f"{left.path} was left by a run on {left.host}; if none is going there, remove it")
@@ -215,7 +217,8 @@ def carry(old, new, dropped, put=link) -> None:
         SwinsError: if both have a file of one name that is not dropped.
     """
     kept = [path for path in entries(old) if not dropped(path)]
-    clashes = [path.as_posix() for path in kept if os.path.lexists(new / path) or in_a_file(new / path)]
+    both = [path for path in kept if os.path.lexists(new / path) or in_a_file(new / path)]
+    clashes = [path.as_posix() for path in both if not (is_folder(old / path) and is_folder(new / path))]
     if clashes:
         raise SwinsError(f"{', '.join(sorted(clashes))} would be replaced, and swins did not write it; move it away")
     for path in kept:
@@ -276,7 +279,8 @@ def replace(target, partial, check, dropped):
         return
     drop = dropped(target) if dropped else lambda path: False  # it may read all files: before the folder is away
     stamps = {path: stamp(target / path) for path in entries(target) if drop(path)}
-    replaced, obsolete = partial.with_suffix(f".{REPLACED}"), partial.with_suffix(f".{OBSOLETE}")
+    replaced = partial.with_name(f"{partial.stem}_{partial.stat().st_ino}.{REPLACED}")
+    obsolete = replaced.with_suffix(f".{OBSOLETE}")
     try:
         target.rename(replaced)
         check(replaced)

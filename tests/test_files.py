@@ -1,8 +1,10 @@
 """Files written whole, locked, kept: two hosts on one folder, killed writers, readers that change nothing."""
 
 import errno
+import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -142,7 +144,8 @@ def test_a_lock_can_be_waited_for(tmp_path):
 def test_what_is_added_and_changed_meanwhile_is_kept(tmp_path):
     """A writer replaces a folder minutes after it saw it."""
     folder = tmp_path / "x"
-    (folder / "deep" / "empty").mkdir(parents=True)
+    for name in ("deep/empty", "both"):
+        (folder / name).mkdir(parents=True)
     for name in ("ours", "theirs", "deep/theirs"):
         (folder / name).write_text("old")
     (folder / "link").symlink_to("theirs")
@@ -154,6 +157,7 @@ def test_what_is_added_and_changed_meanwhile_is_kept(tmp_path):
 
     with files.folder(folder, ignore, dropped) as partial:
         (partial / "ours").write_text("new")
+        (partial / "both").mkdir()
         (folder / "late").write_text("mine")
         (folder / "theirs").write_text("changed")
     assert listing(folder) == {
@@ -284,3 +288,35 @@ def test_a_card_that_was_edited_and_files_that_only_look_like_exports_are_kept(f
     code, _, err = command("export", full, "--overwrite")
     assert code == 1 and "model_fe.tar.gz, README.md would be replaced, and is not as swins wrote it" in err
     assert listing(full) == before
+
+
+def test_killed_in_every_phase(artefact, checkpoint, idx):
+    """Whenever convert, export or eval is killed, all that was there is there, and the next run ends as ever."""
+    (artefact / "notes.txt").write_text("mine")
+    own = {name: files.sha256(artefact / name) for name in ("notes.txt", "model.keras")}
+    script = pathlib.Path(__file__).with_name("killed_writers.py")
+    command = [sys.executable, str(script), *map(str, (artefact, checkpoint, idx))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    aside = ("the old one is away", "kept files are carried")
+    for name, phases in found.items():
+        for phase, (end, there, said, untouched) in phases.items():
+            place = f"{name}, {phase}"
+            assert end == (0 if phase == "undisturbed" else -signal.SIGKILL), (place, done.stderr[-2000:])
+            folders = {path.partition("/")[0] for path, digest in there.items() if digest == own["notes.txt"]}
+            whole = [folder for folder in folders if there.get(f"{folder}/model.keras") and folder[-7:] != "partial"]
+            assert whole, place  # what was there, or its successor
+            assert untouched, place  # by readers, and by writers of another host
+            if name != "eval" and phase in aside:
+                assert artefact.name not in whole and any("put it back: mv" in line for line in said), place
+            else:
+                assert artefact.name in whole, place
+        end, there, said, _ = found[name]["undisturbed"]
+        assert not said and {path.partition("/")[0] for path in there} <= {"artefact", "results.csv", "predictions.csv"}
+        assert there["artefact/notes.txt"] == own["notes.txt"]
+    assert {"artefact/saved_model/saved_model.pb", "artefact/model.tar.gz"} <= set(found["export"]["undisturbed"][1])
+    assert "predictions.csv" not in found["eval"]["some images"][1]
+    rows = (artefact.parent / "results.csv").read_text().splitlines()
+    assert len(rows) == 3 and rows[1].split(",")[:8] == rows[2].split(",")[:8]  # one was there before the kill
+    assert len((artefact.parent / "predictions.csv").read_text().splitlines()) == 71

@@ -21,6 +21,7 @@ from swins.errors import SwinsError
 from swins.export import adopt, saved_model
 from swins.export.card import measured_row, write_card
 from swins.export.steps import Steps
+from swins.files import tidy
 from swins.images import pillow, preparation_of, preprocess
 
 TOLERANCE = 1e-5  # of the largest output
@@ -175,6 +176,7 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
     saved_model.require_tensorflow()
     if results and not pathlib.Path(results).is_file():
         raise SwinsError(f"{results}: no such results table")
+    tidy(folder, say)
     with adopt.opened(folder, output) as (source, target):
         certificate = artefact.read_certificate(source)
         in_place = source.absolute() == target.absolute()

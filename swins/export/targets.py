@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swins import files
 from swins.convert import artefact
 from swins.convert import checkpoint as checkpoints
 from swins.convert.certificate import difference, seeded_images
@@ -186,13 +187,13 @@ def check(trial, path, target, precision, deployed=False):
     outputs = run(path, **trial.batches)
     judged = ["images"] if precision == "int8" else list(trial.batches)  # int8 has seen no noise
     differences = {key: difference(outputs[key], expected[key])["relative"] for key in judged}
-    files = files_of(target, precision, deployed)
+    names = files_of(target, precision, deployed)
     record = {
         "target": target,
         "precision": precision,
         "deployed": deployed,
-        "files": {file: checkpoints.sha256(path.with_name(file)) for file in files},
-        "bytes": sum(path.with_name(file).stat().st_size for file in files),
+        "files": {file: checkpoints.sha256(path.with_name(file)) for file in names},
+        "bytes": sum(path.with_name(file).stat().st_size for file in names),
         "versions": versions_of(target),
         "difference": differences,
         "tolerance": TOLERANCES[precision],
@@ -301,6 +302,7 @@ def export(
             model's numbers; nothing is then kept.
     """
     wanted = plan(targets, precisions, images)
+    files.tidy(folder, say)
     todo = missing(wanted, folder, output, overwrite, deployed)
     with adopt.opened(folder, output) as (source, target):
         names = names_of(todo or wanted, deployed)
