@@ -307,9 +307,10 @@ def export_swins(files):
     import swins
     from swins.export import saved_model, targets
 
-    saved_model.save(swins.deploy(swins_model("float32"), portable=True), None, files / "swins", "logits")
-    targets.write_openvino(files / "swins", files / "swins.xml", "float32", None)
-    targets.write_onnx(files / "swins", files / "swins.onnx", "float32", None)
+    source = targets.Source(swins.deploy(swins_model("float32"), portable=True), "logits", files / "swins")
+    saved_model.save(source.model, None, source.saved_model, "logits")
+    targets.write_openvino(source, files / "swins.xml", "float32", None)
+    targets.write_onnx(source, files / "swins.onnx", "float32", None)
 
 
 # --- the process

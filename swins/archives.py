@@ -6,16 +6,18 @@ import hashlib
 import http.client
 import os
 import pathlib
-import shutil
+import re
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 import zlib
 
+from swins import files
 from swins.errors import SwinsError, first_line
 
-LARGEST = 2**34  # bytes that an archive may unpack to
+LARGEST = 2**34  # bytes that an archive may have, and unpack to
+DIGEST = "#sha256="  # after an archive's name or address: what its bytes must be
 FORMAT = "tf-hub-format=compressed"  # how TF-Hub's protocol asks for a tar.gz; static hosts take no notice
 CHUNK = 2**20
 
@@ -41,10 +43,11 @@ def members(tar, name):
     return found
 
 
-def read_through(archive, name):
-    """Check the digest at the end of a gzip file, which tarfile does not read up to, and its size."""
+def read_through(file, name):
+    """Check the digest at the end of an open gzip file, which tarfile does not read up to, and its size."""
     size = 0
-    with gzip.open(archive) as stream:
+    file.seek(0)
+    with gzip.open(file) as stream:
         while chunk := stream.read(CHUNK):
             size += len(chunk)
             if size > LARGEST:
@@ -52,19 +55,19 @@ def read_through(archive, name):
 
 
 def unpack(archive, folder, name=None):
-    """Unpack a tar.gz into a new folder, whole or not at all.
+    """Unpack a tar.gz, by its path or an open file, into a new folder, whole or not at all.
 
     Raises:
         SwinsError: not a gzipped tar, no SavedModel at its root, or one that would write elsewhere.
     """
-    name = name or archive
-    folder = pathlib.Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
-    try:
+    name, folder = name or archive, pathlib.Path(folder)
+    with contextlib.ExitStack() as stack, contextlib.suppress(FileExistsError):  # another process was faster
+        file = archive if hasattr(archive, "read") else stack.enter_context(open(archive, "rb"))
+        partial = stack.enter_context(files.folder(folder, refuse_present))
         try:
-            read_through(archive, name)
-            with tarfile.open(archive, "r:gz") as tar:
+            read_through(file, name)
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:gz") as tar:
                 tar.extractall(partial, members(tar, name), filter="data")
         except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
             if isinstance(error, SwinsError):
@@ -72,63 +75,112 @@ def unpack(archive, folder, name=None):
             raise SwinsError(f"{name}: not a tar.gz that can be unpacked ({first_line(error)})") from error
         if not (partial / "saved_model.pb").is_file():
             raise SwinsError(f"{name}: has no saved_model.pb at its root, so it is no SavedModel")
-        with contextlib.suppress(OSError):  # another process may have been faster
-            partial.rename(folder)
-        if not folder.is_dir():
-            raise SwinsError(f"{folder}: cannot be written")
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def refuse_present(folder):
+    """Raise FileExistsError if a folder is there."""
+    if folder.exists():
+        raise FileExistsError(folder)
 
 
 def download(url, file):
     """Fetch a tar.gz as TF-Hub's clients do, into an open file, and show how far it is.
 
     Raises:
-        SwinsError: no such host or page, or a connection that breaks.
+        SwinsError: no such host or page, a connection that breaks, or more bytes than LARGEST or than were announced.
     """
     import keras
 
     asked = f"{url}{'&' if '?' in url else '?'}{FORMAT}"
+    done = 0
     try:
         with urllib.request.urlopen(asked, timeout=60) as response:
             size = int(response.headers.get("Content-Length") or 0)
+            most = size or LARGEST
             bar = keras.utils.Progbar(size or None, unit_name="byte")
-            done = 0
-            while chunk := response.read(CHUNK):
-                file.write(chunk)
+            while size <= LARGEST and done <= most and (chunk := response.read(CHUNK)):
                 done += len(chunk)
+                file.write(chunk)
                 bar.update(done)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise SwinsError(
             f"{url}: cannot be fetched ({first_line(error)}); check the address and the network"
         ) from error
+    if max(size, done) > LARGEST:
+        raise SwinsError(f"{url}: an archive has at most {LARGEST:,} bytes; got {max(size, done):,}; nothing was kept")
     if size and done != size:
         raise SwinsError(f"{url}: {size:,} bytes were announced and {done:,} came; try again")
+
+
+def require_digest(file, expected, name):
+    """Raise SwinsError unless an open file has the digest that is expected of it; None expects nothing."""
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected not in (None, digest):
+        raise SwinsError(f"{name}: its sha256 must be {expected}; got {digest}; nothing was unpacked; do not use it")
+
+
+def split(handle):
+    """A handle and the sha256 that is expected of it, or None. Raises SwinsError for what can be no sha256."""
+    handle, mark, digest = os.fspath(handle).partition(DIGEST)
+    if mark and not re.fullmatch(r"[0-9a-f]{64}", digest.lower()):
+        raise SwinsError(
+            f"{handle}{mark}{digest}: a sha256 must be 64 hexadecimal digits; got {len(digest)} characters"
+        )
+    return handle, digest.lower() or None
 
 
 def find_saved_model(handle):
     """The folder of a SavedModel: a folder itself, or the unpacked copy of a tar.gz or of what a URL gives.
 
-    Copies stay in the cache: a file's under its digest, a URL's under the address, which is asked once.
+    Copies stay in the cache: a file's under its digest, a URL's under the address, which is asked once. A tar.gz or
+    address may end in #sha256= and the digest that its bytes must have.
 
     Raises:
-        SwinsError: nothing there, or nothing that can be unpacked.
+        SwinsError: nothing there, nothing that can be unpacked, or other bytes than expected.
     """
-    handle = os.fspath(handle)
-    if handle.startswith(("http://", "https://")):
-        folder = cache() / hashlib.sha256(handle.encode()).hexdigest()[:32]
-        if not folder.is_dir():
-            with tempfile.NamedTemporaryFile(suffix=".tar.gz") as file:
-                download(handle, file)
-                file.flush()
-                unpack(file.name, folder, handle)
+    address, expected = split(handle)
+    if address.startswith(("http://", "https://")):
+        key = f"{address}{DIGEST}{expected}" if expected else address
+        folder = cache() / hashlib.sha256(key.encode()).hexdigest()[:32]
+        with entry(folder) as missing:
+            if missing:
+                with tempfile.TemporaryFile() as file:  # it has no name: nothing is left of a process that is killed
+                    download(address, file)
+                    require_digest(file, expected, address)
+                    unpack(file, folder, address)
         return folder
-    path = pathlib.Path(handle)
+    path = pathlib.Path(address)
     if path.is_file():
         with open(path, "rb") as file:
+            require_digest(file, expected, address)
+            file.seek(0)
             folder = cache() / hashlib.file_digest(file, "sha256").hexdigest()[:32]
-        return folder if folder.is_dir() else unpack(path, folder)
-    if not (path / "saved_model.pb").is_file():
-        raise SwinsError(f"{handle}: must be a folder with saved_model.pb, a tar.gz of one, or its http(s) address")
+            with entry(folder) as missing:
+                if missing:
+                    unpack(file, folder, address)
+        return folder
+    if expected or not (path / "saved_model.pb").is_file():
+        raise SwinsError(
+            f"{handle}: must be a folder with saved_model.pb, a tar.gz of one, or its http(s) address; "
+            "#sha256= goes with the last two"
+        )
     return path
+
+
+@contextlib.contextmanager
+def entry(folder):
+    """Wait until no other process makes a folder of the cache -> whether it is missing."""
+    if folder.is_dir():
+        yield False
+        return
+    made = not folder.parent.is_dir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with files.lock(folder.with_name(f"{folder.name}.wanted"), wait=True):
+            yield not folder.is_dir()
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # others may have filled it
+                folder.parent.rmdir()

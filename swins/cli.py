@@ -72,11 +72,12 @@ def inspect_command(args):
 
 
 def verify_command(args):
-    from swins.convert import certificate, run
+    from swins.convert import run
 
     recorded, result = run.verify(args.folder, args.checkpoint)
-    print(certificate.summary({**recorded, **result}))
-    print(f"  recorded      logits {recorded['logits']['relative']:.1e}, worst block {recorded['worst_block']:.1e}")
+    print(run.summary({**recorded, **result}))
+    if result:
+        print(f"  recorded      logits {recorded['logits']['relative']:.1e}, worst block {recorded['worst_block']:.1e}")
     if "exports" in recorded:
         from swins.export.run import verify_exports
 
@@ -152,6 +153,7 @@ def train_command(args):
 
 
 def export_command(args):
+    from swins import files
     from swins.export import targets
 
     others = [target for target in args.to if target != "saved_model"]
@@ -160,12 +162,13 @@ def export_command(args):
     if args.results and "saved_model" not in args.to:
         raise SwinsError("--results is for SavedModels, whose card quotes it")
     precisions = args.precision or ["float32"]
-    wanted = targets.plan(others, precisions, args.images, args.artefact, args.output, args.overwrite, args.deploy)
+    wanted = targets.plan(others, precisions, args.images)
+    files.tidy(args.artefact, say)
+    todo = targets.missing(wanted, args.artefact, args.output, args.overwrite, args.deploy)
     source, output = args.artefact, args.output
     if "saved_model" in args.to:
-        export_folder(source, output, args.overwrite, args.results, args.deploy)
-        source, output = output or source, None
-    if others:
+        source, output = export_folder(source, output, args.overwrite, args.results, args.deploy), None
+    if todo or (others and "saved_model" not in args.to):
         folder, certificate = targets.export(
             source,
             others,
@@ -176,7 +179,7 @@ def export_command(args):
             overwrite=args.overwrite,
             say=say,
         )
-        made = [targets.files_of(*pair, args.deploy)[0] for pair in wanted]
+        made = [targets.files_of(*pair, args.deploy)[0] for pair in todo]
         for name, record in certificate["targets"].items():
             if name in made:
                 print(f"{folder / name}: {target_text(record)}")
@@ -191,6 +194,7 @@ def export_folder(source, output, overwrite, results, deployed):
             f"{folder / part}: {record['output']} run without swins differ from Keras by {record['call']:.1e}; "
             f"{record['trainable_variables']} trainable variables"
         )
+    return folder
 
 
 def target_text(record):
@@ -416,7 +420,7 @@ def parser():
     sub.set_defaults(run=train_command)
 
     sub = commands.add_parser("export", help="add SavedModels and a model card, or files for other runtimes")
-    sub.add_argument("artefact")
+    sub.add_argument("artefact", help="artefact folder, folder of a training run, or .keras file")
     sub.add_argument(
         "--to",
         nargs="+",
@@ -438,7 +442,9 @@ def parser():
         help="make the faster form for inference: saved_model_deploy too, or model_deploy.onnx ...",
     )
     sub.add_argument("--images", metavar="DIR", help="real images: they calibrate int8, and top-1 is compared on them")
-    sub.add_argument("-o", "--output", metavar="DIR", help="write a complete copy there instead")
+    sub.add_argument(
+        "-o", "--output", metavar="DIR", help="write a complete copy there (default: into it; of a run, artefacts/NAME)"
+    )
     sub.add_argument("--overwrite", action="store_true", help="replace existing exports")
     sub.add_argument("--results", metavar="CSV", help="results table that the model card quotes")
     sub.set_defaults(run=export_command)

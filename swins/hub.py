@@ -42,7 +42,7 @@ class HubLayer(layers.TFSMLayer):
 
     Args:
         handle: a SavedModel's folder, its tar.gz, or the tar.gz's http(s) address, fetched once
-            (cache: $SWINS_CACHE_DIR, else ~/.cache/swins).
+            (cache: $SWINS_CACHE_DIR, else ~/.cache/swins). The last two may end in #sha256=DIGEST, which is checked.
         trainable: False runs it as in inference always.
 
     Raises:

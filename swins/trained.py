@@ -7,9 +7,9 @@ from swins.errors import SwinsError
 
 
 def model_file(path):
-    """The .keras file of a training run's folder, or the path itself."""
-    file = pathlib.Path(path) / "model.keras"
-    return file if training_of(file) else pathlib.Path(path)
+    """The .keras file of a training run's folder, or the path itself, as for an artefact, made of a run or not."""
+    path = pathlib.Path(path)
+    return path / "model.keras" if training_of(path) and not (path / "certificate.json").is_file() else path
 
 
 def training_of(path):

@@ -15,7 +15,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("errors", "size_rules", "sequential", "renamed"),
     ("changes", "windows"),
     ("layers",),
-    ("plans", "v1", "tables", "trained", "matching"),
+    ("plans", "v1", "tables", "trained", "matching", "files"),
     ("model_configs", "v2"),
     ("tags", "v2_cr"),
     ("images", "deformable"),

@@ -1,6 +1,7 @@
 """SavedModels where people load them: KerasLayer, HubLayer, archives, addresses on loopback; hostile archives."""
 
 import contextlib
+import hashlib
 import http.server
 import io
 import json
@@ -16,7 +17,7 @@ import pytest
 from conftest import DATA, needs_tensorflow
 
 import swins
-from swins import archives
+from swins import archives, files
 from swins.convert import artefact as artefacts
 from swins.convert.certificate import difference
 from swins.export import run as exporting
@@ -236,6 +237,118 @@ def test_a_transfer_that_breaks_off_is_told_and_leaves_nothing(exported, tmp_pat
     with server(Handler) as address, pytest.raises(swins.SwinsError, match=r"cannot be fetched|bytes were announced"):
         swins.HubLayer(address + "/model.tar.gz")
     assert not (tmp_path / "cache").exists()
+
+
+def small_archive(path):
+    """A tar.gz that can be unpacked -> its bytes."""
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(*member("saved_model.pb"))
+    return path.read_bytes()
+
+
+@contextlib.contextmanager
+def host_of(chunks, headers=(), wait=None):
+    """A host that answers everything with these bytes -> (its address, list of requests)."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.send_response(200)
+            for header in headers:
+                self.send_header(*header)
+            self.end_headers()
+            if wait:
+                wait.wait(10)
+            with contextlib.suppress(OSError):  # the client may have had enough
+                for chunk in chunks:
+                    self.wfile.write(chunk)
+
+        def log_message(self, *_):
+            pass
+
+    with server(Handler) as address:
+        yield address, requests
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_more_bytes_than_an_archive_may_have_are_not_fetched(tmp_path, monkeypatch, announced):
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(archives, "LARGEST", 10_000)
+    monkeypatch.setattr(archives, "CHUNK", 1_000)
+    sent = []
+
+    def endless():
+        for _ in range(100_000):
+            sent.append(1000)
+            yield bytes(1000)
+
+    headers = [("Content-Length", "100000000")] if announced else []
+    with (
+        host_of(endless(), headers) as (address, _),
+        pytest.raises(swins.SwinsError, match=r"an archive has at most 10,000 bytes; got 1[01],?\d*.*nothing was kept"),
+    ):
+        archives.find_saved_model(address + "/model.tar.gz")
+    assert sum(sent) < 20_000_000  # what buffers took
+    assert not (tmp_path / "cache").exists()
+
+
+def test_more_bytes_than_were_announced(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    body = small_archive(tmp_path / "model.tar.gz")
+    with (
+        host_of([body], [("Content-Length", str(len(body) + 5))]) as (address, _),
+        pytest.raises(swins.SwinsError, match=r"cannot be fetched|were announced"),
+    ):
+        archives.find_saved_model(address + "/model.tar.gz")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_expected_digest(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    body = small_archive(tmp_path / "model.tar.gz")
+    good, bad = hashlib.sha256(body).hexdigest(), hashlib.sha256(b"other").hexdigest()
+    with host_of([body]) as (address, requests):
+        for handle in (address + "/m.tar.gz", tmp_path / "model.tar.gz"):
+            with pytest.raises(swins.SwinsError, match=f"its sha256 must be {bad}; got {good}; nothing was unpacked"):
+                archives.find_saved_model(f"{handle}#sha256={bad}")
+            assert not (tmp_path / "cache").exists()
+        for _ in range(2):
+            assert (archives.find_saved_model(f"{address}/m.tar.gz#sha256={good.upper()}") / "saved_model.pb").is_file()
+        assert len(requests) == 2 and all("#" not in request for request in requests)
+        archives.find_saved_model(f"{tmp_path / 'model.tar.gz'}#sha256={good}")
+    with pytest.raises(swins.SwinsError, match=r"a sha256 must be 64 hexadecimal digits; got 3"):
+        archives.find_saved_model("https://host/model.tar.gz#sha256=abc")
+    with pytest.raises(swins.SwinsError, match=r"#sha256= goes with the last two"):
+        archives.find_saved_model(f"{tmp_path}#sha256={good}")
+
+
+def test_who_comes_second_waits_for_the_first_ones_copy(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    body, wait, results = small_archive(tmp_path / "model.tar.gz"), threading.Event(), []
+    with host_of([body], wait=wait) as (address, requests):
+        threads = [
+            threading.Thread(target=lambda: results.append(archives.find_saved_model(address + "/m.tar.gz")))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        wait.set()
+        for thread in threads:
+            thread.join()
+        assert len(requests) == 1
+    assert len(set(results)) == 1 and len(results) == 3
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [results[0].name]
+
+
+def test_a_killed_process_leaves_nothing_that_the_next_one_keeps(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
+    body = small_archive(tmp_path / "model.tar.gz")
+    with host_of([body]) as (address, _):
+        folder = archives.find_saved_model(address + "/m.tar.gz")
+        folder.rename(folder.with_name(f".{folder.name}.{files.host()}.abc.partial"))
+        assert archives.find_saved_model(address + "/m.tar.gz") == folder
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [folder.name]
 
 
 def test_archives_are_layers_too(exported, tmp_path, monkeypatch):

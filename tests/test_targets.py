@@ -11,7 +11,7 @@ from conftest import DATA, ROOT, needs_tensorflow
 import swins
 from swins.convert import artefact as artefacts
 from swins.convert import run as conversion
-from swins.export import targets
+from swins.export import card, targets
 
 pytestmark = needs_tensorflow
 
@@ -97,16 +97,16 @@ def test_any_size_in_one_file(tmp_path, perturbed):
 
 def test_a_file_that_differs_is_refused_and_nothing_is_kept(artefact, monkeypatch):
     before = sorted(p.name for p in artefact.iterdir())
-    real = targets.saved_model.save
+    real = targets.make
 
-    def lie(model, *arguments):
-        head = model.layers[-1]
+    def lie(target, precision, source, *arguments):
+        head = source.model.layers[-1]
         weights = head.get_weights()
         head.set_weights([w * 1.01 for w in weights])
-        real(model, *arguments)
+        real(target, precision, source, *arguments)
         head.set_weights(weights)
 
-    monkeypatch.setattr(targets.saved_model, "save", lie)
+    monkeypatch.setattr(targets, "make", lie)
     with pytest.raises(
         swins.SwinsError, match=r"model.onnx must agree with Keras within 1e-05.*differs by .*nothing was kept"
     ):
@@ -132,7 +132,7 @@ def test_what_cannot_be_made(converted, made, command, tmp_path, monkeypatch):
         code, _, err = command("export", converted, *arguments)
         assert code == 1 and text in err, err
     assert not (tmp_path / "o").exists() and not (converted / "below").exists()
-    code, _, err = command("export", made[0], "--to", "saved_model", "onnx")
+    code, _, err = command("export", made[0], "--to", "onnx")
     assert code == 1 and "has model.onnx already; pass --overwrite" in err
     with pytest.raises(swins.SwinsError, match="unknown target 'tfjs'"):
         targets.export(converted, ["tfjs"])
@@ -217,7 +217,7 @@ def test_the_committed_table_is_within_tolerance():
 def test_the_card_lists_them(made, exported):
     folder, certificate = made
     certificate = {**certificate, "exports": artefacts.read_certificate(exported)["exports"]}
-    text = targets.card(artefacts.load_model(folder), certificate)
+    text = card.card(artefacts.load_model(folder), certificate)
     for name in certificate["targets"]:
         assert f"| `{name}` | " in text
     assert "512 images" in text and "onnx, deployed float32: differs" in text

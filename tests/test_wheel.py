@@ -1,4 +1,4 @@
-"""The built wheel works where only keras, tensorflow and numpy are, and names what is missing."""
+"""The built wheel works where only keras, tensorflow, numpy and filelock are, and names what is missing."""
 
 import importlib.metadata
 import pathlib
@@ -30,7 +30,7 @@ def closure(*names):
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """An environment with only keras, tensorflow and numpy (linked from this one) and the wheel, without network."""
+    """An environment with the wheel and only keras, tensorflow, numpy, filelock (linked from this one); no network."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # built from a copy: nothing of an earlier build gets in, nothing is left behind
     shutil.copytree(ROOT / "swins", source / "swins", ignore=shutil.ignore_patterns("__pycache__"))
@@ -43,7 +43,7 @@ def python(tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
     python = folder / "env" / "bin" / "python"
     (packages,) = (folder / "env" / "lib").glob("*/site-packages")
-    for distribution in closure("keras", "tensorflow", "numpy").values():
+    for distribution in closure("keras", "tensorflow", "numpy", "filelock").values():
         tops = {file.parts[0] for file in distribution.files if file.parts[0] not in ("..", "__pycache__", "bin")}
         for top in tops:
             link, target = packages / top, pathlib.Path(distribution.locate_file(top))

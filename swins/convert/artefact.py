@@ -1,52 +1,71 @@
-"""Artefact folders: written whole or not at all, and read back."""
+"""Artefact folders: written whole or not at all, and read back.
+
+What swins wrote into one is what its certificate records; everything else in it is its user's, and stays.
+"""
 
 import contextlib
-import glob
 import json
 import os
 import pathlib
-import re
-import shutil
-import tempfile
 
 import keras
 
+from swins import files
 from swins.convert import checkpoint as checkpoints
 from swins.convert import rules
 from swins.errors import SwinsError, first_line
 
-MODEL, CERTIFICATE, CARD = "model.keras", "certificate.json", "README.md"
+MODEL, CERTIFICATE, CARD, RESULT = "model.keras", "certificate.json", "README.md", "result.json"
+CARD_BEGINS = "# Module swins/"
+SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "assets")
+SAVED_MODEL += ("variables/variables.data-00000-of-00001",)  # what TensorFlow calls the files of one
 
 
-def alive(pid):
-    """Whether another process of this number runs; one that had this process's number does not."""
-    if pid == os.getpid():
-        return False
+def quiet(text):
+    """Say nothing."""
+
+
+def archive_name(part):
+    """saved_model -> model.tar.gz"""
+    return f"{part.replace('saved_model', 'model')}.tar.gz"
+
+
+def same(path, sha256):
+    """Whether a file has this digest; any has, where none was recorded."""
+    return path.is_file() and sha256 in (None, files.sha256(path))
+
+
+def own_card(folder, certificate):
+    """Whether a folder's card is as swins wrote it."""
+    if "card" in certificate:
+        return same(folder / CARD, certificate["card"]["sha256"])
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # certificates of 0.1.0 record none
+        return "exports" in certificate and (folder / CARD).read_text().startswith(CARD_BEGINS)
+    return False
+
+
+def own_files(folder):
+    """What swins wrote into an artefact and is as its certificate records -> set of relative paths, as text."""
+    folder, own = pathlib.Path(folder), {MODEL, CERTIFICATE}
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def sweep(target):
-    """Clear up after runs that were killed: put a replaced folder back if its successor never came."""
-    target = pathlib.Path(target).resolve()
-    for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.\w+\.(partial|replaced)", path.name)
-        if not match or alive(int(match[1])):
-            continue
-        if match[2] == "replaced" and not target.exists():
-            path.rename(target)
-        else:
-            shutil.rmtree(path)
+        certificate = read_certificate(folder)
+    except SwinsError:
+        return own
+    own |= {CARD} if own_card(folder, certificate) else set()
+    recorded = {RESULT: certificate["training"]["sha256"]} if "training" in certificate else {}
+    for part, record in certificate.get("exports", {}).items():
+        inside = record.get("files") or dict.fromkeys(SAVED_MODEL)  # certificates of 0.1.0 name none
+        own |= {f"{part}/assets"}
+        recorded |= {archive_name(part): record["sha256"], **{f"{part}/{name}": h for name, h in inside.items()}}
+    for record in certificate.get("targets", {}).values():
+        recorded |= record["files"]
+    return own | {name for name, sha256 in recorded.items() if same(folder / name, sha256)}
 
 
 def refuse(target, overwrite):
     """Raise SwinsError if an artefact cannot be written to `target`, or writing it would lose something."""
-    there = next(folder for folder in pathlib.Path(target).absolute().parents if folder.exists())
+    target = pathlib.Path(target)
+    there = next(folder for folder in target.absolute().parents if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise SwinsError(
             f"{target} cannot be made: {there} is not a folder that can be written; choose another with -o"
@@ -61,42 +80,43 @@ def refuse(target, overwrite):
         )
 
 
-@contextlib.contextmanager
-def writing(target, overwrite=False):
-    """Give an empty temporary sibling of `target`; rename it into place if the block ends well, else remove it.
+def begin(target, overwrite=False, say=quiet):
+    """Before long work: what `writing` would refuse at its end is refused, and what a killed run laid aside put back.
 
     Raises:
-        SwinsError: if the target exists and overwrite is False, or is a folder that is not an artefact.
+        SwinsError: as `writing` does.
     """
-    target = pathlib.Path(target).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target)
+    files.tidy(target, say)
     refuse(target, overwrite)
-    prefix = f".{target.name}.{os.getpid()}."
-    partial = pathlib.Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix, suffix=".partial"))
-    try:
-        yield partial
-        partial.chmod(0o777 & ~checkpoints.umask())
-        refuse(target, overwrite)  # again: another run may have been faster
-        replaced = partial.with_suffix(".replaced")
-        try:
-            if target.exists():
-                target.rename(replaced)
-            partial.rename(target)
-        except BaseException:
-            if replaced.exists() and not target.exists():
-                replaced.rename(target)
-            raise
-        shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+
+
+def writing(target, overwrite=False, say=quiet):
+    """Give an empty temporary sibling of `target`; rename it into place if the block ends well, else remove it.
+
+    Of an artefact that is replaced, everything stays that swins did not write: see `own_files`.
+
+    Raises:
+        SwinsError: if the target exists and overwrite is False, or is a folder that is not an artefact; if another
+            process writes it; if the new one has a file of a name that the user has.
+    """
+    target = pathlib.Path(target)
+    begin(target, overwrite, say)
+
+    def check(folder):
+        refuse(folder, overwrite)
+
+    def dropped(folder):
+        own = own_files(folder)
+        if gone := sorted({name.partition("/")[0] for name in own} - {MODEL, CERTIFICATE, CARD, RESULT}):
+            say(f"{', '.join(gone)} of the model that was there go with it; export again")
+        return lambda path: path.as_posix() in own
+
+    return files.folder(target, check, dropped, say)
 
 
 def refuse_completing(source, target, made, overwrite):
     """Raise SwinsError if `completing` would lose something: an existing target, or files that it would make."""
     source, target = pathlib.Path(source), pathlib.Path(target)
-    sweep(target)
     if source.resolve() in target.resolve().parents:
         raise SwinsError(f"{target} lies in {source}, which is copied there; choose a folder beside it with -o")
     if target.absolute() != source.absolute():
@@ -105,47 +125,82 @@ def refuse_completing(source, target, made, overwrite):
     there = sorted(name for name in made if (source / name).exists())
     if there and not overwrite:
         raise SwinsError(f"{source} has {', '.join(there)} already; pass --overwrite, or another folder with -o")
+    own = own_files(source)
+    theirs = [name for name in there if not any(path.partition("/")[0] == name for path in own)]
+    has_card = "exports" in read_certificate(source) or any(name.startswith("saved_model") for name in made)
+    if has_card and (source / CARD).exists() and CARD not in own:
+        theirs.append(CARD)
+    if theirs:
+        raise SwinsError(
+            f"{source}: {', '.join(theirs)} would be replaced, and is not as swins wrote it; move it away, or choose "
+            "another folder with -o"
+        )
 
 
 @contextlib.contextmanager
-def completing(source, target, made, overwrite=False):
-    """Give a temporary copy of an artefact to add files to; rename it into place if the block ends well.
+def completing(source, target, made, overwrite=False, say=quiet):
+    """Give a temporary folder for files to add to an artefact; all get into place at once, if the block ends well.
 
     Args:
         source: the artefact.
         target: where the result goes: another folder, or the artefact itself.
-        made: names of what the block makes; they are not copied.
+        made: names of what the block makes, beside the certificate and the card; what the artefact has under them is
+            not kept.
         overwrite: replace an existing target, or files of those names that the artefact already has.
+        say: called with a line of text on what others left.
 
     Raises:
         SwinsError: if something would be lost, or the model is not the one that was certified.
     """
     source, target = pathlib.Path(source), pathlib.Path(target)
-    certificate = read_certificate(source)
+    files.tidy(source, say)
+    certificate, begun = read_certificate(source), state_of(source)
     refuse_completing(source, target, made, overwrite)
+    if files.sha256(source / MODEL) != certificate["model"]["sha256"]:
+        raise SwinsError(f"{source}: {MODEL} is not the file that was certified; convert again")
 
-    def left_out(at, names):
-        return set(made) & set(names) if pathlib.Path(at) == source else ()
+    def made_anew(path):
+        return path.parts[0] in made or (partial / path).exists()
 
-    with writing(target, overwrite or target.absolute() == source.absolute()) as partial:
-        shutil.copytree(source, partial, dirs_exist_ok=True, ignore=left_out)
-        if checkpoints.sha256(partial / MODEL) != certificate["model"]["sha256"]:
-            raise SwinsError(f"{source}: {MODEL} is not the file that was certified; convert again")
+    def check(folder):
+        if state_of(folder) != begun:
+            raise SwinsError(f"{source} was changed while this ran; nothing was kept; run it again")
+
+    def dropped(folder):
+        own = own_files(folder)
+        return lambda path: path.as_posix() in own and made_anew(path)
+
+    if target.absolute() == source.absolute():
+        with files.folder(source, check, dropped, say) as partial:
+            yield partial
+        return
+    with writing(target, overwrite, say) as partial:
         yield partial
+        files.carry(source, partial, made_anew, files.copy)
+        check(source)
+
+
+def state_of(folder):
+    """What another writer of an artefact would change."""
+    try:
+        facts = (folder / MODEL).stat()
+        return read_certificate(folder), facts.st_size, facts.st_mtime_ns
+    except (OSError, SwinsError):
+        return None
 
 
 def write_json(path, content):
     """Write a dict as indented JSON."""
-    pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
+    files.write(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_certificate(folder):
     """certificate.json of an artefact folder -> dict. Raises SwinsError when there is none or it is not one."""
-    sweep(folder)
     path = pathlib.Path(folder, CERTIFICATE)
     if not path.is_file():
         raise SwinsError(
-            f"{folder}: an artefact is a folder with {MODEL} and {CERTIFICATE}; make one with `swins convert`"
+            files.laid_aside(folder)
+            or f"{folder}: an artefact is a folder with {MODEL} and {CERTIFICATE}; make one with `swins convert`"
         )
     try:
         certificate = json.loads(path.read_text())
@@ -167,7 +222,9 @@ def load_model(path):
     path = pathlib.Path(path)
     file = path / MODEL if path.is_dir() else path
     if not file.is_file():
-        raise SwinsError(f"{path}: no {MODEL} there; pass an artefact folder or a .keras file")
+        raise SwinsError(
+            files.laid_aside(path) or f"{path}: no {MODEL} there; pass an artefact folder or a .keras file"
+        )
     try:
         model = keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras and zipfile raise whatever a broken file leads them to

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import re
-import tempfile
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from swins import files
 from swins.convert import dialects, facts, hub_folder, identify, oracle
 from swins.convert.facts import NOTHING, Facts
 from swins.errors import SwinsError
@@ -82,10 +81,7 @@ def files_of(path):
 
 def sha256(path):
     """Hex digest of a file's bytes; of a checkpoint in several files, of their digests."""
-    digests = []
-    for part in files_of(path):
-        with open(part, "rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    digests = [files.sha256(part) for part in files_of(path)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -311,23 +307,9 @@ def write(state, path, metadata=None):
         raise SwinsError("writing .safetensors needs safetensors: pip install 'swins[pretrained]'") from error
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    os.close(handle)
-    try:
-        rows_first = {name: np.asarray(value, order="C") for name, value in state.items()}  # save_file ignores strides
+    rows_first = {name: np.asarray(value, order="C") for name, value in state.items()}  # save_file ignores strides
+    with files.replacing(path) as partial:
         save_file(rows_first, partial, {"format": "pt", **(metadata or {})})
-        os.chmod(partial, 0o666 & ~umask())
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-
-
-def umask():
-    """The process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def digest(state):

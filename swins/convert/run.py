@@ -55,8 +55,7 @@ def convert(
     if checkpoint is None and tag:
         name = f"{architecture}.{tag}"
     target = pathlib.Path(output or pathlib.Path("artefacts", name))
-    artefact.sweep(target)
-    artefact.refuse(target, overwrite)
+    artefact.begin(target, overwrite, say)
     if checkpoint is None:
         say(f"fetching {name}")
         checkpoint = pretrained.fetch(name)
@@ -67,7 +66,7 @@ def convert(
     if found.others:
         proof["source"] |= {"weights": found.key, "others": list(found.others)}
     certificate.require_pass(proof, name)
-    with artefact.writing(target, overwrite) as partial:
+    with artefact.writing(target, overwrite, say) as partial:
         model.save(partial / artefact.MODEL)
         saved = artefact.load_model(partial)
         if checkpoints.digest(rules.state_dict(saved)) != proof["weights_sha256"]:
@@ -92,6 +91,8 @@ def verify(folder, checkpoint=None):
         raise SwinsError(f"{folder}: {artefact.MODEL} does not hold the weights that were certified; convert again")
     if checkpoints.sha256(pathlib.Path(folder, artefact.MODEL)) != recorded["model"]["sha256"]:
         raise SwinsError(f"{folder}: {artefact.MODEL} is not the file that was certified (its sha256 differs)")
+    if "blocks" not in recorded:
+        return verify_trained(folder, checkpoint, recorded), {}
     if checkpoint is not None and checkpoints.sha256(checkpoint) != recorded["source"]["sha256"]:
         raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
     if checkpoint is None:  # in timm's names, which only its own rule takes back as they are
@@ -111,3 +112,35 @@ def verify(folder, checkpoint=None):
         result = certificate.compare(model, subject, recorded["architecture"], recorded["seed"])
     certificate.require_pass(result, str(folder))
     return recorded, result
+
+
+def verify_trained(folder, checkpoint, recorded):
+    """The certificate of a model that no PyTorch stands behind; its exports alone can be run again.
+
+    Raises:
+        SwinsError: if a checkpoint is given, or a run's result.json is another one.
+    """
+    if checkpoint is not None:
+        raise SwinsError(f"{folder} was made of {recorded['source']['file']}, of no PyTorch checkpoint; give none")
+    if "training" in recorded:
+        result = pathlib.Path(folder, artefact.RESULT)
+        if not artefact.same(result, recorded["training"]["sha256"]):
+            raise SwinsError(f"{result} is not the file that was certified (its sha256 differs); export the run again")
+    return recorded
+
+
+def summary(proof):
+    """A certificate in a few lines, for people."""
+    if "blocks" in proof:
+        return certificate.summary(proof)
+    origin = proof["source"]
+    lines = [
+        f"{proof['title']}: {proof['verdict']}; {proof['parameters']['keras']:,} parameters",
+        f"  source        {origin['file']}, sha256 {origin['sha256'][:16]}",
+    ]
+    if training := proof.get("training"):
+        lines.append(
+            f"  training      run {training['run']}, begun as {training['begun_as']}, top-1 {training['top1']:.4f} of "
+            f"{training['images']} validation images"
+        )
+    return "\n".join(lines)

@@ -22,7 +22,7 @@ def artefacts_in(folder):
     """Artefact folders and .keras files in a folder, by name. Raises SwinsError if there are none."""
     if not pathlib.Path(folder).is_dir():
         raise SwinsError(f"{folder}: no such folder of artefacts")
-    paths = sorted(pathlib.Path(folder).iterdir())
+    paths = sorted(p for p in pathlib.Path(folder).iterdir() if not p.name.startswith("."))  # those are being written
     found = [model_file(p) for p in paths if p.suffix == ".keras" or (p / "model.keras").is_file()]
     if not found:
         raise SwinsError(f"{folder} holds no artefacts: folders with a model.keras, or .keras files")

@@ -14,17 +14,20 @@ import numpy as np
 
 from swins.convert import artefact
 from swins.convert import checkpoint as checkpoints
-from swins.convert.certificate import difference, native_size, seeded_images
+from swins.convert.artefact import archive_name
+from swins.convert.certificate import difference, seeded_images
 from swins.deploy import deploy
 from swins.errors import SwinsError
-from swins.export import saved_model
-from swins.export.card import archive_name, card, measured_row
-from swins.images import pillow, preprocess
-from swins.plans import ANY
+from swins.export import adopt, saved_model
+from swins.export.card import measured_row, write_card
+from swins.export.steps import Steps
+from swins.files import tidy
+from swins.images import pillow, preparation_of, preprocess
 
 TOLERANCE = 1e-5  # of the largest output
 PIXEL_TOLERANCE = 3e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/6 of 1/255)
 PARTS = {"saved_model": "logits", "saved_model_fe": "features", "saved_model_deploy": "logits"}  # the last if asked for
+ROOT = "saved_model.pb"
 CHECK = pathlib.Path(__file__).with_name("check.py")
 
 
@@ -75,15 +78,17 @@ def giving(model, kind):
     return model if kind == "logits" or not model.variant.num_classes else saved_model.features(model)
 
 
-def check(model, prepare, folder, parts, name):
+def check(model, prepare, folder, parts, certificate):
     """Compare SavedModels, {part: what it gives}, with the Keras model -> {part: record for the certificate}.
 
-    `serving_bytes` must give what the model gives for its decoded pixels, and these must be close to Pillow's.
+    The certificate is the artefact's. `serving_bytes` must give what the model gives for its decoded pixels, and these
+    must be close to Pillow's.
 
     Raises:
         SwinsError: if an output differs, or not every trainable variable gets a gradient.
     """
-    size = native_size(name) if model.variant.image_size == ANY else model.variant.image_size
+    name = certificate["name"]
+    size = adopt.tested_size(model, name, certificate.get("training"))
     images, files = seeded_images(model.variant, open_size=size), photographs(size) if prepare else []
     outputs = run_elsewhere(folder, parts, images, files)
     if prepare:
@@ -125,9 +130,13 @@ def check(model, prepare, folder, parts, name):
 
 
 def preparation(model, certificate):
-    """The Preprocess of an artefact's model; None for channels that have no published one."""
+    """The Preprocess of an artefact's model: its training run's, or the published one; None where there is none."""
     variant = model.variant
     if variant.in_chans not in (1, 3):
+        return None
+    if "training" in certificate:
+        return preparation_of(certificate["training"])
+    if "blocks" not in certificate:  # a bare .keras file, which does not tell
         return None
     return preprocess(certificate["name"], image_size=variant.image_size, in_chans=variant.in_chans)
 
@@ -155,8 +164,8 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
     Every file is made and checked in a temporary sibling, which then replaces the folder (or becomes `output`).
 
     Args:
-        folder: an artefact made by `convert`.
-        output: another folder for the result; by default the artefact itself is completed.
+        folder: an artefact made by `convert`, a training run's folder or a .keras file (see `adopt.places`).
+        output: another folder for the result; by default the artefact itself is completed with what it has not yet.
         deployed: write `saved_model_deploy` too, for inference only and faster: see `swins.deploy`.
         overwrite: replace an existing `output`, or the exports that the artefact already has.
         results: a results table whose row for these weights the card quotes.
@@ -166,29 +175,53 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
         SwinsError: no artefact, a backend that cannot export, or a SavedModel that does not give the model's numbers.
     """
     saved_model.require_tensorflow()
-    source = pathlib.Path(folder)
-    certificate = artefact.read_certificate(source)
     if results and not pathlib.Path(results).is_file():
         raise SwinsError(f"{results}: no such results table")
-    target = pathlib.Path(output or source)
-    with artefact.completing(source, target, {*PARTS, *map(archive_name, PARTS)}, overwrite) as partial:
+    tidy(folder, say)
+    with adopt.opened(folder, output) as (source, target):
+        certificate = artefact.read_certificate(source)
+        in_place = source.absolute() == target.absolute()
+        if not in_place:
+            artefact.refuse(target, overwrite)
         model = artefact.load_model(source)
-        prepare = preparation(model, certificate)
         parts = parts_of(model, deployed or "saved_model_deploy" in certificate.get("exports", {}))
-        for part, kind in parts.items():
-            say(f"writing {part} ({kind})")
-            complete = model if part == next(iter(parts)) else None
-            exported = deploy(model) if part == "saved_model_deploy" else giving(model, kind)
-            saved_model.save(exported, prepare, partial / part, kind, complete)
-            pack(partial / part, partial / archive_name(part))
-        say("running it where swins is not")
-        exports = check(model, prepare, partial, parts, certificate["name"])
-        for part, record in exports.items():
-            record["sha256"] = checkpoints.sha256(partial / archive_name(part))
-        certificate.update(exports=exports, measured=measured_row(results, certificate))
-        artefact.write_json(partial / artefact.CERTIFICATE, certificate)
-        (partial / artefact.CARD).write_text(card(model, certificate))
+        todo = parts
+        if in_place and not overwrite:
+            own = artefact.own_files(source)
+            todo = {part: kind for part, kind in parts.items() if not {archive_name(part), f"{part}/{ROOT}"} <= own}
+        names = [*(todo or parts), *map(archive_name, todo or parts)]
+        if not in_place:
+            names = [*PARTS, *map(archive_name, PARTS)]
+        with artefact.completing(source, target, names, overwrite, say) as partial:
+            certificate = artefact.read_certificate(source)
+            new = make_all(model, certificate, partial, todo, Steps(2 * len(todo) + 1, say))
+            records = {**certificate.get("exports", {}), **new} if in_place else new
+            certificate["exports"] = {part: records[part] for part in PARTS if part in records}
+            certificate["measured"] = measured_row(results, certificate) or certificate.get("measured")
+            write_card(partial, model, certificate)
+            artefact.write_json(partial / artefact.CERTIFICATE, certificate)
     return target, certificate
+
+
+def make_all(model, certificate, folder, parts, steps):
+    """Make, pack and check SavedModels, {part: what it gives}, in a folder -> {part: record}."""
+    prepare, first = preparation(model, certificate), next(iter(parts_of(model, False)))
+    for part, kind in parts.items():
+        with steps(f"writing {part} ({kind})"):
+            complete = model if part == first else None
+            exported = deploy(model) if part == "saved_model_deploy" else giving(model, kind)
+            saved_model.save(exported, prepare, folder / part, kind, complete)
+        with steps(f"packing {archive_name(part)}"):
+            pack(folder / part, folder / archive_name(part))
+    with steps(f"running {', '.join(parts)} where swins is not"):
+        records = check(model, prepare, folder, parts, certificate)
+    for part in parts:
+        inside = sorted(path for path in (folder / part).rglob("*") if path.is_file())
+        records[part]["sha256"] = checkpoints.sha256(folder / archive_name(part))
+        records[part]["files"] = {
+            path.relative_to(folder / part).as_posix(): checkpoints.sha256(path) for path in inside
+        }
+    return records
 
 
 def verify_exports(folder):
@@ -203,4 +236,4 @@ def verify_exports(folder):
         if not archive.is_file() or checkpoints.sha256(archive) != recorded["sha256"]:
             raise SwinsError(f"{archive} is not the archive that was made with its artefact; export again")
     parts = {part: recorded["output"] for part, recorded in certificate["exports"].items()}
-    return check(model, preparation(model, certificate), folder, parts, certificate["name"])
+    return check(model, preparation(model, certificate), folder, parts, certificate)

@@ -1,6 +1,7 @@
 """ONNX, LiteRT and OpenVINO files of an artefact's model, each run by its own runtime before it is kept.
 
-All are made from one SavedModel with the signature `images` -> `logits` (or `features`).
+LiteRT and OpenVINO files are made from a SavedModel with the signature `images` -> `logits` (or `features`), ONNX files
+from the model (to_onnx.py).
 
 Precisions: float32; float16, weights stored in half precision and computed with in float32; int8_dynamic, weights in 8
 bits and activations quantised as they come; int8, both in 8 bits over ranges seen on calibration images.
@@ -11,77 +12,52 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from swins import changes
+from swins import changes, files
 from swins.convert import artefact
 from swins.convert import checkpoint as checkpoints
-from swins.convert.certificate import difference, native_size, seeded_images
+from swins.convert.certificate import difference, seeded_images
 from swins.deploy import deploy
 from swins.errors import SwinsError, unknown_name
-from swins.export import saved_model
-from swins.export.card import card
+from swins.export import adopt, saved_model, to_onnx
+from swins.export.card import write_card
 from swins.export.run import preparation
+from swins.export.steps import Steps
 from swins.images import find_images, prepare_all
 from swins.plans import ANY
 
-OPSET = 17  # of ONNX
-LARGEST_ONNX = 2**31 - 1  # bytes of a protocol buffer
 CALIBRATION = 128  # images that int8 sees
 AGREEMENT = 512  # images that top-1 is compared on
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "int8_dynamic": 0.1, "int8": 0.25}  # of the largest output
 RUNTIMES = pathlib.Path(__file__).with_name("runtimes.py")
 
 
-def write_onnx(source, path, precision, _):
-    """A SavedModel as an ONNX file, batch and open sides dynamic."""
-    import tensorflow as tf
-    import tf2onnx
+@dataclass(frozen=True)
+class Source:
+    """What files are made of: a model, what it gives ("logits" or "features"), and a SavedModel of it in a folder."""
 
-    loaded = tf.saved_model.load(str(source))
-    serve = loaded.signatures["serving_default"]
-    spec = serve.structured_input_signature[1]["images"]
-    function = tf.function(lambda images: serve(images=images), input_signature=[spec])
-    proto, _ = tf2onnx.convert.from_function(function, [spec], opset=OPSET)
-    for value in (*proto.graph.input, *proto.graph.output):
-        for side, name in zip(value.type.tensor_type.shape.dim, ("batch", "height", "width"), strict=False):
-            if side.dim_param:
-                side.dim_param = name
+    model: object
+    output: str
+    saved_model: pathlib.Path
+
+
+def write_onnx(source, path, precision, _):
+    """A Source as an ONNX file, batch and open sides dynamic."""
+    proto = to_onnx.convert(source.model, source.output)
     if precision == "float16":
-        halve(proto)
-    if proto.ByteSize() > LARGEST_ONNX:
-        raise SwinsError(f"an ONNX file holds at most 2 GiB; got {proto.ByteSize():,} bytes; take a smaller variant")
+        to_onnx.halve(proto)
     path.write_bytes(proto.SerializeToString())
 
 
-def halve(proto, least=256):
-    """Store an ONNX graph's float32 constants of at least so many values in float16, each behind a Cast."""
-    import onnx
-
-    casts = []
-    for tensor in proto.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype != np.float32 or values.size < least:
-            continue
-        name, half = tensor.name, values.astype("float16")
-        if not np.isfinite(half).all():
-            continue
-        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}_float16"))
-        casts.append(
-            onnx.helper.make_node("Cast", [f"{name}_float16"], [name], f"{name}_cast", to=onnx.TensorProto.FLOAT)
-        )
-    nodes = [*casts, *proto.graph.node]
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
-
-
 def write_litert(source, path, precision, calibration):
-    """A SavedModel as a LiteRT file of built-in operations only, batch dynamic."""
+    """A Source as a LiteRT file of built-in operations only, batch dynamic."""
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(source), signature_keys=["serving_default"])
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(source.saved_model), signature_keys=["serving_default"])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -90,14 +66,17 @@ def write_litert(source, path, precision, calibration):
     if precision == "int8":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.representative_dataset = lambda: ({"images": image[None]} for image in calibration)
-    path.write_bytes(converter.convert())
+    with warnings.catch_warnings():  # the converter calibrates with an interpreter of TensorFlow's that it calls old
+        warnings.filterwarnings("ignore", "(?s).*tf.lite.Interpreter is deprecated")
+        path.write_bytes(converter.convert())
 
 
 def write_openvino(source, path, precision, _):
-    """A SavedModel as OpenVINO's .xml and .bin, batch and open sides dynamic."""
+    """A Source as OpenVINO's .xml and .bin, batch and open sides dynamic."""
     import openvino
 
-    openvino.save_model(openvino.convert_model(str(source)), path, compress_to_fp16=precision == "float16")
+    converted = openvino.convert_model(str(source.saved_model))
+    openvino.save_model(converted, path, compress_to_fp16=precision == "float16")
 
 
 @dataclass(frozen=True)
@@ -158,41 +137,61 @@ def float32_twin(model):
     return changes.copy(model, dtype="float32")
 
 
-def check(model, name, path, target, precision, images, deployed=False):
-    """Run a file on seeded and real images and compare it with the model -> record for the certificate.
+@dataclass(frozen=True)
+class Trial:
+    """What files of a model are tried on: {name: images (B, H, W, C)}, and {name: what Keras gives for them}."""
+
+    name: str
+    batches: dict
+    expected: dict
+
+
+def trial(model, certificate, images=None):
+    """The Trial of a model: seeded images, those of another size where it takes any, and real ones, prepared."""
+    open_size, patch = None, model.variant.patch_size
+    if model.variant.image_size == ANY:
+        open_size = adopt.tested_size(model, certificate["name"], certificate.get("training"))
+    batches = {"batch_1": seeded_images(model.variant, 1, open_size=open_size)}
+    batches["batch_3"] = seeded_images(model.variant, 3, seed=1, open_size=open_size)
+    if open_size:
+        height, width = (patch * (side // patch * 3 // 4) for side in open_size)
+        batches["other_size"] = seeded_images(model.variant, 1, seed=2, open_size=(height, width + patch))
+    if images is not None:
+        batches["images"] = images
+    return Trial(certificate["name"], batches, {name: predict(model, batch) for name, batch in batches.items()})
+
+
+def predict(model, images, most=32):
+    """Outputs of a model, so many images at a time; filled up with zeros, so that few shapes are compiled."""
+    size = min(most, 4 * -(-len(images) // 4))
+    padded = np.zeros((size * -(-len(images) // size), *images.shape[1:]), images.dtype)
+    padded[: len(images)] = images
+    return model.predict(padded, batch_size=size, verbose=0)[: len(images)]
+
+
+def check(trial, path, target, precision, deployed=False):
+    """Run a file where swins is not and compare it with the model -> record for the certificate.
 
     Args:
-        model: the Swin, float32.
-        name: of the variant.
+        trial: a Trial of the model, in float32.
         path: the file.
         target, precision: what it is.
-        images: real ones, prepared (n, H, W, C), or None.
         deployed: whether it was made from `swins.deploy(model)`.
 
     Raises:
         SwinsError: if it differs; the message says by how much.
     """
-    open_size = native_size(name) if model.variant.image_size == ANY else None
-    batches = {"batch_1": seeded_images(model.variant, 1, open_size=open_size)}
-    batches["batch_3"] = seeded_images(model.variant, 3, seed=1, open_size=open_size)
-    if open_size:
-        height, width = (model.variant.patch_size * (side // model.variant.patch_size * 3 // 4) for side in open_size)
-        batches["other_size"] = seeded_images(
-            model.variant, 1, seed=2, open_size=(height, width + model.variant.patch_size)
-        )
-    if images is not None:
-        batches["images"] = images
-    outputs = run(path, **batches)
-    expected = {key: model.predict(batch, batch_size=32, verbose=0) for key, batch in batches.items()}
-    judged = ["images"] if precision == "int8" else list(batches)  # int8 has seen no noise
+    images, expected = trial.batches.get("images"), trial.expected
+    outputs = run(path, **trial.batches)
+    judged = ["images"] if precision == "int8" else list(trial.batches)  # int8 has seen no noise
     differences = {key: difference(outputs[key], expected[key])["relative"] for key in judged}
-    files = files_of(target, precision, deployed)
+    names = files_of(target, precision, deployed)
     record = {
         "target": target,
         "precision": precision,
         "deployed": deployed,
-        "files": {file: checkpoints.sha256(path.with_name(file)) for file in files},
-        "bytes": sum(path.with_name(file).stat().st_size for file in files),
+        "files": {file: checkpoints.sha256(path.with_name(file)) for file in names},
+        "bytes": sum(path.with_name(file).stat().st_size for file in names),
         "versions": versions_of(target),
         "difference": differences,
         "tolerance": TOLERANCES[precision],
@@ -201,14 +200,14 @@ def check(model, name, path, target, precision, images, deployed=False):
     }
     if not all(d <= TOLERANCES[precision] for d in differences.values()):  # NaN is not
         raise SwinsError(
-            f"{name}: {path.name} must agree with Keras within {TOLERANCES[precision]:g} of the largest output; "
-            f"differs by {', '.join(f'{d:.1e} ({k})' for k, d in differences.items())}; nothing was kept"
+            f"{trial.name}: {path.name} must agree with Keras within {TOLERANCES[precision]:g} of the largest "
+            f"output; differs by {', '.join(f'{d:.1e} ({k})' for k, d in differences.items())}; nothing was kept"
         )
     return record
 
 
-def plan(targets, precisions, images=None, source=None, output=None, overwrite=False, deployed=False):
-    """[(target, precision)] to make. Raises SwinsError for what cannot be made, before anything is."""
+def plan(targets, precisions, images=None):
+    """[(target, precision)] to make. Raises SwinsError for what cannot be made here, before anything is."""
     for target in targets:
         if target not in TARGETS:
             raise unknown_name("target", target, ["saved_model", *TARGETS])
@@ -225,11 +224,32 @@ def plan(targets, precisions, images=None, source=None, output=None, overwrite=F
     wanted = [(target, precision) for target in targets for precision in precisions]
     if wanted and images is not None:
         find_images(images)
-    if source is not None:
-        artefact.read_certificate(source)
-        made = [file for pair in wanted for file in files_of(*pair, deployed)]
-        artefact.refuse_completing(source, output or source, made, overwrite)
     return wanted
+
+
+def missing(wanted, path, output=None, overwrite=False, deployed=False):
+    """Those of a plan's pairs that have no certified files yet where they go; all, to overwrite or elsewhere.
+
+    Raises:
+        SwinsError: if making them would lose something.
+    """
+    source, target = adopt.places(path, output)
+    if not source:
+        artefact.refuse(target, overwrite)
+        return wanted
+    recorded = artefact.read_certificate(source).get("targets", {})
+    todo = wanted
+    if target.absolute() == source.absolute() and not overwrite:
+        own = artefact.own_files(source) if recorded else ()
+        todo = [pair for pair in wanted if not set(files_of(*pair, deployed)) <= set(own)]
+    if todo or target.absolute() != source.absolute():
+        artefact.refuse_completing(source, target, names_of(todo, deployed), overwrite)
+    return todo
+
+
+def names_of(pairs, deployed):
+    """Names of the files of several targets and precisions."""
+    return [name for pair in pairs for name in files_of(*pair, deployed)]
 
 
 def real_images(source, prepare, limit=AGREEMENT):
@@ -242,7 +262,7 @@ def real_images(source, prepare, limit=AGREEMENT):
 
 
 def make(target, precision, source, path, calibration):
-    """Write one file from a SavedModel. Raises SwinsError with the end of what the converter says, if it cannot."""
+    """Write one file from a Source. Raises SwinsError with the end of what the converter says, if it cannot."""
     try:
         TARGETS[target].write(source, path, precision, calibration)
     except SwinsError:
@@ -266,11 +286,11 @@ def export(
     """Complete an artefact with files for other runtimes -> (folder, certificate).
 
     Args:
-        folder: an artefact made by `convert`.
+        folder: an artefact made by `convert`, a training run's folder or a .keras file (see `adopt.places`).
         targets: of "onnx", "litert", "openvino".
         precisions: of "float32", "float16", "int8_dynamic", "int8"; the last two are LiteRT's.
         images: a folder of real images, which calibrate int8 and on which top-1 is compared.
-        output: another folder for the result; by default the artefact itself is completed.
+        output: another folder for the result; by default the artefact itself is completed with what it has not yet.
         deployed: make `model_deploy.*` from `swins.deploy(model, portable=True)`, which is faster.
         overwrite: replace an existing `output`, or such files that the artefact already has.
         say: called with a line of text before each step that takes long.
@@ -279,30 +299,42 @@ def export(
         SwinsError: a target that cannot be made here, images that cannot be read, or a file that does not give the
             model's numbers; nothing is then kept.
     """
-    wanted = plan(targets, precisions, images, folder, output, overwrite, deployed)
-    source = pathlib.Path(folder)
-    certificate = artefact.read_certificate(source)
-    made = [file for pair in wanted for file in files_of(*pair, deployed)]
-    with artefact.completing(source, pathlib.Path(output or source), made, overwrite) as partial:
-        model = float32_twin(artefact.load_model(source))
-        prepare = preparation(model, certificate)
-        real = None if images is None else real_images(images, prepare)
-        calibration = None if real is None else real[:: max(1, len(real) // CALIBRATION)][:CALIBRATION]
-        with tempfile.TemporaryDirectory() as temporary:
-            kind = "logits" if model.variant.num_classes else "features"
-            form = deploy(model, portable=True) if deployed else model
-            saved_model.save(form, None, pathlib.Path(temporary), kind)
-            for target, precision in wanted:
-                path = partial / files_of(target, precision, deployed)[0]
-                say(f"writing {path.name}")
-                make(target, precision, temporary, path, calibration)
-                say(f"running {path.name} where swins is not")
-                record = check(model, certificate["name"], path, target, precision, real, deployed)
-                certificate.setdefault("targets", {})[path.name] = record
-        artefact.write_json(partial / artefact.CERTIFICATE, certificate)
-        if "exports" in certificate:
-            (partial / artefact.CARD).write_text(card(model, certificate))
-    return pathlib.Path(output or source), certificate
+    wanted = plan(targets, precisions, images)
+    files.tidy(folder, say)
+    todo = missing(wanted, folder, output, overwrite, deployed)
+    with adopt.opened(folder, output) as (source, target):
+        names = names_of(todo or wanted, deployed)
+        with artefact.completing(source, target, names, overwrite, say) as partial:
+            certificate = artefact.read_certificate(source)
+            model = float32_twin(artefact.load_model(source))
+            prepare = preparation(model, certificate)
+            real = None if images is None else real_images(images, prepare)
+            with tempfile.TemporaryDirectory() as temporary:
+                records = make_all(model, certificate, pathlib.Path(temporary), partial, todo, real, deployed, say)
+            certificate.setdefault("targets", {}).update(records)
+            if "exports" in certificate:
+                write_card(partial, model, certificate)
+            artefact.write_json(partial / artefact.CERTIFICATE, certificate)
+    return target, certificate
+
+
+def make_all(model, certificate, temporary, folder, pairs, images, deployed, say):
+    """Make and check the files of several targets and precisions in a folder -> {name of the first file: record}."""
+    records, steps = {}, Steps(1 + 2 * len(pairs), say)
+    calibration = None if images is None else images[:: max(1, len(images) // CALIBRATION)][:CALIBRATION]
+    with steps("building the model to export"):
+        kind = "logits" if model.variant.num_classes else "features"
+        source = Source(deploy(model, portable=True) if deployed else model, kind, temporary)
+        if any(target != "onnx" for target, _ in pairs):
+            saved_model.save(source.model, None, temporary, kind)
+        tried = trial(model, certificate, images)
+    for target, precision in pairs:
+        path = folder / files_of(target, precision, deployed)[0]
+        with steps(f"writing {path.name}"):
+            make(target, precision, source, path, calibration)
+        with steps(f"running {path.name} where swins is not"):
+            records[path.name] = check(tried, path, target, precision, deployed)
+    return records
 
 
 def verify(folder):
@@ -315,7 +347,7 @@ def verify(folder):
     certificate = artefact.read_certificate(folder)
     records = {}
     if certificate.get("targets"):
-        model = float32_twin(artefact.load_model(folder))
+        tried = trial(float32_twin(artefact.load_model(folder)), certificate)
     for name, recorded in certificate.get("targets", {}).items():
         for file, sha256 in recorded["files"].items():
             if not (folder / file).is_file() or checkpoints.sha256(folder / file) != sha256:
@@ -326,5 +358,5 @@ def verify(folder):
             records[name] = None
         else:
             deployed = recorded.get("deployed", False)  # not in certificates of 0.1.0's first days
-            records[name] = check(model, certificate["name"], folder / name, target, precision, None, deployed)
+            records[name] = check(tried, folder / name, target, precision, deployed)
     return records

@@ -1,0 +1,137 @@
+"""Training runs and bare .keras files as artefacts, whose certificates say that no PyTorch stands behind them."""
+
+import contextlib
+import datetime
+import pathlib
+import platform
+import re
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+
+from swins import files
+from swins.convert import artefact, rules
+from swins.convert import checkpoint as checkpoints
+from swins.convert.certificate import IMAGES, SEED
+from swins.errors import SwinsError
+from swins.tags import find
+from swins.trained import training_of
+
+FACTS = ("top1", "top5", "images", "classes", "preprocess", "date")  # of a run's result.json
+
+
+def places(path, output=None):
+    """(artefact, folder of the result) of anything that can be exported; None for an artefact that is yet to be made.
+
+    Args:
+        path: an artefact, the folder of a training run, or a .keras file.
+        output: the folder of the result; by default the artefact itself; for others artefacts/NAME, which is completed
+            if it was made of the same file.
+
+    Raises:
+        SwinsError: for a run that has not come to its end.
+    """
+    path = pathlib.Path(path)
+    if path.name == artefact.MODEL and (path.parent / artefact.CERTIFICATE).is_file():
+        path = path.parent
+    if (path / artefact.CERTIFICATE).is_file() or not (training_of(path) or path.suffix == ".keras"):
+        if (path / "recipe.json").is_file():
+            raise SwinsError(f"{path}: its training has not come to its end; end it with `swins train`, then export")
+        return path, pathlib.Path(output or path)
+    target = pathlib.Path(output or pathlib.Path("artefacts", name_of(path)))
+    return target if made_of(target, path) else None, target
+
+
+def file_of(path):
+    """The .keras file of a run's folder, or the file itself."""
+    return path if path.suffix == ".keras" else path / artefact.MODEL
+
+
+def name_of(path):
+    """What a run or file is called: its folder's name, or the file's."""
+    path = path.resolve()
+    name = (path if path.suffix != ".keras" else path.parent).name if training_of(path) else path.stem
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def made_of(target, path):
+    """Whether a folder is an artefact of this very run or file."""
+    try:
+        certificate = artefact.read_certificate(target)
+    except SwinsError:
+        return False
+    training = training_of(path)
+    result = files.sha256(file_of(path).with_name(artefact.RESULT)) if training else None
+    recorded = certificate.get("training", {}).get("sha256")
+    return (certificate["source"]["sha256"], recorded) == (files.sha256(file_of(path)), result)
+
+
+@contextlib.contextmanager
+def opened(path, output=None):
+    """(artefact to read, folder of the result): see `places`; an artefact that is yet to be made is a temporary one."""
+    path = pathlib.Path(path)
+    source, target = places(path, output)
+    if source:
+        yield source, target
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        make(path, pathlib.Path(temporary))
+        yield pathlib.Path(temporary), target
+
+
+def make(path, folder):
+    """Write model.keras, certificate.json and a run's result.json into an empty folder."""
+    model, training = artefact.load_model(file_of(path)), training_of(path)
+    shutil.copyfile(file_of(path), folder / artefact.MODEL)
+    name = model.name
+    if training:
+        name = training["recipe"]["model.name"].partition(".")[0]
+        shutil.copyfile(file_of(path).with_name(artefact.RESULT), folder / artefact.RESULT)
+    sha256 = files.sha256(folder / artefact.MODEL)
+    certificate = {
+        "name": name,
+        "architecture": name,
+        "title": name_of(path),
+        "source": {
+            "file": f"{name_of(path)}/{artefact.MODEL}" if training else path.name,
+            "sha256": sha256,
+            "dialect": "keras",
+            "wrappers": [],
+        },
+        "weights_sha256": checkpoints.digest(rules.state_dict(model)),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+        },
+        "seed": SEED,
+        "images": [IMAGES, *tested_size(model, name, training), model.variant.in_chans],
+        "image_size": list(model.variant.image_size),
+        "parameters": {"keras": model.count_params()},
+        "verdict": "its exports agree with Keras; no PyTorch was involved, so the model is compared with none",
+        "model": {"file": artefact.MODEL, "sha256": sha256},
+    }
+    if training:
+        certificate["training"] = {
+            "run": name_of(path),
+            "begun_as": training["recipe"]["model.name"],
+            "sha256": files.sha256(folder / artefact.RESULT),
+            **{key: training.get(key) for key in FACTS},
+        }
+    artefact.write_json(folder / artefact.CERTIFICATE, certificate)
+
+
+def tested_size(model, name, training=None):
+    """(height, width) in pixels of the images that a model is tested on: its own, a run's, the variant's, or 224."""
+    if None not in model.variant.image_size:
+        return model.variant.image_size
+    if training:
+        return tuple(training["preprocess"]["image_size"])
+    try:
+        return find(name)[2].image_size
+    except SwinsError:
+        return (224, 224)

@@ -1,0 +1,214 @@
+"""Training runs and bare .keras files, exported: their own preparation and classes, and plainly what was proven."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import needs_tensorflow
+from PIL import Image
+
+import swins
+from swins import files
+from swins.convert import artefact as artefacts
+from swins.errors import SwinsError
+from swins.evaluate import artefacts as evaluation
+from swins.export import adopt, run, saved_model
+
+pytestmark = needs_tensorflow
+
+NAME = "swin_mini_patch2_window4_28"
+CLASSES = ["Bag", "ankle boot", "Trouser"]
+RESULT = {
+    "recipe": {"model.name": f"{NAME}.fashion_mnist"},
+    "top1": 0.75,
+    "top5": 1.0,
+    "images": 70,
+    "classes": CLASSES,
+    "preprocess": {"image_size": [28, 28], "crop": 0.7, "mean": [0.4], "std": [0.2]},
+    "date": "2026-11-20",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a finished run, with a crop, mean and standard deviation of its own; tests must not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "bags"
+    folder.mkdir()
+    model = swins.create(NAME, num_classes=3, depths=(1, 1), embed_dim=24)
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign_add(0.05 * rng.standard_normal(variable.shape, dtype="float32"))
+    model.save(folder / "model.keras")
+    (folder / "result.json").write_text(json.dumps(RESULT))
+    (folder / "recipe.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def run_folder(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(trained, tmp_path / "runs" / "bags")
+
+
+@pytest.fixture
+def stubbed(monkeypatch):
+    """SavedModels that are written in no time and agree -> the list of those written."""
+    written = []
+
+    def save(model, prepare, folder, *_):
+        written.append(folder.name)
+        (folder / "variables").mkdir(parents=True)
+        (folder / "saved_model.pb").write_text(folder.name)
+        (folder / "variables" / "variables.index").write_text(str(prepare))
+
+    def check(model, prepare, folder, parts, certificate):
+        return {p: {"output": kind, "call": 0.0, "trainable_variables": 1} for p, kind in parts.items()}
+
+    monkeypatch.setattr(saved_model, "save", save)
+    monkeypatch.setattr(run, "check", check)
+    return written
+
+
+def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, command, tmp_path, rng):
+    import tensorflow as tf
+
+    before = {path: path.read_bytes() for path in run_folder.iterdir()}
+    code, out, err = command("export", run_folder, "--to", "saved_model", "onnx")
+    assert code == 0, err
+    folder = tmp_path / "artefacts" / "bags"
+    assert {path: path.read_bytes() for path in run_folder.iterdir()} == before
+    assert str(folder.relative_to(tmp_path) / "saved_model") in out and "model.onnx: " in out
+    assert "[1/5] writing saved_model (logits)" in err and "[5/5] running saved_model, saved_model_fe" in err
+
+    prepare = swins.preprocess(run_folder)
+    assert prepare.resize == (40, 40) and swins.preprocess(folder) == prepare
+    assert swins.class_names(folder) == CLASSES
+    model, proof = evaluation.find_model(folder)[0], artefacts.read_certificate(folder)
+    assert run.preparation(model, proof) == prepare
+    assert evaluation.preparation(folder, model, proof) == (NAME, "run", prepare)
+    assert "no PyTorch was involved" in proof["verdict"] and "blocks" not in proof
+    assert proof["exports"]["saved_model"]["serving_bytes"] <= 1e-5
+    assert max(proof["targets"]["model.onnx"]["difference"].values()) <= 1e-5
+
+    Image.fromarray(rng.integers(0, 256, (6, 6), "uint8")).resize((60, 50), 3).save("photo.png")
+    bytes_in = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_bytes"]
+    served = bytes_in(image_bytes=tf.constant([(tmp_path / "photo.png").read_bytes()]))["logits"].numpy()
+    expected = model(prepare(["photo.png"]), training=False).numpy()
+    other = model(swins.preprocess(NAME)(["photo.png"]), training=False).numpy()
+    assert np.abs(served - expected).max() < 0.1 * np.abs(served - other).max()
+
+    card = (folder / "README.md").read_text()
+    for words in (
+        "# Module swins/bags/1",
+        "No PyTorch was involved",
+        "trained here",
+        "cover 40x40 pixels (height x width), cut to 28x28",
+        "(0.4,)",
+        json.dumps(CLASSES),
+        "top-1 75.00%, top-5 100.00% on 70 validation images",
+    ):
+        assert words in card, words
+    assert "proven equal" not in card and "Published" not in card
+
+    code, out, err = command("verify", folder)
+    assert code == 0, err
+    assert "bags: its exports agree with Keras; no PyTorch was involved" in out and "model.onnx: " in out
+    (folder / "result.json").write_text(json.dumps({**RESULT, "classes": CLASSES[::-1]}))
+    code, _, err = command("verify", folder)
+    assert code == 1 and "result.json is not the file that was certified" in err
+    code, _, err = command("verify", folder, "--checkpoint", "x.pth")
+    assert code == 1 and "of no PyTorch checkpoint" in err
+
+
+def test_what_is_missing_is_added_and_nothing_made_anew(run_folder, command, stubbed, tmp_path):
+    assert command("export", run_folder)[0] == 0
+    folder = tmp_path / "artefacts" / "bags"
+    first = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del stubbed[:]
+    for source in (run_folder / "model.keras", folder, folder / "model.keras"):  # of the run, and of its artefact
+        code, _, err = command("export", source)
+        assert code == 1 and "has model.tar.gz, model_fe.tar.gz, saved_model, saved_model_fe already" in err
+    code, _, err = command("export", run_folder, "--deploy")
+    assert code == 0, err
+    assert stubbed == ["saved_model_deploy"]
+    now = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    changed = {path.name for path in now if now[path] != first.get(path)}
+    assert changed == {"saved_model.pb", "variables.index", "model_deploy.tar.gz", "certificate.json", "README.md"}
+    assert list(artefacts.read_certificate(folder)["exports"]) == list(run.PARTS)
+    (folder / "model_fe.tar.gz").unlink()  # what was lost is missing too; what is left of it is not taken for whole
+    code, _, err = command("export", run_folder)
+    assert code == 1 and "has saved_model_fe already; pass --overwrite" in err
+    code, _, err = command("export", run_folder, "--overwrite")
+    assert code == 0, err
+    assert stubbed[1:] == list(run.PARTS)
+
+
+def test_another_run_does_not_take_its_place(run_folder, command, stubbed, tmp_path):
+    assert command("export", run_folder)[0] == 0
+    folder = tmp_path / "artefacts" / "bags"
+    (folder / "notes.txt").write_text("mine")
+    (run_folder / "result.json").write_text(json.dumps({**RESULT, "top1": 0.8}))
+    code, _, err = command("export", run_folder)
+    assert code == 1 and "exists and would be replaced; pass --overwrite" in err
+    code, _, err = command("export", run_folder, "--overwrite")
+    assert code == 0, err
+    assert artefacts.read_certificate(folder)["training"]["top1"] == 0.8
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_results_that_the_card_quotes_outlive_the_next_export(run_folder, stubbed, tmp_path):
+    row = {"top1": 0.9, "top5": 1, "images": 70, "dataset": "d", "protocol": "run", "image_size": "28x28"}
+    run.export(run_folder)
+    folder = tmp_path / "artefacts" / "bags"
+    proof = artefacts.read_certificate(folder)
+    proof["measured"] = {**row, "backend": "jax", "date": "2026-11-20"}
+    artefacts.write_json(folder / "certificate.json", proof)
+    run.export(folder, deployed=True)
+    assert "top-1 90.00%" in (folder / "README.md").read_text()
+
+
+def test_an_unfinished_run_says_so(run_folder, command):
+    (run_folder / "result.json").unlink()
+    code, _, err = command("export", run_folder)
+    assert code == 1 and "its training has not come to its end; end it with `swins train`" in err
+
+
+def test_a_bare_file_is_exported_without_what_it_does_not_tell(run_folder, command, stubbed, tmp_path):
+    shutil.copy(run_folder / "model.keras", tmp_path / "pets.v2.keras")
+    code, _, err = command("export", "pets.v2.keras")
+    assert code == 0, err
+    folder = tmp_path / "artefacts" / "pets.v2"
+    card = (folder / "README.md").read_text()
+    assert "# Module swins/pets_v2/1" in card and "How images were prepared is not recorded." in card
+    assert (folder / "saved_model" / "variables" / "variables.index").read_text() == "None"
+    assert command("verify", folder)[0] == 0 and not (folder / "result.json").exists()
+    custom = swins.SwinTransformer(image_size=(None, None), embed_dim=24, depths=(1,), num_heads=(2,), num_classes=2)
+    custom.save(tmp_path / "custom.keras")
+    assert command("export", "custom.keras", "-o", "out")[0] == 0  # of no variant
+
+
+def test_collections_mark_what_was_not_compared(run_folder, exported, stubbed, command):
+    run.export(run_folder, "bags")
+    code, out, _ = command("collection", exported, "bags")
+    assert code == 0 and "| `bags` (no PyTorch) | 28x28 | 0.0 | 75.00% (validation images of its run)" in out
+    assert "proven equal to it, but for those marked so" in out
+    assert "marked so" not in command("collection", exported)[1]
+
+
+def test_tested_sizes_of_models_of_any_size(run_folder):
+    model = swins.create(NAME, image_size=(None, None), depths=(1, 1), embed_dim=24)
+    assert adopt.tested_size(model, NAME) == (28, 28)
+    assert adopt.tested_size(model, NAME, {"preprocess": {"image_size": [32, 30]}}) == (32, 30)
+    assert adopt.tested_size(model, "unknown") == (224, 224)
+
+
+def test_the_certificate_is_of_the_very_file(run_folder, tmp_path):
+    (tmp_path / "new").mkdir()
+    adopt.make(run_folder, tmp_path / "new")
+    proof = artefacts.read_certificate(tmp_path / "new")
+    assert proof["model"]["sha256"] == files.sha256(run_folder / "model.keras") == proof["source"]["sha256"]
+    assert proof["source"]["file"] == "bags/model.keras"
+    with pytest.raises(SwinsError, match="not a readable"):
+        (tmp_path / "bad.keras").write_text("x")
+        adopt.make(tmp_path / "bad.keras", tmp_path / "new")
