@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 
 from swins.errors import SwinsError
 from swins.plans import RULES
+from swins.renamed import renamed
 from swins.train import checks
 from swins.train.augment import rand_augment
 from swins.train.checks import above, all_whole, ascending, at_least, finite, one_of, probability, setting, sides, whole
@@ -274,8 +275,19 @@ def parsed(name, text, kind):
     return value
 
 
+def today(recorded):
+    """Settings of a recipe.json or result.json under the names that they have today."""
+    model, prefix = {}, "model."
+    for name, value in recorded.items():
+        if name.startswith(prefix):
+            model[name.removeprefix(prefix)] = value
+    others = {name: value for name, value in recorded.items() if not name.startswith(prefix)}
+    return {**{prefix + name: value for name, value in renamed(model).items()}, **others}
+
+
 def differences(old, new):
     """{name: text} of the settings of two flat dicts that are not the same, but those that change no result."""
+    old = today(old)
     names = [k for k in sorted(set(old) | set(new)) if k not in FREE and old.get(k) != new.get(k)]
     return {k: f"{k}: {old.get(k)!r}, now {new.get(k)!r}" for k in names}
 
