@@ -21,6 +21,7 @@ from swins.errors import SwinsError, first_line, unknown_name
 from swins.plans import ANY, pair
 from swins.tags import find, training_run
 
+STATED = ("image_size", "crop", "mean", "std")  # what a file must state of its images, to be prepared for as stated
 PROTOCOLS = ("timm", "ms")
 NPY = b"\x93NUMPY"  # begins a .npy file
 SAMPLES_PER_PIXEL = 277  # a tag of TIFF
@@ -210,7 +211,19 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
 
 def preparation_of(training, image_size=None):
     """The Preprocess that a training run validated with, of its result.json; for other pixels, if they are given."""
-    facts = training["preprocess"]
+    return stated_preparation(training["preprocess"], image_size)
+
+
+def stated_preparation(facts, image_size=None):
+    """The Preprocess that a file states, {"image_size", "crop", "mean", "std"}; None where it states only a part.
+
+    Args:
+        facts: image_size in pixels, crop the side of the centre over that to which the image is scaled, mean and std
+            per channel; an "interpolation" other than bicubic is none that this package has.
+        image_size: pixels, if other than stated.
+    """
+    if not all(facts.get(key) for key in STATED) or facts.get("interpolation", "bicubic") != "bicubic":
+        return None
     size, crop = pair(tuple(facts["image_size"]) if image_size in (None, ANY) else image_size), facts["crop"]
     resize = tuple(int(side / crop) for side in size)
     return Preprocess(size, resize, True, tuple(facts["mean"]), tuple(facts["std"]))

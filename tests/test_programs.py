@@ -1,6 +1,7 @@
 """Certificates: the program that wrote a file runs it, and what no program proves is said."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,11 @@ from swins.convert import artefact as artefacts
 from swins.convert import certificate, dialects, facts, identify, load, run
 from swins.convert import checkpoint as checkpoints
 from swins.errors import SwinsError
+from swins.evaluate import artefacts as evaluation
+from swins.export import card
+from swins.export import run as exports
+from swins.images import preparation_of
+from swins.labels import known_classes
 from swins.model_configs import VARIANTS
 from swins.size_rules import SIZE_RULES
 from swins.tags import PRETRAINED
@@ -164,6 +170,23 @@ def test_words_travel_with_the_weights(converted, tmp_path, artefact):
     assert (list(stated.class_names), stated.preparation) == (names, preparation)
     _, proof = run.convert("swin_mini_patch2_window4_28", tmp_path / "m.safetensors", tmp_path / "again")
     assert (proof["class_names"], proof["preparation"]) == (names, preparation)
+
+
+def test_a_runs_preparation_and_classes_come_back_from_pytorchs_names(converted, tmp_path):
+    names = [f"class {i}" for i in range(10)]
+    preparation = {"image_size": [28, 28], "crop": 0.7, "mean": [0.4], "std": [0.2]}
+    result = {"recipe": {"model.name": "swin_mini_patch2_window4_28"}, "classes": names, "preprocess": preparation}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(json.dumps(result))
+    shutil.copy(converted / "model.keras", tmp_path / "run")
+    load.export_torch(tmp_path / "run", tmp_path / "m.safetensors")
+    folder, proof = run.convert("swin_mini_patch2_window4_28", tmp_path / "m.safetensors", tmp_path / "again")
+    model = artefacts.load_model(folder)
+    _, protocol, prepare = evaluation.preparation(folder, model, proof)
+    assert protocol == "stated" and prepare == exports.preparation(model, proof) == preparation_of(result)
+    assert prepare.resize == (40, 40) and known_classes(folder, model, proof) == tuple(names)
+    assert "class 9" in card.class_list(proof) and "40x40" in card.preparing(proof, None, True)
+    assert evaluation.preparation(folder, model, proof, protocol="timm")[1] == "timm"
 
 
 def test_v2_with_other_windows_comes_back_as_it_was(tmp_path):

@@ -156,6 +156,12 @@ def certify(model, name, architecture, checkpoint):
     }
 
 
+def comparison(certificate):
+    """{"program", "version", "size_rule", "unproven"}: what a certificate compares with; older ones all with timm."""
+    older = {"program": "timm", "version": certificate["versions"].get("timm"), "size_rule": "timm", "unproven": []}
+    return certificate.get("compared_with") or older
+
+
 def left_out(checkpoint):
     """{first words of a name: tensors} of what a Checkpoint holds besides its Swin, but buffers."""
     names = (name for name in sorted(checkpoint.dropped) if name.rpartition(".")[2] not in BUFFERS)
@@ -166,11 +172,11 @@ def summary(certificate):
     """The certificate in lines for people."""
     c = certificate
     worst = max(c["blocks"], key=lambda k: c["blocks"][k]["relative"])
-    with_ = c.get("compared_with") or {"program": "timm", "version": c["versions"].get("timm"), "size_rule": "timm"}
+    reference = comparison(c)
     lines = [
         f"{c['name']}: {c['verdict']}, {c['parameters']['keras']:,} parameters",
         f"  source        {c['source']['file']} ({c['source']['dialect']}), sha256 {c['source']['sha256'][:16]}",
-        f"  compared with {with_['program']} {with_['version']}, size rule {with_['size_rule']}, "
+        f"  compared with {reference['program']} {reference['version']}, size rule {reference['size_rule']}, "
         f"{'x'.join(map(str, c['images'][1:3]))} pixels",
         f"  logits        {c['logits']['max_abs']:.1e} of {c['logits']['largest']:.3g} "
         f"(relative {c['logits']['relative']:.1e}, tolerance {c['tolerance']['logits']:g})",

@@ -15,6 +15,7 @@ from swins.errors import SwinsError
 from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
 from swins.tags import find
+from swins.trained import model_file, training_of
 
 
 def adapt(state, variant, head_is_new):
@@ -185,7 +186,11 @@ def taken(checkpoint, variant):
 
 
 def known_of(source):
-    """Class names and preparation that an artefact's certificate holds -> Facts."""
+    """Class names and preparation that a training run, or an artefact's certificate, holds -> Facts."""
+    if training := training_of(source):
+        classes = training["classes"]
+        names = tuple(classes) if isinstance(classes, list) else ()
+        return facts.Facts({}, names, training["preprocess"], training["recipe"]["model.name"].partition(".")[0])
     if not pathlib.Path(source, artefact.CERTIFICATE).is_file():
         return facts.NOTHING
     certificate = artefact.read_certificate(source)
@@ -200,7 +205,7 @@ def export_torch(source, target, overwrite=False):
         raise SwinsError(f"-o must name a {checkpoints.SAFE} file; got {target}")
     if target.exists() and not overwrite:
         raise SwinsError(f"{target} exists and would be replaced; pass --overwrite, or another file with -o")
-    model = artefact.load_model(source)
+    model = artefact.load_model(model_file(source))
     state, stated = rules.state_dict(model), facts.of_model(model, known_of(source))
     checkpoints.write(state, target, {facts.KEY: facts.as_text(stated)})
     return len(state)

@@ -10,11 +10,12 @@ from swins.convert.load import create
 from swins.datasets import left_out
 from swins.errors import SwinsError
 from swins.evaluate import datasets, results, run
-from swins.images import preparation_of, preprocess
+from swins.images import preparation_of, preprocess, stated_preparation
 from swins.labels import known_classes
 from swins.tags import find, names_variant
 from swins.trained import model_file, require_finished, training_of
 
+AS_STATED = "stated"  # the protocol of images that are prepared as the converted file, or one beside it, says
 AS_TRAINED = "run"  # the protocol of images that are prepared as a training run validated with
 
 
@@ -59,7 +60,8 @@ def find_model(path, name=None):
 def preparation(path, model, certificate, name=None, protocol=None):
     """(variant's name, protocol, Preprocess) of a model.
 
-    The model of a training run is prepared for as the run did, unless a name is given.
+    The model of a training run is prepared for as the run did, and one whose file stated it as stated, unless a name or
+    a protocol is given.
 
     Raises:
         SwinsError: if the model is none of the name's, has no classifier, or is a training run's and a protocol is
@@ -77,6 +79,9 @@ def preparation(path, model, certificate, name=None, protocol=None):
         raise SwinsError(f"{path}: images are prepared as its training run did; leave --protocol out, or pass -m")
     if trained:
         return name, AS_TRAINED, preparation_of(trained)
+    stated = stated_preparation(certificate.get("preparation") or {}, model.variant.image_size)
+    if stated and not protocol and len(stated.mean) == model.variant.in_chans:
+        return name, AS_STATED, stated
     protocol = protocol or "timm"
     return name, protocol, preprocess(name, protocol, model.variant.image_size, model.variant.in_chans)
 

@@ -9,8 +9,9 @@ from importlib import resources
 
 from swins import files
 from swins.convert.artefact import CARD, archive_name, read_certificate
+from swins.convert.certificate import comparison
 from swins.errors import SwinsError
-from swins.images import preparation_of
+from swins.images import preparation_of, stated_preparation
 from swins.plans import ANY
 from swins.tags import find
 
@@ -19,8 +20,8 @@ BYTES = string.Template(
 )
 PARITY = string.Template(
     "Converted from `$source` (sha256 `$sha256`).\n"
-    "Keras and PyTorch (timm $timm) differ by at most $logits_diff of the largest logit over $count seeded images; the "
-    "worst of\n$blocks compared layers by $worst_block of its largest value."
+    "Keras and PyTorch ($program $version, size rule `$size_rule`) differ by at most $logits_diff of the largest logit\n"
+    "over $count seeded images; the worst of $blocks compared layers by $worst_block of its largest value.$unproven"
 )
 NO_PARITY = string.Template(
     "Made of `$source` (sha256 `$sha256`)$begun.\n"
@@ -28,7 +29,7 @@ NO_PARITY = string.Template(
 )
 CROPPED = string.Template(
     "Images are scaled so that they cover $resize pixels (height x width), cut to $size in their centre, and\n"
-    "normalised with mean $mean and standard deviation $std (pixels from 0 to 1): as the training run validated them."
+    "normalised with mean $mean and standard deviation $std (pixels from 0 to 1): as $whose."
 )
 PREPARE = string.Template(
     "Normalise with mean $mean and standard deviation $std (pixels from 0 to 1); sizes and crops are those of timm's\n"
@@ -88,6 +89,7 @@ def origin(certificate):
     """What the card says of where a model is from and what was compared: placeholders of card.md."""
     source = certificate["source"]
     if compared(certificate):
+        reference = comparison(certificate)
         return {
             "origin": "converted from PyTorch and proven equal to it.",
             "compared": "the comparison with PyTorch, block by block",
@@ -95,7 +97,7 @@ def origin(certificate):
             "parity": PARITY.substitute(
                 source=source["file"],
                 sha256=source["sha256"],
-                timm=certificate["versions"]["timm"],
+                **{**reference, "unproven": "".join(f"\nNot proven: {text}." for text in reference["unproven"])},
                 logits_diff=f"{certificate['logits']['relative']:.1e}",
                 count=certificate["images"][0],
                 blocks=len(certificate["blocks"]),
@@ -115,19 +117,22 @@ def origin(certificate):
 
 def preparing(certificate, weights, decodes):
     """The card's words on how images are prepared."""
-    if training := certificate.get("training"):
-        prepare = preparation_of(training)
+    training = certificate.get("training")
+    stated, size = certificate.get("preparation") or {}, tuple(certificate["image_size"])
+    prepare = preparation_of(training) if training else stated_preparation(stated, size)
+    if prepare:
+        whose = "the training run validated them" if training else "the converted file says"
         size, resize = ("x".join(map(str, pair)) for pair in (prepare.image_size, prepare.resize))
-        return CROPPED.substitute(size=size, resize=resize, mean=prepare.mean, std=prepare.std)
+        return CROPPED.substitute(size=size, resize=resize, mean=prepare.mean, std=prepare.std, whose=whose)
     if decodes:
         return PREPARE.substitute(mean=weights.mean, std=weights.std)
     return "No preprocessing is published." if compared(certificate) else "How images were prepared is not recorded."
 
 
 def class_list(certificate):
-    """The card's list of a training run's classes."""
-    classes = certificate.get("training", {}).get("classes")
-    if not isinstance(classes, list):
+    """The card's list of classes, of a training run or as the converted file names them."""
+    classes = certificate.get("training", {}).get("classes") or certificate.get("class_names")
+    if not (isinstance(classes, list) and classes):
         return ""
     return f"\n\nClasses, in the order of the logits:\n\n```json\n{json.dumps(classes, ensure_ascii=False)}\n```"
 

@@ -22,7 +22,7 @@ from swins.export import adopt, saved_model
 from swins.export.card import measured_row, write_card
 from swins.export.steps import Steps
 from swins.files import tidy
-from swins.images import pillow, preparation_of, preprocess
+from swins.images import pillow, preparation_of, preprocess, stated_preparation
 
 TOLERANCE = 1e-5  # of the largest output
 PIXEL_TOLERANCE = 3e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/6 of 1/255)
@@ -138,6 +138,9 @@ def preparation(model, certificate):
         return preparation_of(certificate["training"])
     if "blocks" not in certificate:  # a bare .keras file, which does not tell
         return None
+    stated = stated_preparation(certificate.get("preparation") or {}, variant.image_size)
+    if stated and len(stated.mean) == variant.in_chans:
+        return stated
     return preprocess(certificate["name"], image_size=variant.image_size, in_chans=variant.in_chans)
 
 
