@@ -207,6 +207,7 @@ def target_text(record):
 
 
 def collection_command(args):
+    from swins import files
     from swins.export.card import collection
 
     page = pathlib.Path(args.output or "README.md")
@@ -214,7 +215,7 @@ def collection_command(args):
         raise SwinsError(f"{page} is no collection page, so it is not replaced; choose another with -o")
     text = collection(args.artefacts, args.title, page.absolute().parent)
     if args.output:
-        page.write_text(text)
+        files.write(page, text)
         print(f"wrote {page}")
     else:
         print(text, end="")
@@ -349,12 +350,21 @@ def parser():
     add_weights_key(sub)
     sub.add_argument("-o", "--output", metavar="DIR", help="the artefact folder (default artefacts/NAME)")
     sub.add_argument("--image-size", type=size, help="PIXELS, HEIGHTxWIDTH or any, when not the variant's")
+<<<<<<< HEAD
     sub.add_argument(
         "--size-rule",
         choices=RULES,
         help="about sizes that windows do not tile; default: of the program that wrote FILE",
     )
     sub.add_argument("--overwrite", action="store_true", help="replace an existing artefact")
+=======
+    sub.add_argument("--pad-order", choices=PAD_ORDERS, help="timm's by default; torchvision pads, then rolls")
+    sub.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing artefact and its exports; your own files in it stay",
+    )
+>>>>>>> files
     sub.add_argument("--export", action="store_true", help="then export, as `swins export` does")
     sub.add_argument("--results", metavar="CSV", help="with --export: results table that the model card quotes")
     sub.add_argument(

@@ -9,9 +9,10 @@ import pytest
 from conftest import DATA, ROOT, needs_tensorflow
 
 import swins
+from swins import files
 from swins.convert import artefact as artefacts
 from swins.convert import run as conversion
-from swins.export import card, targets
+from swins.export import card, targets, to_onnx
 
 pytestmark = needs_tensorflow
 
@@ -180,6 +181,11 @@ def test_completing_keeps_what_lies_deeper(artefact):
         (place / "model.onnx").write_text("mine")
     with pytest.raises(swins.SwinsError, match=r"has model.onnx already"):
         artefacts.completing(artefact, artefact, ["model.onnx"]).__enter__()
+    with pytest.raises(swins.SwinsError, match=r"model.onnx would be replaced, and is not as swins wrote it"):
+        artefacts.completing(artefact, artefact, ["model.onnx"], overwrite=True).__enter__()
+    proof = artefacts.read_certificate(artefact)
+    proof["targets"] = {"model.onnx": {"files": {"model.onnx": files.sha256(artefact / "model.onnx")}}}
+    artefacts.write_json(artefact / artefacts.CERTIFICATE, proof)
     with artefacts.completing(artefact, artefact, ["model.onnx"], overwrite=True) as partial:
         assert not (partial / "model.onnx").exists()
         (partial / "model.onnx").write_text("new")
@@ -221,3 +227,54 @@ def test_the_card_lists_them(made, exported):
     for name in certificate["targets"]:
         assert f"| `{name}` | " in text
     assert "512 images" in text and "onnx, deployed float32: differs" in text
+
+
+def test_weights_stay_out_of_the_conversion(monkeypatch):
+    """tf2onnx copies constants dozens of times: a Swin-T's took 6 GB. in1k_eval/export_memory.py measures it."""
+    monkeypatch.setattr(to_onnx, "LEAST", 2**9)
+    model = swins.create("swin_mini_patch2_window4_28", depths=(1,), num_heads=(2,), embed_dim=48)
+    proto, weights = to_onnx.graph_of(model, "logits")
+    total = sum(array.nbytes for array in weights.values())
+    assert total > 0.9 * 4 * model.count_params() and proto.ByteSize() < 0.5 * total
+    monkeypatch.setattr(to_onnx, "graph_of", lambda *_: (proto, weights))
+    whole = to_onnx.convert(model, "logits")
+    names = {tensor.name for tensor in whole.graph.initializer}
+    assert {"stages_0_blocks_0/attn/qkv/kernel", "patch_embed/proj/kernel"} & names and set(weights) <= names
+    assert [value.name for value in whole.graph.input] == ["images"]
+    monkeypatch.setattr(to_onnx, "LARGEST", total)
+    with pytest.raises(swins.SwinsError, match=r"an ONNX file holds at most 2 GiB; got [\d,]+ bytes"):
+        to_onnx.convert(model, "logits")
+
+
+def test_files_that_are_missing_are_added(artefact, command, monkeypatch):
+    made = []
+
+    def make(target, precision, source, path, calibration):
+        made.append(path.name)
+        path.write_text(path.name)
+
+    def check(tried, path, target, precision, deployed=False):
+        record = {"files": {path.name: files.sha256(path)}, "bytes": 1, "versions": ["x 1"], "images": 0}
+        return {
+            **record,
+            "target": target,
+            "precision": precision,
+            "deployed": deployed,
+            "difference": {"batch_1": 0.0},
+        }
+
+    monkeypatch.setattr(targets, "make", make)
+    monkeypatch.setattr(targets, "check", check)
+    monkeypatch.setattr(targets.saved_model, "save", lambda *_: None)
+    assert command("export", artefact, "--to", "onnx")[0] == 0
+    code, out, err = command("export", artefact, "--to", "onnx", "litert", "--precision", "float32", "float16")
+    assert code == 0, err
+    assert made == ["model.onnx", "model_float16.onnx", "model.tflite", "model_float16.tflite"]
+    assert "model.tflite: " in out and "model.onnx: " not in out
+    assert "[1/7] building the model to export" in err and "[7/7] running model_float16.tflite" in err
+    assert set(artefacts.read_certificate(artefact)["targets"]) == set(made)
+    (artefact / "model.onnx").write_text("quantised by hand")  # it is its user's now
+    for more in ((), ("--overwrite",)):
+        code, _, err = command("export", artefact, "--to", "onnx", *more)
+        assert code == 1 and ("has model.onnx already" in err or "model.onnx would be replaced" in err)
+    assert (artefact / "model.onnx").read_text() == "quantised by hand"
