@@ -350,21 +350,16 @@ def parser():
     add_weights_key(sub)
     sub.add_argument("-o", "--output", metavar="DIR", help="the artefact folder (default artefacts/NAME)")
     sub.add_argument("--image-size", type=size, help="PIXELS, HEIGHTxWIDTH or any, when not the variant's")
-<<<<<<< HEAD
     sub.add_argument(
         "--size-rule",
         choices=RULES,
         help="about sizes that windows do not tile; default: of the program that wrote FILE",
     )
-    sub.add_argument("--overwrite", action="store_true", help="replace an existing artefact")
-=======
-    sub.add_argument("--pad-order", choices=PAD_ORDERS, help="timm's by default; torchvision pads, then rolls")
     sub.add_argument(
         "--overwrite",
         action="store_true",
         help="replace an existing artefact and its exports; your own files in it stay",
     )
->>>>>>> files
     sub.add_argument("--export", action="store_true", help="then export, as `swins export` does")
     sub.add_argument("--results", metavar="CSV", help="with --export: results table that the model card quotes")
     sub.add_argument(

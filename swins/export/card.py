@@ -21,7 +21,8 @@ BYTES = string.Template(
 PARITY = string.Template(
     "Converted from `$source` (sha256 `$sha256`).\n"
     "Keras and PyTorch ($program $version, size rule `$size_rule`) differ by at most $logits_diff of the largest\n"
-    "logit over $count seeded images; the worst of $blocks compared layers by $worst_block of its largest value.$unproven"
+    "logit over $count seeded images; the worst of $blocks compared layers by $worst_block of its largest value."
+    "$unproven"
 )
 NO_PARITY = string.Template(
     "Made of `$source` (sha256 `$sha256`)$begun.\n"
