@@ -56,9 +56,14 @@ def snapshot(model):
     return {path: (type(layer), facts(layer)) for path, layer in walk(model)}
 
 
+def known(model, made):
+    """{path: layer} of a model and what it was made of; what a class of the user's has attached is the user's."""
+    return {path: layer for path, layer in walk(model) if path.partition("/")[0] in made}
+
+
 def refuse(model, made):
     """Raise SwinsError if there is something that a copy could not have."""
-    layers = dict(walk(model))
+    layers = known(model, made)
     replaced = [path for path in {**made, **layers} if path not in made or made[path][0] is not type(layers.get(path))]
     calibrated = [path for path, layer in layers.items() if layer.quantization_mode not in (None, *EXACT)]
     both = [path for path, layer in layers.items() if adapted(layer) and layer.quantization_mode]
@@ -88,7 +93,7 @@ def changes(model, made):
     """
     refuse(model, made)
     found, trains = {}, {}
-    for path, layer in walk(model):
+    for path, layer in known(model, made).items():
         told = {key: value for key, value in facts(layer).items() if made[path][1].get(key) != value}
         trains[path] = layer.trainable
         if layer.trainable != (trains[path.rpartition("/")[0]] if path else True):
