@@ -61,6 +61,19 @@ def sizes():
     )
 
 
+def size_rules():
+    """Every size rule beside its program, from `make size-rules`: the worst of all sizes."""
+    models = {}
+    for r in read("in1k_eval/size_rules.csv"):
+        models.setdefault((r["model"], r["size_rule"]), []).append(r)
+    rows = []
+    for (model, rule), sizes in models.items():
+        worst = [max((float(r[column]) for r in sizes if r[column]), default=None) for column in ("fixed", "open")]
+        cells = ["" if value is None else f"{value:.1e}" for value in worst]
+        rows.append((model.replace("_", " "), f"`{rule}`", len(sizes), *cells))
+    return markdown(("model of", "rule", "sizes", "fixed size", "open size"), rows)
+
+
 def memory():
     """Peak memory, from `make memory`."""
     rows = [
@@ -208,7 +221,7 @@ def reading():
     return markdown(header, rows)
 
 
-TABLES = {f.__name__: f for f in (variants, parity, sizes, memory, preprocessing, results, targets)}
+TABLES = {f.__name__: f for f in (variants, parity, sizes, size_rules, memory, preprocessing, results, targets)}
 TABLES |= {f.__name__: f for f in (inference, onednn, training, reading, growth, machine, runs)}
 PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
 
