@@ -70,7 +70,8 @@ def size_rules():
     for (model, rule), sizes in models.items():
         worst = [max((float(r[column]) for r in sizes if r[column]), default=None) for column in ("fixed", "open")]
         cells = ["" if value is None else f"{value:.1e}" for value in worst]
-        rows.append((model.replace("_", " "), f"`{rule}`", len(sizes), *cells))
+        name = model.replace("made_for", "hugging_face_v2_made_for").replace("_", " ")
+        rows.append((name, f"`{rule}`", len(sizes), *cells))
     return markdown(("model of", "rule", "sizes", "fixed size", "open size"), rows)
 
 
