@@ -16,6 +16,7 @@ import swins
 from swins import files
 from swins.convert import artefact as artefacts
 from swins.errors import SwinsError
+from swins.evaluate.artefacts import artefacts_in
 
 NAME = "swin_mini_patch2_window4_28"
 
@@ -217,6 +218,11 @@ def test_readers_change_nothing(artefact, command, other_host):
     artefacts.open_evaluated(artefact)
     assert command("inspect", artefact)[0] == 0
     assert listing(artefact.parent) == before
+
+
+def test_what_is_being_written_is_not_evaluated_with_all(artefact):
+    left_by(artefact, "other", "partial")
+    assert artefacts_in(artefact.parent) == [artefact]
 
 
 def test_two_hosts_complete_one_artefact_and_nothing_is_lost(artefact, said, monkeypatch):

@@ -309,8 +309,7 @@ def export(
             model = float32_twin(artefact.load_model(source))
             prepare = preparation(model, certificate)
             real = None if images is None else real_images(images, prepare)
-            with tempfile.TemporaryDirectory() as temporary:
-                records = make_all(model, certificate, pathlib.Path(temporary), partial, todo, real, deployed, say)
+            records = make_all(model, certificate, partial, todo, real, deployed, Steps(1 + 2 * len(todo), say))
             certificate.setdefault("targets", {}).update(records)
             if "exports" in certificate:
                 write_card(partial, model, certificate)
@@ -318,22 +317,23 @@ def export(
     return target, certificate
 
 
-def make_all(model, certificate, temporary, folder, pairs, images, deployed, say):
+def make_all(model, certificate, folder, pairs, images, deployed, steps):
     """Make and check the files of several targets and precisions in a folder -> {name of the first file: record}."""
-    records, steps = {}, Steps(1 + 2 * len(pairs), say)
+    records = {}
     calibration = None if images is None else images[:: max(1, len(images) // CALIBRATION)][:CALIBRATION]
-    with steps("building the model to export"):
-        kind = "logits" if model.variant.num_classes else "features"
-        source = Source(deploy(model, portable=True) if deployed else model, kind, temporary)
-        if any(target != "onnx" for target, _ in pairs):
-            saved_model.save(source.model, None, temporary, kind)
-        tried = trial(model, certificate, images)
-    for target, precision in pairs:
-        path = folder / files_of(target, precision, deployed)[0]
-        with steps(f"writing {path.name}"):
-            make(target, precision, source, path, calibration)
-        with steps(f"running {path.name} where swins is not"):
-            records[path.name] = check(tried, path, target, precision, deployed)
+    with tempfile.TemporaryDirectory() as temporary:
+        with steps("building the model to export"):
+            kind = "logits" if model.variant.num_classes else "features"
+            source = Source(deploy(model, portable=True) if deployed else model, kind, pathlib.Path(temporary))
+            if any(target != "onnx" for target, _ in pairs):
+                saved_model.save(source.model, None, source.saved_model, kind)
+            tried = trial(model, certificate, images)
+        for target, precision in pairs:
+            path = folder / files_of(target, precision, deployed)[0]
+            with steps(f"writing {path.name}"):
+                make(target, precision, source, path, calibration)
+            with steps(f"running {path.name} where swins is not"):
+                records[path.name] = check(tried, path, target, precision, deployed)
     return records
 
 
