@@ -1,5 +1,7 @@
 """What was done to layers after they were made: every copy of a model has it, or says that it cannot."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -22,6 +24,14 @@ SMALL = {
 TINY = {**SMALL, "image_size": 8, "embed_dim": 8, "depths": (1,), "num_heads": (1,), "window_size": 2}  # int8 is slow
 FAMILIES = (swins.SwinTransformer, swins.SwinTransformerV2, swins.SwinTransformerV2CR)
 quiet = pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+
+
+@pytest.fixture(autouse=True)
+def little_garbage():
+    """Keras collects garbage for each layer that it quantizes, half a second each."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def saved(model, tmp_path):
