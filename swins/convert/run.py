@@ -95,8 +95,9 @@ def verify(folder, checkpoint=None):
         return verify_trained(folder, checkpoint, recorded), {}
     if checkpoint is not None and checkpoints.sha256(checkpoint) != recorded["source"]["sha256"]:
         raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
-    if checkpoint is None:  # in timm's names, which only its own rule takes back as they are
-        program = "timm" if model.variant.size_rule == "timm" else None
+    if checkpoint is None:  # in timm's names, which prove no translation, and no other rule than its own
+        translated = certificate.comparison(recorded)["unproven"] or model.variant.size_rule != "timm"
+        program = None if translated else "timm"
         found = checkpoints.Checkpoint(
             pathlib.Path(folder),
             state,
