@@ -111,6 +111,7 @@ def hugging_face():
         model.save_pretrained(f"{OUT}/{name}")
         torch.save(model.state_dict(), f"{OUT}/{name}.pth")
         run(name, lambda size, b=build, c=config: b(c), model.state_dict(), SIZES)
+    perturb(transformers.SwinBackbone(v1(out_features=["stem", "stage4"]))).save_pretrained(f"{OUT}/backbone_stem")
 
 
 def composites():

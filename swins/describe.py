@@ -59,7 +59,7 @@ def stage_costs(variant):
             entry = (weights + 3 * c, tokens * weights)
         parts = [entry, extra_cost(plan, variant), *[block_cost(plan, variant)] * len(plan.drop_path)]
         costs.append(tuple(sum(part) for part in zip(*parts, strict=True)))
-    norm = 0 if isinstance(variant, VariantV2CR) else 2 * plan.dim
+    norm = 0 if isinstance(variant, VariantV2CR) or not variant.final_norm else 2 * plan.dim
     weights = plan.dim * variant.num_classes
     return [*costs, (norm + weights + variant.num_classes, weights)]
 

@@ -21,7 +21,6 @@ from swins.errors import SwinsError, first_line, unknown_name
 from swins.plans import ANY, pair
 from swins.tags import find, training_run
 
-STATED = ("image_size", "crop", "mean", "std")  # what a file must state of its images, to be prepared for as stated
 PROTOCOLS = ("timm", "ms")
 NPY = b"\x93NUMPY"  # begins a .npy file
 SAMPLES_PER_PIXEL = 277  # a tag of TIFF
@@ -215,18 +214,27 @@ def preparation_of(training, image_size=None):
 
 
 def stated_preparation(facts, image_size=None):
-    """The Preprocess that a file states, {"image_size", "crop", "mean", "std"}; None where it states only a part.
+    """The Preprocess that a file states; None where it states none.
 
     Args:
-        facts: image_size in pixels, crop the side of the centre over that to which the image is scaled, mean and std
-            per channel; an "interpolation" other than bicubic is none that this package has.
+        facts: mean and std per channel; image_size in pixels; crop, the side of the centre over that to which the image
+            is scaled; without it the whole image is squashed to the size, as transformers does.
         image_size: pixels, if other than stated.
+
+    Raises:
+        SwinsError: for a preparation that this package has not: another interpolation than bicubic, or no size.
     """
-    if not all(facts.get(key) for key in STATED) or facts.get("interpolation", "bicubic") != "bicubic":
+    if not (facts.get("mean") and facts.get("std")):
         return None
-    size, crop = pair(tuple(facts["image_size"]) if image_size in (None, ANY) else image_size), facts["crop"]
-    resize = tuple(int(side / crop) for side in size)
-    return Preprocess(size, resize, True, tuple(facts["mean"]), tuple(facts["std"]))
+    if facts.get("interpolation") not in (None, "bicubic") or not facts.get("image_size"):
+        told = ", ".join(f"{name} {value}" for name, value in facts.items())
+        raise SwinsError(
+            f"images can be prepared by bicubic resizing to a size that is stated; the weights' file states {told}; "
+            "choose another preparation: --protocol timm or ms of `swins eval`, or prepare your own"
+        )
+    size = pair(tuple(facts["image_size"]) if image_size in (None, ANY) else image_size)
+    resize = tuple(int(side / facts["crop"]) for side in size) if facts.get("crop") else size
+    return Preprocess(size, resize, bool(facts.get("crop")), tuple(facts["mean"]), tuple(facts["std"]))
 
 
 def read_idx(path):

@@ -327,19 +327,20 @@ def with_overrides(variant, overrides):
         own = replace(variant, **{**changes, "image_size": variant.image_size})
         if SIZE_RULES[own.rule].decided == "made":
             changes["native_size"] = own.made_for
-        elif "window_size" not in changes:
+        elif "window_size" not in changes and SIZE_RULES[own.rule].small in ("clipped", "squared"):
             changes["window_size"] = tuple(plan.window_size for plan in plan_stages(own))
+        elif "window_size" not in changes:
+            changes["window_size"] = own.windows
     return replace(variant, **changes)
 
 
 def kept_native_size(trained, changes):
     """The change of native_size that goes with others: what was decided when a model was made stays so."""
-    if not isinstance(trained, VariantV2) or changes.get("native_size") or trained.image_size == ANY:
+    if not isinstance(trained, VariantV2) or changes.get("native_size"):
         return {}
-    rule = changes.get("size_rule") or trained.size_rule
-    if rule != "huggingface":
+    if (changes.get("size_rule") or trained.size_rule) != "huggingface":
         return {"native_size": 0}
-    return {"native_size": trained.made_for} if changes.get("image_size") else {}
+    return {"native_size": trained.made_for} if changes.get("image_size") and trained.made_for != ANY else {}
 
 
 def remembering(variant, trained):

@@ -200,11 +200,81 @@ def test_v2_with_other_windows_comes_back_as_it_was(tmp_path):
     assert again.variant.windows == ((8, 8), (8, 8))
 
 
-def test_what_a_file_does_not_tell_is_said(library):
-    said = []
-    checkpoint = checkpoints.read(library / "hugging_face_v2.safetensors")
-    load.model_for("swinv2_small_test", checkpoint, say=said.append)
-    assert "windows ((4, 4), (4, 4))" in said[0] and "made for (64, 64) pixels" in said[1]
+def test_a_file_gives_no_name_another_architecture(tmp_path):
+    """What a file says of windows and sizes holds; channels, blocks and heads are the name's."""
+    other = swins.create("swin_small_test", embed_dim=8, num_heads=(1, 2))
+    other.save(tmp_path / "m.keras")
+    load.export_torch(tmp_path / "m.keras", tmp_path / "m.safetensors")
+    for file in ("m.keras", "m.safetensors"):
+        with pytest.raises(SwinsError, match="differ"):
+            swins.create("swin_small_test", weights=tmp_path / file)
+    with pytest.raises(SwinsError, match="differ"):
+        run.convert("swin_small_test", tmp_path / "m.safetensors", tmp_path / "out")
+
+
+def test_a_file_with_our_header_fits_its_own_variant(tmp_path, monkeypatch):
+    """Windows of 16 on maps of 32 and 16 tokens at 128 pixels, of which the last is clipped at 64."""
+    monkeypatch.setitem(VARIANTS, "swinv2_small_test", swins.VariantV2(**{**SMALL, "window_size": 16}))
+    swins.create("swinv2_small_test").save(tmp_path / "m.keras")
+    load.export_torch(tmp_path / "m.keras", tmp_path / "m.safetensors")
+    assert identify.fitting(checkpoints.read(tmp_path / "m.safetensors")) == ["swinv2_small_test"]
+
+
+def test_what_tensors_do_not_tell_is_refused(tmp_path):
+    model = swins.create("swin_small_test")
+    model.get_layer("norm").epsilon = 1e-3
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(SwinsError, match="norm has an epsilon of its own"):
+        load.export_torch(tmp_path / "m.keras", tmp_path / "m.safetensors")
+    with pytest.raises(SwinsError, match="norm has an epsilon of its own"):
+        swins.create("swin_small_test", weights=tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("part", ["", "swin.", "model."])
+def test_a_trunk_held_in_a_users_own_module(library, part, tmp_path):
+    state = checkpoints.read_safetensors(library / "hugging_face_v1_trunk.safetensors")
+    file = tmp_path / "mine.safetensors"
+    checkpoints.write({part + name: value for name, value in state.items()}, file)
+    _, proof = run.convert("swin_small_test", file, tmp_path / "out")
+    assert (proof["verdict"], proof["compared_with"]["program"]) == ("pass", "transformers")
+
+
+def test_what_lies_beside_a_swin_is_said_by_create_too(library, tmp_path):
+    state = checkpoints.read_safetensors(library / "hugging_face_v1_trunk.safetensors")
+    file = tmp_path / "mine.safetensors"
+    checkpoints.write({f"trunk.{k}": v for k, v in state.items()} | {"classifier.weight": np.zeros((5, 48))}, file)
+    with pytest.warns(UserWarning, match="only its Swin was taken; left out classifier"):
+        assert swins.create("swin_small_test", weights=file).variant.num_classes == 0
+
+
+@pytest.mark.parametrize(
+    ("facts_of_images", "resize", "keep_ratio"),
+    [
+        ({"image_size": [28, 28], "mean": [0.5], "std": [0.25]}, (28, 28), False),  # as transformers squashes
+        (
+            {"image_size": [28, 28], "crop": 0.5, "mean": [0.5], "std": [0.25], "interpolation": "bicubic"},
+            (56, 56),
+            True,
+        ),
+    ],
+)
+def test_a_stated_preparation_is_never_mixed_with_another(facts_of_images, resize, keep_ratio, converted):
+    model, proof = artefacts.load_model(converted), artefacts.read_certificate(converted)
+    proof["preparation"] = facts_of_images
+    prepare = exports.preparation(model, proof)
+    assert (prepare.resize, prepare.keep_ratio, prepare.mean, prepare.std) == (resize, keep_ratio, (0.5,), (0.25,))
+    proof["preparation"] = {**facts_of_images, "interpolation": "bilinear"}
+    assert exports.preparation(model, proof) is None
+    with pytest.raises(SwinsError, match=r"states .*bilinear.*--protocol"):
+        evaluation.preparation(converted, model, proof)
+    assert evaluation.preparation(converted, model, proof, protocol="timm")[2].mean != (0.5,)
+
+
+def test_what_a_file_does_not_tell_is_said(library, tmp_path):
+    checkpoint, said = checkpoints.read(library / "hugging_face_v2.safetensors"), []
+    _, proof = run.convert("swinv2_small_test", checkpoint.path, tmp_path / "out", say=said.append)
+    assert set(proof["taken"]) <= set(said) and proof["taken"][0] in certificate.summary(proof)
+    assert "taken as ((4, 4), (4, 4))" in proof["taken"][0] and "taken as (64, 64) pixels" in proof["taken"][1]
     assert identify.fitting(checkpoint) == ["swinv2_small_test"]
 
 

@@ -62,6 +62,7 @@ def test_another_rule_gives_other_numbers(programs, name, monkeypatch):
 BACKBONES = {  # file: (variant, size rule, what is left out, among others)
     "backbone_v1/model.safetensors": ("swin_stages_test", "open_mmlab", ["norm0", "unused_norm"]),
     "backbone_v1.pth": ("swin_stages_test", "open_mmlab", ["norm0", "unused_norm"]),
+    "backbone_stem/model.safetensors": ("swin_stages_test", "open_mmlab", ["stem_norm", "unused_norm"]),
     "backbone_v2/model.safetensors": ("swinv2_stages_test", "huggingface", []),
     "donut/model.safetensors": ("swin_stages_test", "huggingface", []),
     "donut_encoder.pth": ("swin_stages_test", "huggingface", ["decoder"]),
@@ -152,6 +153,9 @@ def test_a_model_made_for_a_size_keeps_its_windows_at_others():
         other = swins.resize(model, image_size=size)
         assert other.variant.native_size == (16, 16)
         assert [b.shift_size for b in other.layers if hasattr(b, "attn")] == [(0, 0), (2, 2), (0, 0), (0, 0)]
+        assert swins.resize(other, size_rule="timm").variant.native_size == (0, 0)
+    tight = swins.SwinTransformer(**SMALL, image_size=16, size_rule="mmpretrain")  # whose windows are kept, not clipped
+    assert swins.resize(tight, image_size=ANY).variant.windows == ((4, 4), (4, 4))
     with pytest.raises(swins.SwinsError, match="native_size must be given"):
         plan_stages(swins.VariantV2(**SMALL, image_size=ANY, size_rule="huggingface"))
     with pytest.raises(swins.SwinsError, match="native_size is for size_rule huggingface"):

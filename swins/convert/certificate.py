@@ -184,6 +184,7 @@ def summary(certificate):
         f"(tolerance {c['tolerance']['block']:g}), of {len(c['blocks'])} compared",
         f"  top-5         same on {c['top5_agreement']:.0%} of {c['images'][0]} images",
     ]
+    lines += [f"  taken         {text}" for text in c.get("taken", ())]
     if c["source"].get("left_out"):
         parts = ", ".join(f"{part} ({count} tensors)" for part, count in c["source"]["left_out"].items())
         lines.insert(2, f"  left out      {parts}")

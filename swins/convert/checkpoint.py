@@ -280,6 +280,8 @@ def read(path, key=None):
                 "mend config.json, or take the file out of its folder"
             )
         beside = NOTHING
+    if beside is not NOTHING:
+        hub_folder.require_computed(path)
     return replace(checkpoint, facts=facts.join(beside, checkpoint.facts))
 
 

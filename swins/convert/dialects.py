@@ -17,14 +17,14 @@ BUFFERS = (  # computed from sizes
     *("attention_mask", "relative_coordinates_log", "default_grid"),  # C. Reich's
 )
 PRETRAINING = ("mask_token", "embeddings.mask_token", "decoder.")  # of masked image modelling
-UNUSED = "unused_norm"
+UNUSED, STEM = "unused_norm", "stem_norm"
 DENSE = (  # what sits on the backbone of a detector or segmenter
     *("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head.", "semantic_head.", "panoptic_head."),
     *("panoptic_fusion_head.", "query_head.", "decode_head.", "auxiliary_head.", "data_preprocessor."),
 )
 OUTPUT_NORMS = tuple(f"norm{level}." for level in range(10))  # a dense backbone's, one for each map that it gives
 ELSEWHERE = "elsewhere."  # begins the names of what lies beside the Swin of a larger model
-LEFT_OUT = (*DENSE, *OUTPUT_NORMS, f"{UNUSED}.", ELSEWHERE)
+LEFT_OUT = (*DENSE, *OUTPUT_NORMS, f"{UNUSED}.", f"{STEM}.", ELSEWHERE)
 
 
 def put(state, name, value):
@@ -105,7 +105,7 @@ def stages(state):
 
 def output_norms(state):
     """The norms of maps that a dense backbone gives, which are numbered by their stages -> {"norm0", ...}."""
-    return {name.partition(".")[0] for name in state if name.startswith(OUTPUT_NORMS)}
+    return {name.partition(".")[0] for name in state if name.startswith((*OUTPUT_NORMS, f"{STEM}."))}
 
 
 def last_norm(state):
@@ -185,6 +185,7 @@ DIALECTS = (
             (r"^(?:swin|swinv2|model)\.", ""),
             (r"^hidden_states_norms\.stage(\d)\.", lambda m: f"norm{int(m[1]) - 1}."),
             (r"^hidden_states_norms\.(\d)\.", r"norm\1."),  # MaskFormer's
+            (r"^hidden_states_norms\.stem\.", f"{STEM}."),
             (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
             (r"^embeddings\.norm\.", "patch_embed.norm."),
             (r"^encoder\.layers\.", "layers."),

@@ -115,9 +115,6 @@ def numbers_of(config, writer, path):
     arguments = config.get("model_args", {}) if writer == "timm" else config
     if not isinstance(arguments, dict):
         raise SwinsError(f"{path}: model_args must be an object; got {str(arguments)[:80]}")
-    for name, values in ONLY.items():
-        if (value := arguments.get(name, config.get(name))) not in values:
-            raise SwinsError(f"{path}: {name} must be {values[1]!r} in this package's models; got {value!r}")
     told = {}
     for ours, theirs in THEIRS.items():
         value = next((arguments[name] for name in theirs if arguments.get(name) is not None), None)
@@ -135,6 +132,17 @@ def numbers_of(config, writer, path):
         except (SwinsError, TypeError, OverflowError) as error:
             raise SwinsError(f"{path}: its numbers make no Swin: {error}") from error
     return {**told, "size_rule": writer}
+
+
+def require_computed(file):
+    """Raise SwinsError if a config.json beside weights, and of their model, says what our models do not compute."""
+    path = pathlib.Path(file).with_name(CONFIG)
+    config, _ = swin_of(read_json(path))
+    arguments = config.get("model_args", {})
+    for name, values in ONLY.items():
+        value = arguments.get(name, config.get(name)) if isinstance(arguments, dict) else config.get(name)
+        if value not in values:
+            raise SwinsError(f"{path}: {name} must be {values[1]!r} in this package's models; got {value!r}")
 
 
 def class_names(config, path):
@@ -163,7 +171,12 @@ def timms_preparation(config):
     card = card if isinstance(card, dict) else {}
     size = card.get("input_size")
     told = {"crop": card.get("crop_pct"), "mean": card.get("mean"), "std": card.get("std")}
-    return size[1:] if isinstance(size, list) else None, {**told, "interpolation": card.get("interpolation")}
+    how = card.get("interpolation")
+    if (mode := card.get("crop_mode", "center")) not in ("center", None) and card.get("crop_pct") != 1:
+        how = f"{how or 'bicubic'}, crop_mode {mode}"  # which this package has not
+    elif mode == "squash":
+        told["crop"] = None
+    return size[1:] if isinstance(size, list) else None, {**told, "interpolation": how}
 
 
 def transformers_preparation(card):

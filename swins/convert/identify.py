@@ -80,8 +80,8 @@ def stated(checkpoint, stages):
     numbers, nothing = checkpoint.facts.numbers, (None,) * stages
     if "window_size" not in numbers or not stages:
         return nothing, nothing
-    size = numbers.get("native_size") or numbers.get("image_size")
-    side = pair(size)[0] if size else None
+    sizes = (pair(numbers.get(name) or 0) for name in ("native_size", "image_size"))
+    side = next((size[0] for size in sizes if size[0]), None)
     windows = [window[0] for window in per_stage("window_size", numbers["window_size"], stages)]
     if side and numbers.get("patch_size"):
         grid = side // numbers["patch_size"]

@@ -11,6 +11,7 @@ import numpy as np
 from swins import build
 from swins.convert import artefact, facts, identify, pretrained, rules
 from swins.convert import checkpoint as checkpoints
+from swins.convert.dialects import ELSEWHERE
 from swins.errors import SwinsError
 from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
@@ -37,6 +38,7 @@ def adapt(state, variant, head_is_new):
     return {k: v for k, v in state.items() if not (head_is_new and k.startswith("head."))}
 
 
+NAMED = ("embed_dim", "depths", "num_heads")  # what a variant's name stands for, whatever a file says
 OFFSETS = ("relative_coords_table", "relative_position_index", "attn_mask")  # buffers that tell V2's windows
 SHOWN = 6  # lines of what differs, where a file fits another variant
 
@@ -82,6 +84,8 @@ def create(variant=None, /, *, weights=None, weights_key=None, name=None, **over
     found = checkpoints.read(pretrained.fetch(variant)) if weights == "pretrained" else read(weights, weights_key)
     if found.others and weights_key is None and weights != "pretrained":
         warnings.warn(f"{weights}: {found.choice}", stacklevel=2)
+    if beside := sorted({part.split(".")[1] for part in found.dropped if part.startswith(ELSEWHERE)}):
+        warnings.warn(f"{weights}: only its Swin was taken; left out {', '.join(beside)}", stacklevel=2)
     options = {option: overrides.get(option) for option in build.OPTIONS}
     model = build.make(variant_for(variant, found, overrides), options, name)
     load_weights(model, found, overrides.get("num_classes"))
@@ -91,8 +95,9 @@ def create(variant=None, /, *, weights=None, weights_key=None, name=None, **over
 def variant_for(name, checkpoint, overrides):
     """The Variant of a model with a Checkpoint's weights.
 
-    What the file says of its model holds over what the name says, and what is asked for over both. A tagged name fixes
-    the classes, an untagged one takes classes and channels from the file. V2 with other windows than its weights know
+    What the file says of its model holds over what the name says, but for channels, blocks and heads, which are what a
+    name is; what is asked for holds over both. A tagged name fixes the classes, an untagged one takes classes and
+    channels from the file. V2 with other windows than its weights know
     records theirs as pretrained_windows.
 
     Args:
@@ -101,7 +106,7 @@ def variant_for(name, checkpoint, overrides):
         overrides: options that are asked for; None leaves one as it is.
     """
     native, asked = find(name)[2], {k: v for k, v in renamed(overrides).items() if k not in build.OPTIONS}
-    known = {f.name for f in fields(native)} - {*facts.TRAINING, "num_classes", "in_chans"}
+    known = {f.name for f in fields(native)} - {*facts.TRAINING, *NAMED, "num_classes", "in_chans"}
     stated = {k: v for k, v in checkpoint.facts.numbers.items() if k in known}
     if "." not in name:
         stated |= {"num_classes": checkpoint.num_classes, "in_chans": checkpoint.in_chans}
@@ -162,27 +167,25 @@ def load_weights(model, checkpoint, num_classes=None):
     assign(model, checkpoint, state)
 
 
-def model_for(name, checkpoint, image_size=None, size_rule=None, say=lambda text: None):
+def model_for(name, checkpoint, image_size=None, size_rule=None):
     """The float32 model that a checkpoint needs, with its weights.
 
     A tagged name fixes the classes; an untagged one takes classes and channels from the file.
     """
     variant = variant_for(name, checkpoint, {"image_size": image_size, "size_rule": size_rule})
-    for text in taken(checkpoint, variant):
-        say(text)
     model = build.make(variant, {"dtype": "float32"}, find(name)[0])
     assign(model, checkpoint, checkpoint.state)
     return model
 
 
 def taken(checkpoint, variant):
-    """What a file does not tell and was taken to be so, a line each."""
+    """What a file does not tell and was taken of the variant to be so, a line each."""
     stated = checkpoint.facts.numbers
     if isinstance(variant, VariantV2) and not any(name.endswith(OFFSETS) for name in checkpoint.dropped):
         if not {"window_size", "pretrained_windows"} & stated.keys():
-            yield f"taken, as the file does not say: windows {variant.windows}, pretrained with {variant.pretrained}"
+            yield f"the file does not say its windows: taken as {variant.windows}, pretrained with {variant.pretrained}"
         if variant.size_rule == "huggingface" and not {"image_size", "native_size"} & stated.keys():
-            yield f"taken, as the file does not say: made for {variant.made_for} pixels (a config.json beside it tells)"
+            yield f"the file does not say what size it was made for: taken as {variant.made_for} pixels"
 
 
 def known_of(source):

@@ -114,11 +114,11 @@ def kind_of(names, is_v2):
     names = set(names)
     if any(name.startswith("classifier.") for name in names):
         return "classifier"
-    if any(name.startswith("model.encoder.") for name in names):
+    if any(re.match(r"hidden_states_norms\.\d", name) for name in names):
         return "maskformer"
     if any(name.startswith("hidden_states_norms.") for name in names):
         return "backbone"
-    if any(re.match(r"(swin\.|swinv2\.)?layernorm\.", name) for name in names):
+    if any(re.match(r"(swin\.|swinv2\.|model\.)?layernorm\.", name) for name in names):
         return "model"
     return "backbone" if is_v2 else "donut"
 
@@ -145,7 +145,8 @@ def subject(checkpoint, variant):
             return
         if own:
             kind = kind_of(checkpoint.original, is_v2) if program == "transformers" else "classifier"
-            checkpoints.write(checkpoint.original, file)
+            inside = "model." if program == "transformers" and kind != "maskformer" else ""  # as a user's own module
+            checkpoints.write({k.removeprefix(inside): v for k, v in checkpoint.original.items()}, file)
             yield Subject(program, kind, variant.size_rule, file)
             return
         engine = ENGINES[variant.size_rule]

@@ -136,6 +136,8 @@ def transformers_model(request):
     state = load_file(request["file"])
     stages = range(1, 1 + len(n["depths"]))
     normed = [s for s in stages if any(f"norms.{s - 1 if kind == 'maskformer' else f'stage{s}'}." in k for k in state)]
+    maps = ["stem"] * any("norms.stem." in key for key in state) + [f"stage{s}" for s in normed]
+    maps = maps or [f"stage{s}" for s in stages]
     config, name = KINDS[kind][v2]
     config = getattr(transformers, config)(
         image_size=made_for[0] if made_for[0] == made_for[1] else tuple(made_for),
@@ -148,7 +150,7 @@ def transformers_model(request):
         mlp_ratio=n["mlp_ratio"],
         **({"num_labels": n["num_classes"]} if kind == "classifier" else {}),
         **({"pretrained_window_sizes": [w for w, _ in n["pretrained_window_sizes"]]} if v2 else {}),
-        **({"out_features": [f"stage{s}" for s in normed or stages]} if kind in ("backbone", "maskformer") else {}),
+        **({"out_features": maps} if kind in ("backbone", "maskformer") else {}),
     )
     folder = os.path.join(request["out"], "model")
     os.mkdir(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from swins.changes import floats, values
+from swins.changes import changes, floats, values
 from swins.errors import SwinsError
 from swins.plans import ANY, Variant, VariantV2, VariantV2CR
 
@@ -224,9 +224,14 @@ def coordinates(model):
 def state_dict(model):
     """The model's weights as a state dict in today's timm names: {torch name: array}, the inverse of `assign`.
 
-    Low-rank adapters are merged into their kernels. Raises SwinsError for quantized layers.
+    Low-rank adapters are merged into their kernels. Raises SwinsError for what tensors do not tell: quantized layers,
+    another epsilon of a norm.
     """
     floats(model, "a state dict")
+    if other := [path for path, told in changes(model, model.made).items() if "epsilon" in told]:
+        raise SwinsError(
+            f"a state dict holds tensors alone; {other[0]} has an epsilon of its own ({len(other)} in all)"
+        )
     table = expand(TABLES[type(model.variant)], model.variant)
     state = {}
     for path, value in values(model).items():

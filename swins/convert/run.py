@@ -60,11 +60,15 @@ def convert(
         say(f"fetching {name}")
         checkpoint = pretrained.fetch(name)
     found = found or read()
-    model = load.model_for(name, found, image_size, size_rule, say)
+    model = load.model_for(name, found, image_size, size_rule)
+    taken = list(load.taken(found, model.variant))
+    for text in taken:
+        say(text)
     say("comparing with the program that runs such files, block by block")
     proof = certificate.certify(model, name, architecture, found)
     if found.others:
         proof["source"] |= {"weights": found.key, "others": list(found.others)}
+    proof["taken"] = taken
     certificate.require_pass(proof, name)
     with artefact.writing(target, overwrite, say) as partial:
         model.save(partial / artefact.MODEL)

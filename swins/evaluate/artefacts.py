@@ -79,8 +79,9 @@ def preparation(path, model, certificate, name=None, protocol=None):
         raise SwinsError(f"{path}: images are prepared as its training run did; leave --protocol out, or pass -m")
     if trained:
         return name, AS_TRAINED, preparation_of(trained)
-    stated = stated_preparation(certificate.get("preparation") or {}, model.variant.image_size)
-    if stated and not protocol and len(stated.mean) == model.variant.in_chans:
+    facts = {} if protocol else certificate.get("preparation") or {}
+    stated = stated_preparation(facts, model.variant.image_size)
+    if stated and len(stated.mean) == model.variant.in_chans:
         return name, AS_STATED, stated
     protocol = protocol or "timm"
     return name, protocol, preprocess(name, protocol, model.variant.image_size, model.variant.in_chans)

@@ -120,6 +120,8 @@ def preparing(certificate, weights, decodes):
     """The card's words on how images are prepared."""
     training = certificate.get("training")
     stated, size = certificate.get("preparation") or {}, tuple(certificate["image_size"])
+    if stated and not decodes:
+        return f"Prepare images as the converted file says: {json.dumps(stated)}."
     prepare = preparation_of(training) if training else stated_preparation(stated, size)
     if prepare:
         whose = "the training run validated them" if training else "the converted file says"

@@ -138,7 +138,12 @@ def preparation(model, certificate):
         return preparation_of(certificate["training"])
     if "blocks" not in certificate:  # a bare .keras file, which does not tell
         return None
-    stated = stated_preparation(certificate.get("preparation") or {}, variant.image_size)
+    try:
+        stated = stated_preparation(certificate.get("preparation") or {}, variant.image_size)
+    except (
+        SwinsError
+    ):  # a preparation that this package has not: then there is no `serving_bytes`, and the card says so
+        return None
     if stated and len(stated.mean) == variant.in_chans:
         return stated
     return preprocess(certificate["name"], image_size=variant.image_size, in_chans=variant.in_chans)
