@@ -9,7 +9,8 @@ from swins.errors import SwinsError
 def model_file(path):
     """The .keras file of a training run's folder, or the path itself, as for an artefact, made of a run or not."""
     path = pathlib.Path(path)
-    return path / "model.keras" if training_of(path) and not (path / "certificate.json").is_file() else path
+    a_run = path.suffix != ".keras" and training_of(path) and not (path / "certificate.json").is_file()
+    return path / "model.keras" if a_run else path
 
 
 def training_of(path):

@@ -94,7 +94,7 @@ def test_tf_hub_page(exported, fashion, tmp_path, monkeypatch):
     monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "artefacts").symlink_to(exported.parent)  # which the page's lines made
     names = run_page("tf-hub.md", {**fashion, "files": exporting.photographs((28, 28))})
-    assert (names["logits"].shape, names["scores"].shape) == ((48, 10), (3, 10))
+    assert (names["logits"].shape, names["scores"].shape) == ((48, 10), (6, 10))
     assert {"logits", "features", "attention_stage1_block3"} <= set(names["outputs"])
     page = (exported.parent / "README.md").read_text()
     assert page.startswith("# Collection ") and "[feature vector](my_swin/model_fe.tar.gz)" in page
