@@ -354,7 +354,9 @@ def test_the_command(idx, class_folders, tmp_path, command, checkpoint):
     assert list(prepare.mean) == told["preprocess"]["mean"] and prepare.resize == (31, 31)
     assert swins.preprocess(tmp_path / "run" / "model.keras", image_size=56).image_size == (56, 56)
     image = next((class_folders / "boots").iterdir())
-    code, out, err = command("explain", image, "-m", tmp_path / "run", "--kind", "grad_cam", "-o", tmp_path / "e.png")
+    code, out, err = command(
+        "explain", image, "--weights", tmp_path / "run", "--kind", "grad_cam", "-o", tmp_path / "e.png"
+    )
     assert code == 0 and re.search("(boots|shirts|trousers) [0-9]+%", out), err
     code, _, err = command("train", recipe)
     assert code == 1 and "needs --data" in err
