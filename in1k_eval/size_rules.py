@@ -58,12 +58,8 @@ def pictures(size):
 def model_of(name, checkpoint, numbers, image_size):
     """A Keras model with all its maps, in the size rule that the checkpoint's program has."""
     family, more, _ = MODELS[name]
-    model = family(
-        **{**numbers, **checkpoint.facts.numbers, **more},
-        window_size=7 if family is V1 else 8,
-        num_classes=checkpoint.num_classes,
-        image_size=image_size,
-    )
+    numbers = {**numbers, **checkpoint.facts.numbers, **more, "window_size": 7 if family is V1 else 8}
+    model = family(**{**numbers, "num_classes": checkpoint.num_classes, "image_size": image_size})
     rules.assign(model, checkpoint.state)
     return keras.Model(model.input, {**model.pyramid, "logits": model.output})
 

@@ -1,9 +1,7 @@
 """The tables that evaluations write: a row a model, and a row an image."""
 
-import contextlib
 import csv
 import datetime
-import errno
 import io
 import os
 import pathlib
@@ -15,11 +13,11 @@ from dataclasses import asdict, dataclass, fields
 import keras
 import numpy as np
 
+from swins import files
 from swins.errors import SwinsError
 from swins.evaluate.run import score
 
 TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
-PATIENCE = 600  # seconds that a row waits for another process' row
 
 
 @dataclass(frozen=True)
@@ -67,15 +65,6 @@ def result_row(name, dataset, protocol, image_size, outcome, certificate):
     )
 
 
-def locks():
-    """The library that locks files. Raises SwinsError if it is missing."""
-    try:
-        import filelock
-    except ModuleNotFoundError as error:
-        raise SwinsError("a results table needs filelock: pip install 'swins[eval]'") from error
-    return filelock
-
-
 def check_targets(results, predictions):
     """Find out before a long run that its outputs can be written; makes the folders they go to.
 
@@ -86,8 +75,6 @@ def check_targets(results, predictions):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise SwinsError(f"{path} must be a file that can be written; choose another")
-    if results:
-        locks()
     columns = [field.name for field in fields(Result)]
     if results and pathlib.Path(results).is_file() and pathlib.Path(results).stat().st_size:
         try:
@@ -104,36 +91,14 @@ def check_targets(results, predictions):
             raise SwinsError(f"{results}: every row must have {len(columns)} columns; row {cut[0]} has not; mend it")
 
 
-@contextlib.contextmanager
-def locked(path):
-    """Keep other processes from a file meanwhile, by a lock beside it, where the file system has locks.
-
-    Raises:
-        SwinsError: if it is not free within ten minutes.
-    """
-    library = locks()
-    lock = library.FileLock(path.with_name(f".{path.name}.lock"), fallback_to_soft=False)  # a soft one stays
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except library.Timeout as error:
-        raise SwinsError(f"{path}: another process writes it; the row was not added; end that one") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def append_row(result, path):
     """Add a Result to a CSV, which is made if it is not there: whole or not at all, one process after the other.
 
     Raises:
-        SwinsError: if the file has other columns, or another process keeps it.
+        SwinsError: if the file has other columns.
     """
     row, path = asdict(result), pathlib.Path(os.path.realpath(path))  # a link stays one
-    with locked(path):
+    with files.lock(path, wait=True):
         check_targets(path, None)
         text = path.read_bytes() if path.is_file() else b""
         lines = io.StringIO()
