@@ -20,8 +20,13 @@ MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
 def lines_of(path):
     """Pairs (name, text) of a file of Unreadable, without a last line that a killed process left half written."""
     content = path.read_bytes() if path.is_file() else b""
-    lines = content.decode(errors="replace").split("\n")[:-1]
+    lines = content.decode(**TEXT).split("\n")[:-1]
     return [(name, text) for name, _, text in (line.partition("\t") for line in lines)]
+
+
+def on_one_line(text):
+    """Whether a text can be a part of a line: printable, or bytes that are no UTF-8."""
+    return all(letter.isprintable() or "\udc80" <= letter <= "\udcff" for letter in text)
 
 
 class Unreadable:
@@ -38,12 +43,12 @@ class Unreadable:
 
     def add(self, name, text):
         """Remember a sample. Raises SwinsError above the limit."""
-        name, text = (part if part.isprintable() else ascii(part) for part in (name, text))  # on one line
+        name, text = (part if on_one_line(part) else ascii(part) for part in (name, text))
         with self.lock:
             if name not in self.texts:
                 self.texts[name] = text
                 with open(self.path, "ab") as file:
-                    file.write(f"{name}\t{text}\n".encode())
+                    file.write(f"{name}\t{text}\n".encode(**TEXT))
         if len(self.texts) > self.limit:
             few = "; ".join(list(self.texts.values())[:3])
             self.fail(
