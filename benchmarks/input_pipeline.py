@@ -38,17 +38,17 @@ def rate(batches, size):
 
 def prepared(recipe, source, folder):
     """(model, training split, function that makes the batches) of a recipe."""
-    from swins.datasets import find_splits
+    from swins.data.layouts import find_splits
     from swins.tags import find
-    from swins.train import data, run
+    from swins.train import input_pipeline, loop
 
     split, _ = find_splits(source, recipe.data.held_out, recipe.seed)
-    model = run.new_model(recipe, len(split.classes))
-    prepare = data.evaluation_transform(
+    model = loop.new_model(recipe, len(split.classes))
+    prepare = input_pipeline.evaluation_transform(
         recipe, model.variant.image_size, find(recipe.model.name)[3], model.variant.in_chans
     )
-    unreadable = data.Unreadable(folder / "unreadable.txt", len(split))
-    return model, split, lambda: data.training_batches(split, recipe, prepare, len(split.classes), unreadable)
+    unreadable = input_pipeline.Unreadable(folder / "unreadable.txt", len(split))
+    return model, split, lambda: input_pipeline.training_batches(split, recipe, prepare, len(split.classes), unreadable)
 
 
 def reading(recipe, source, folder):
@@ -93,7 +93,7 @@ def fitted(model, recipe, batches):
     """Images/s of fit."""
     import keras
 
-    from swins.train import run
+    from swins.train import loop
 
     class Clock(keras.callbacks.Callback):
         steps, begun, seconds = 0, None, 0.0
@@ -108,7 +108,7 @@ def fitted(model, recipe, batches):
                 self.seconds = now - self.begun
                 self.model.stop_training = self.seconds > SECONDS
 
-    run.compile_model(model, recipe, 1000)
+    loop.compile_model(model, recipe, 1000)
     clock = Clock()
     steps = 1_000_000  # an end that is not reached: the clock stops it
     model.fit(batches, steps_per_epoch=steps, epochs=1, callbacks=[clock], shuffle=False, verbose=0)
@@ -171,7 +171,7 @@ def one(part, path, source, *settings):
         import timm  # noqa: F401 (before TensorFlow, which would abort it)
     import keras
 
-    from swins.train import recipe as recipes
+    from swins.train import recipes
 
     recipe = recipes.with_settings(recipes.load(path), settings)
     facts = {"batch": recipe.data.batch, "cores": os.cpu_count(), "backend": keras.backend.backend()}

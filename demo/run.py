@@ -13,14 +13,15 @@ import traceback
 import numpy as np
 
 from swins import explain, images
-from swins.convert import artefact, certificate, oracle
-from swins.convert import run as conversion
+from swins.convert import certificate, conversion
+from swins.data import labelled
 from swins.errors import SwinsError
-from swins.evaluate import datasets, results
-from swins.evaluate import run as evaluation
-from swins.export import run as exporting
+from swins.evaluate import results, scoring
+from swins.export import tf_hub
 from swins.labels import class_names
+from swins.reference import oracle
 from swins.tags import find
+from swins.weights import artefacts
 
 HERE = pathlib.Path(__file__).parent
 NAME = "swin_mini_patch2_window4_28.fashion_mnist"
@@ -70,14 +71,14 @@ def demo():
     print(certificate.summary(proof))
 
     step("evaluate PyTorch and Keras on the 10,000 test images")
-    model = artefact.load_model(folder)
+    model = artefacts.load_model(folder)
     prepare = images.preprocess(NAME)
-    dataset = datasets.find_dataset(HERE / "fashion_mnist", model.variant.num_classes)
+    dataset = labelled.find_dataset(HERE / "fashion_mnist", model.variant.num_classes)
     samples = list(dataset.samples)
     pixels, labels = np.stack([image for _, image, _ in samples]), np.array([label for *_, label in samples])
     prepared = prepare(list(pixels))
     theirs = torch_logits(prepared)
-    outcome = evaluation.evaluate(model, prepare, datasets.Dataset(dataset.name, len(samples), samples), BATCH)
+    outcome = scoring.evaluate(model, prepare, labelled.Dataset(dataset.name, len(samples), samples), BATCH)
     row = results.result_row(NAME, dataset, "timm", prepare.image_size, outcome, proof)
     predicted = np.array([top[0] for _, _, top in outcome[0]])
     results.append_row(row, OUT / "results.csv")
@@ -87,7 +88,7 @@ def demo():
     print(f"predictions that differ: {disagree} of {len(labels)}")
 
     step("export SavedModels, each run where swins is not")
-    folder, proof = exporting.export(folder, results=OUT / "results.csv")
+    folder, proof = tf_hub.export(folder, results=OUT / "results.csv")
     for part, record in proof["exports"].items():
         print(f"{part}: {record['output']} differ by {record['call']:.1e}")
 

@@ -13,9 +13,10 @@ from dataclasses import asdict, replace
 
 from swins.build import FAMILIES
 from swins.cli import main as swins
-from swins.convert import artefact, certificate, oracle, rules
-from swins.convert import checkpoint as checkpoints
+from swins.convert import certificate
+from swins.reference import oracle
 from swins.tags import find, list_variants
+from swins.weights import artefacts, checkpoint_files, rules
 
 TABLE = pathlib.Path(__file__).with_name("parity.csv")
 NAMES = [*list_variants("swin_*_224"), *list_variants("swin_*_384"), *list_variants("swinv2_*")]
@@ -52,7 +53,7 @@ def converted(name, folder):
     code = swins(["convert", "-m", name, "--checkpoint", str(checkpoint), "-o", str(folder / "out"), "--overwrite"])
     if code:
         sys.exit(code)
-    return artefact.read_certificate(folder / "out")
+    return artefacts.read_certificate(folder / "out")
 
 
 def compared(name, folder):
@@ -61,7 +62,7 @@ def compared(name, folder):
     architecture = f"{name} of reduced depth"  # no name of timm's, so that its class takes the numbers
     model = FAMILIES[type(variant)](**asdict(variant), dtype="float32")
     checkpoint = perturbed(architecture, variant, folder)
-    rules.assign(model, checkpoints.read(checkpoint).state)
+    rules.assign(model, checkpoint_files.read(checkpoint).state)
     return certificate.compare(model, checkpoint, architecture)
 
 

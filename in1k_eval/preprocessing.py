@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 
-from swins.convert import oracle
 from swins.images import preprocess
+from swins.reference import oracle
 
 TABLE = pathlib.Path(__file__).with_name("preprocessing.csv")
 NAMES = ("swin_tiny_patch4_window7_224", "swin_base_patch4_window12_384")

@@ -16,9 +16,8 @@ import keras
 import numpy as np
 
 import swins
-from swins.convert import checkpoint as checkpoints
-from swins.convert import rules
 from swins.convert.certificate import difference
+from swins.weights import checkpoint_files, rules
 
 TABLE = pathlib.Path(__file__).with_name("size_rules.csv")
 SCRIPT = pathlib.Path(__file__).with_name("size_rules_reference.py")
@@ -85,7 +84,7 @@ def worst(outputs, theirs, checkpoint):
 
 def measure(name, folder, outputs, numbers=NUMBERS):
     """Compare one program's model at every size that it takes -> rows of the table."""
-    checkpoint = checkpoints.read(folder / MODELS[name][2])
+    checkpoint = checkpoint_files.read(folder / MODELS[name][2])
     rule, rows = checkpoint.facts.numbers["size_rule"], []
     opened = model_of(name, checkpoint, numbers, ANY) if rule != "timm" else None  # which clips windows
     for size in sorted(

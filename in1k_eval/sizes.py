@@ -16,11 +16,11 @@ import keras
 import numpy as np
 
 import swins
-from swins.convert import checkpoint as checkpoints
-from swins.convert import oracle
 from swins.convert.certificate import difference
 from swins.plans import with_overrides
+from swins.reference import oracle
 from swins.tags import find
+from swins.weights import checkpoint_files
 
 TABLE = pathlib.Path(__file__).with_name("sizes.csv")
 SIZES = ((64, 64), (96, 96), (112, 112), (224, 224), (232, 232), (240, 272), (256, 256), (448, 448), (512, 512))
@@ -46,7 +46,7 @@ def measure(name, folder, sizes=SIZES):
     """Compare one architecture at every size -> rows of the table."""
     theirs = torchvision(MODELS[name], folder, sizes)
     file, in_timms_names = folder / "weights.pth", folder / "timm.safetensors"
-    checkpoints.write(checkpoints.read(file).state, in_timms_names)
+    checkpoint_files.write(checkpoint_files.read(file).state, in_timms_names)
     open_size = swins.create(name, weights=file, image_size=(None, None), size_rule="torchvision")
     native = swins.create(name, weights=file)
     rows, first = [], None

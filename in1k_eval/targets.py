@@ -13,10 +13,11 @@ import time
 import numpy as np
 from parity import perturbed
 
-from swins.convert import artefact, run
+from swins.convert import conversion
 from swins.export import targets
 from swins.images import preprocess, read_idx
 from swins.tags import find
+from swins.weights import artefacts
 
 TABLE = pathlib.Path(__file__).with_name("targets.csv")
 DATA = pathlib.Path(__file__).parents[1] / "demo" / "fashion_mnist"
@@ -47,14 +48,14 @@ def row_of(name, record, more):
 def embedded(folder):
     """Rows of the embedded model: all targets and precisions, on the test images."""
     checkpoint = DATA / f"{EMBEDDED}.safetensors"
-    made, _ = run.convert(EMBEDDED, checkpoint, folder / "out")
+    made, _ = conversion.convert(EMBEDDED, checkpoint, folder / "out")
     records = {}
     for target, its in targets.TARGETS.items():
         _, certificate = targets.export(made, [target], its.precisions, DATA, say=say)
         records |= certificate["targets"]
     pixels, labels = (read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
     images = preprocess(EMBEDDED)(list(pixels))
-    ours = artefact.load_model(made).predict(images, batch_size=250, verbose=0).argmax(axis=1)
+    ours = artefacts.load_model(made).predict(images, batch_size=250, verbose=0).argmax(axis=1)
     for file, record in records.items():
         theirs = targets.run(made / file, images=images)["images"].argmax(axis=1)
         tops = {"images": len(labels), "keras_top1": np.mean(ours == labels), "top1": np.mean(theirs == labels)}
@@ -64,7 +65,7 @@ def embedded(folder):
 def full_size(name, folder):
     """Rows of a full-size model on weights moved at random, float32."""
     architecture, _, variant, _ = find(name)
-    made, _ = run.convert(name, perturbed(architecture, variant, folder), folder / "out")
+    made, _ = conversion.convert(name, perturbed(architecture, variant, folder), folder / "out")
     _, certificate = targets.export(made, list(targets.TARGETS), say=say)
     for record in certificate["targets"].values():
         yield row_of(name, record, {})

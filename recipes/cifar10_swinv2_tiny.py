@@ -10,7 +10,7 @@ Expected  top-1 89.74, as reported; 89.62 with deformable blocks: --set "model.d
 Obtained  not run: no GPU was at hand
 """
 
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model(

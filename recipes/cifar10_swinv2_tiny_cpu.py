@@ -10,7 +10,7 @@ Obtained  top-1 76.21 after 1.97 hours of 2 CPU cores, which tests shared for mu
           killed in epoch 12 and gone on; results/cifar10_swinv2_tiny_cpu/
 """
 
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model("swin_transformer_v2_t", image_size=32, window_size=8, drop_path_rate=0.0, dtype="mixed_bfloat16"),

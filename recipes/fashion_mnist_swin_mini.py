@@ -9,7 +9,7 @@ Obtained  top-1 92.19 after 3.00 hours of 2 CPU cores, which tests shared for mu
           240 s; killed after epoch 5 and gone on; results/fashion_mnist_swin_mini/
 """
 
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model("swin_mini_patch2_window4_28.fashion_mnist", drop_path_rate=0.05),

@@ -9,7 +9,7 @@ Expected  depends on the data
 Obtained  not run on data of its own; tests/test_train.py fine-tunes the embedded model on a folder
 """
 
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model("swin_tiny_patch4_window7_224.ms_in1k", weights="pretrained", drop_path_rate=0.1),

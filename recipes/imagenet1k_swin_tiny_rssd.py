@@ -7,7 +7,7 @@ Expected  top-1 80.6, top-5 95.1, as reported; its Swin is not Microsoft's, ours
 Obtained  not run: ImageNet is not at hand
 """
 
-from swins.train.recipe import Model, Optim, Recipe
+from swins.train.recipes import Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model("swin_tiny_patch4_window7_224", drop_path_rate=0.2),

@@ -12,7 +12,7 @@ Expected  top-1 86.4 (Microsoft's repository)
 Obtained  not run: ImageNet and the Hub are not at hand
 """
 
-from swins.train.recipe import Data, Model, Optim, Recipe
+from swins.train.recipes import Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model(

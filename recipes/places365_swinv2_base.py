@@ -8,7 +8,7 @@ Expected  top-1 44.56 after 13 epochs, as reported
 Obtained  not run: Places365 is not at hand
 """
 
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model(

@@ -9,7 +9,7 @@ Expected  top-1 about 56, as reported
 Obtained  not run: no GPU was at hand
 """
 
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model(

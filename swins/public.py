@@ -3,7 +3,6 @@
 
 from swins.attention import attention_maps, stitched_attention
 from swins.build import backbone
-from swins.convert.load import create
 from swins.deploy import deploy
 from swins.errors import SwinsError
 from swins.explain import attention_rollout, grad_cam
@@ -14,3 +13,4 @@ from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.plans import Variant, VariantV2, VariantV2CR, plan_stages
 from swins.resize import resize
 from swins.tags import list_variants
+from swins.weights.load import create

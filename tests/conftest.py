@@ -23,10 +23,10 @@ from PIL import Image
 from training import NAME
 
 from swins.cli import main
-from swins.convert import oracle
-from swins.convert import run as conversion
+from swins.convert import conversion
 from swins.images import read_idx
 from swins.plans import with_overrides
+from swins.reference import oracle
 from swins.tags import find
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -17,10 +17,10 @@ import numpy as np
 
 import swins
 from swins import devices
-from swins.evaluate import datasets
-from swins.evaluate import run as evaluation
-from swins.train import run
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.data import labelled
+from swins.evaluate import scoring
+from swins.train import loop
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 RECIPE = Recipe(
     model=Model(
@@ -48,13 +48,13 @@ def evaluated():
     keras.utils.set_random_seed(0)
     with scope():
         model = swins.SwinTransformer(image_size=28, patch_size=4, in_chans=1, **NUMBERS)
-        dataset = datasets.Dataset("noise", len(samples), samples)
+        dataset = labelled.Dataset("noise", len(samples), samples)
         prepare = swins.preprocess(RECIPE.model.name)
-        predictions, _, _ = evaluation.evaluate(model, prepare, dataset, 64, progress=False, several=count > 1)
-    return [len(predictions), *(round(part * len(predictions)) for part in evaluation.score(predictions))]
+        predictions, _, _ = scoring.evaluate(model, prepare, dataset, 64, progress=False, several=count > 1)
+    return [len(predictions), *(round(part * len(predictions)) for part in scoring.score(predictions))]
 
 
-class Asked(run.Progress):
+class Asked(loop.Progress):
     """Progress of a process that is asked to end."""
 
     def on_train_batch_end(self, batch, logs=None):
@@ -78,8 +78,8 @@ def main(data, out):
         print(text, file=sys.stderr)
 
     if os.environ.get("ASKED_AT"):
-        run.Progress = Asked
-    run.train(RECIPE, data, out, say=say)
+        loop.Progress = Asked
+    loop.train(RECIPE, data, out, say=say)
     rows = [dict(part.split(" ") for part in line.split(", ")) for line in said if "val_loss" in line]
     told = {
         "went_on": any("going on after" in line for line in said),

@@ -12,8 +12,8 @@ import sys
 
 import keras
 
-from swins.train import progress, run
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.train import loop, progress
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 KILLS = 5
 RECIPE = Recipe(
@@ -34,7 +34,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Killed(run.Progress):
+class Killed(loop.Progress):
     """Progress that ends the process after so many batches."""
 
     after = None
@@ -75,12 +75,12 @@ def part(data, out, when=None):
     child = os.fork()
     if not child:
         if isinstance(when, int):
-            run.Progress, Killed.after = Killed, when
+            loop.Progress, Killed.after = Killed, when
         elif when == "validation":
             progress.Heeded = KilledInValidation
         elif when:
             killed_while_writing(when)
-        run.train(RECIPE, data, out, say=lambda text: None)
+        loop.train(RECIPE, data, out, say=lambda text: None)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

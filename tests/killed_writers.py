@@ -11,16 +11,15 @@ import signal
 import sys
 
 from swins import cli, files
-from swins.convert import artefact, certificate
+from swins.convert import certificate
 from swins.errors import SwinsError
-from swins.evaluate import results
-from swins.evaluate import run as evaluation
-from swins.export import run as export
-from swins.export import saved_model, targets  # noqa: F401
+from swins.evaluate import results, scoring
+from swins.export import saved_model, targets, tf_hub  # noqa: F401
+from swins.weights import artefacts
 
 NAME = "swin_mini_patch2_window4_28"
 WRITING = {
-    "half written": (artefact, "write_json"),
+    "half written": (artefacts, "write_json"),
     "the old one is away": (pathlib.Path, "rename", ".replaced"),
     "put back": (pathlib.Path, "rename", "artefact"),
     "kept files are carried": (files, "carry"),
@@ -28,15 +27,15 @@ WRITING = {
     "the old one is to go": (pathlib.Path, "rename", ".obsolete"),
 }
 PHASES = {
-    "convert": {"compared": (certificate, "certify"), "about to write": (artefact, "writing"), **WRITING},
+    "convert": {"compared": (certificate, "certify"), "about to write": (artefacts, "writing"), **WRITING},
     "export": {
         "a part is written": (saved_model, "save"),
-        "checked": (export, "check"),
-        "the card": (export, "write_card"),
+        "checked": (tf_hub, "check"),
+        "the card": (tf_hub, "write_card"),
         **WRITING,
     },
     "eval": {
-        "some images": (evaluation.Journal, "add"),
+        "some images": (scoring.Journal, "add"),
         "predictions are there": (results, "write_predictions"),
         "the row is there": (results, "append_row"),
     },
@@ -66,7 +65,7 @@ def stub(proof):
         (place / "saved_model.pb").write_text("graph")
 
     saved_model.save = save
-    export.check = lambda model, prepare, place, parts, proof: {
+    tf_hub.check = lambda model, prepare, place, parts, proof: {
         part: {"output": kind, "call": 0.0, "trainable_variables": 0} for part, kind in parts.items()
     }
 
@@ -97,7 +96,7 @@ def another_host(folder):
     files.host = lambda: "other"
     try:
         files.tidy(folder, said.append)
-        artefact.read_certificate(folder)
+        artefacts.read_certificate(folder)
     except SwinsError as error:
         said.append(str(error))
     files.host = own
@@ -107,7 +106,7 @@ def another_host(folder):
 
 def main(folder, checkpoint, data):
     folder, found = pathlib.Path(folder), {}
-    proof = artefact.read_certificate(folder)
+    proof = artefacts.read_certificate(folder)
     table, predictions = folder.parent / "results.csv", folder.parent / "predictions.csv"
     commands = {
         "convert": ["convert", "-m", NAME, "--checkpoint", checkpoint, "-o", str(folder), "--overwrite"],

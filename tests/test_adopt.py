@@ -10,10 +10,10 @@ from PIL import Image
 
 import swins
 from swins import files
-from swins.convert import artefact as artefacts
 from swins.errors import SwinsError
-from swins.evaluate import artefacts as evaluation
-from swins.export import adopt, run, saved_model
+from swins.evaluate import evaluation
+from swins.export import adopt, saved_model, tf_hub
+from swins.weights import artefacts
 
 pytestmark = needs_tensorflow
 
@@ -66,7 +66,7 @@ def stubbed(monkeypatch):
         return {p: {"output": kind, "call": 0.0, "trainable_variables": 1} for p, kind in parts.items()}
 
     monkeypatch.setattr(saved_model, "save", save)
-    monkeypatch.setattr(run, "check", check)
+    monkeypatch.setattr(tf_hub, "check", check)
     return written
 
 
@@ -85,7 +85,7 @@ def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, comm
     assert prepare.resize == (40, 40) and swins.preprocess(folder) == prepare
     assert swins.class_names(folder) == CLASSES
     model, proof = evaluation.find_model(folder)[0], artefacts.read_certificate(folder)
-    assert run.preparation(model, proof) == prepare
+    assert tf_hub.preparation(model, proof) == prepare
     assert evaluation.preparation(folder, model, proof) == (NAME, "run", prepare)
     assert "no PyTorch was involved" in proof["verdict"] and "blocks" not in proof
     assert proof["exports"]["saved_model"]["serving_bytes"] <= 1e-5
@@ -135,13 +135,13 @@ def test_what_is_missing_is_added_and_nothing_made_anew(run_folder, command, stu
     now = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     changed = {path.name for path in now if now[path] != first.get(path)}
     assert changed == {"saved_model.pb", "variables.index", "model_deploy.tar.gz", "certificate.json", "README.md"}
-    assert list(artefacts.read_certificate(folder)["exports"]) == list(run.PARTS)
+    assert list(artefacts.read_certificate(folder)["exports"]) == list(tf_hub.PARTS)
     (folder / "model_fe.tar.gz").unlink()  # what was lost is missing too; what is left of it is not taken for whole
     code, _, err = command("export", run_folder)
     assert code == 1 and "has saved_model_fe already; pass --overwrite" in err
     code, _, err = command("export", run_folder, "--overwrite")
     assert code == 0, err
-    assert stubbed[1:] == list(run.PARTS)
+    assert stubbed[1:] == list(tf_hub.PARTS)
 
 
 def test_another_run_does_not_take_its_place(run_folder, command, stubbed, tmp_path):
@@ -159,12 +159,12 @@ def test_another_run_does_not_take_its_place(run_folder, command, stubbed, tmp_p
 
 def test_results_that_the_card_quotes_outlive_the_next_export(run_folder, stubbed, tmp_path):
     row = {"top1": 0.9, "top5": 1, "images": 70, "dataset": "d", "protocol": "run", "image_size": "28x28"}
-    run.export(run_folder)
+    tf_hub.export(run_folder)
     folder = tmp_path / "artefacts" / "bags"
     proof = artefacts.read_certificate(folder)
     proof["measured"] = {**row, "backend": "jax", "date": "2026-11-20"}
     artefacts.write_json(folder / "certificate.json", proof)
-    run.export(folder, deployed=True)
+    tf_hub.export(folder, deployed=True)
     assert "top-1 90.00%" in (folder / "README.md").read_text()
 
 
@@ -189,7 +189,7 @@ def test_a_bare_file_is_exported_without_what_it_does_not_tell(run_folder, comma
 
 
 def test_collections_mark_what_was_not_compared(run_folder, exported, stubbed, command):
-    run.export(run_folder, "bags")
+    tf_hub.export(run_folder, "bags")
     code, out, _ = command("collection", exported, "bags")
     assert code == 0 and "| `bags` (no PyTorch) | 28x28 | 0.0 | 75.00% (validation images of its run)" in out
     assert "proven equal to it, but for those marked so" in out

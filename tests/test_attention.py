@@ -7,7 +7,7 @@ from test_v1 import load as load_arrays
 
 import swins
 from swins import attention
-from swins.convert import rules
+from swins.weights import rules
 
 pytestmark = pytest.mark.backends
 

@@ -16,7 +16,7 @@ from test_models import SMALL, moved
 from test_v1 import TOLERANCE, relative
 
 import swins
-from swins.convert import artefact as artefacts
+from swins.weights import artefacts
 
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 BFLOAT16 = 0.05  # what half precision leaves of equality, as in test_models.py

@@ -10,15 +10,14 @@ import textwrap
 import numpy as np
 import pytest
 
-from swins.convert import artefact as artefacts
-from swins.convert import checkpoint as checkpoints
+from swins.weights import artefacts, checkpoint_files
 
 NAME = "swin_mini_patch2_window4_28"
 
 
 @pytest.fixture
 def state(checkpoint):
-    return checkpoints.read(checkpoint).state
+    return checkpoint_files.read(checkpoint).state
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_all_differences_are_listed_at_once(convert, state, tmp_path):
     state["norm.weight"][3] = np.nan
     state["norm.bias"] = np.full_like(state["norm.bias"], np.inf)
     state["extra.w"] = np.zeros(3, "float32")
-    checkpoints.write(state, file)
+    checkpoint_files.write(state, file)
     err = convert(file)
     for line in (
         "wrong.safetensors and the model differ",
@@ -122,13 +121,13 @@ def test_checkpoint_of_another_variant(convert, checkpoint):
 def test_a_tag_insists_on_its_classes(convert, state, tmp_path):
     file = tmp_path / "five.safetensors"
     state["head.fc.weight"], state["head.fc.bias"] = state["head.fc.weight"][:5], state["head.fc.bias"][:5]
-    checkpoints.write(state, file)
+    checkpoint_files.write(state, file)
     assert "head/kernel (96, 10): head.fc.weight gives (96, 5)" in convert(file, f"{NAME}.fashion_mnist")
 
 
 def test_no_swin_in_the_file(convert, tmp_path):
     file = tmp_path / "resnet.safetensors"
-    checkpoints.write({"conv1.weight": np.zeros((1, 1), "float32")}, file)
+    checkpoint_files.write({"conv1.weight": np.zeros((1, 1), "float32")}, file)
     assert "windowed attention" in (err := convert(file)) and "this one has conv1.weight" in err
 
 
@@ -179,7 +178,7 @@ def test_existing_output_is_kept(artefact, command, checkpoint):
 def test_a_failed_overwrite_loses_nothing(artefact, command, state, tmp_path):
     before = listing(artefact)
     del state["norm.bias"]
-    checkpoints.write(state, tmp_path / "bad.safetensors")
+    checkpoint_files.write(state, tmp_path / "bad.safetensors")
     code, _, _ = command(
         "convert", "-m", NAME, "--checkpoint", tmp_path / "bad.safetensors", "-o", artefact, "--overwrite"
     )
@@ -197,7 +196,7 @@ def test_overwrite_never_deletes_what_is_no_artefact(tmp_path, command, checkpoi
 
 STALL = """
 import sys, time
-import swins.convert.artefact as artefact
+import swins.weights.artefacts as artefact
 def stall(*_):
     print("half-way", flush=True)
     time.sleep(120)
@@ -234,7 +233,7 @@ def test_disk_full(artefact, checkpoint):
     before = listing(artefact.parent)
     script = (
         "import resource, sys; from swins.cli import main;"
-        "import swins.convert.artefact as a; real = a.writing\n"
+        "import swins.weights.artefacts as a; real = a.writing\n"
         "def limited(*x):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)); return real(*x)\n"
         "a.writing = limited\n"

@@ -10,7 +10,7 @@ from test_models import moved
 
 import swins
 from swins.changes import NUMBERS, copy, values, variables, walk
-from swins.convert import rules
+from swins.weights import rules
 
 SMALL = {
     "image_size": 32,

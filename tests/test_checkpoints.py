@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from training import SMALL, changed, quiet, write_idx
 
-from swins.datasets import find_splits
+from swins.data.layouts import find_splits
 from swins.devices import ALONE
 from swins.errors import SwinsError
 from swins.images import read_idx
-from swins.train import checkpoints, run
+from swins.train import checkpoints, loop
 from swins.train.folder import Run
 from swins.train.progress import Progress
 
 
 @pytest.fixture
 def model(idx):
-    model = run.new_model(SMALL, 10)
-    run.compile_model(model, SMALL, 10)
+    model = loop.new_model(SMALL, 10)
+    loop.compile_model(model, SMALL, 10)
     return model
 
 
@@ -108,8 +108,8 @@ def test_variables_are_known_by_their_paths(model, tmp_path):
 def test_checkpoints_of_before_are_read(tmp_path):
     """Seeds were numbered by how many the process had made, and nothing was said of an epoch's validation."""
     kept, recipe = checkpoints.Checkpoints(tmp_path), changed(SMALL, model={"drop_path_rate": 0.2})
-    model = run.new_model(recipe, 10)
-    run.compile_model(model, recipe, 10)
+    model = loop.new_model(recipe, 10)
+    loop.compile_model(model, recipe, 10)
     kept.save(model, 20, {"rows": [{"epoch": 1}], "seconds": 3.0})
 
     def numbered(names, arrays):
@@ -187,23 +187,23 @@ def test_a_change_on_the_way_is_recorded_with_its_step(model, tmp_path, idx):
 
 
 def test_other_settings_do_not_go_on(idx, tmp_path):
-    run.train(dataclasses.replace(SMALL, epochs=1), idx, tmp_path / "run", say=quiet)
+    loop.train(dataclasses.replace(SMALL, epochs=1), idx, tmp_path / "run", say=quiet)
     with pytest.raises(SwinsError, match=r"other settings \(epochs: 1, now 2\)"):
-        run.train(SMALL, idx, tmp_path / "run", say=quiet)
+        loop.train(SMALL, idx, tmp_path / "run", say=quiet)
     other = tmp_path / "other"
     shutil.copytree(idx, other)
     images, labels = (read_idx(other / f"train-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
     write_idx(other, "train", images, labels[::-1].copy())
     with pytest.raises(SwinsError, match=r"other settings .training data: '200 images"):
-        run.train(dataclasses.replace(SMALL, epochs=1), other, tmp_path / "run", say=quiet)
+        loop.train(dataclasses.replace(SMALL, epochs=1), other, tmp_path / "run", say=quiet)
     before = (tmp_path / "run" / "log.csv").read_text()
-    run.train(SMALL, idx, tmp_path / "run", overwrite=True, say=quiet)
+    loop.train(SMALL, idx, tmp_path / "run", overwrite=True, say=quiet)
     assert (tmp_path / "run" / "log.csv").read_text() != before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.txt").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(SwinsError, match="holds other files and no run"):
-            run.train(SMALL, idx, tmp_path / "mine", overwrite=overwrite, say=quiet)
+            loop.train(SMALL, idx, tmp_path / "mine", overwrite=overwrite, say=quiet)
     assert (tmp_path / "mine" / "a.txt").read_text() == "mine"
 
 

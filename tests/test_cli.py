@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from swins.cli import SETTINGS, main, without_notices
+from swins.cli.command_line import SETTINGS, main, without_notices
 from swins.describe import stage_costs
 from swins.errors import unknown_name
 from swins.plans import VariantV2CR, plan_stages

@@ -8,10 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from swins.convert import artefact as artefacts
-from swins.convert import certificate, dialects, rules, run
-from swins.convert import checkpoint as checkpoints
+from swins.convert import certificate, conversion
 from swins.errors import SwinsError
+from swins.weights import artefacts, checkpoint_files, dialects, rules
 
 NAME = "swin_mini_patch2_window4_28"
 
@@ -49,13 +48,13 @@ def layouts(checkpoint, tmp_path_factory):
 
 @pytest.mark.parametrize("file", LAYOUTS)
 def test_every_layout_gives_identical_weights(layouts, file, converted, tmp_path):
-    _, proof = run.convert(NAME, layouts / file, tmp_path / "out")
+    _, proof = conversion.convert(NAME, layouts / file, tmp_path / "out")
     assert proof["verdict"] == "pass"
     assert proof["weights_sha256"] == artefacts.read_certificate(converted)["weights_sha256"]
 
 
 def test_dialects_are_recognised(layouts):
-    found = {file: checkpoints.read(layouts / file) for file in LAYOUTS}
+    found = {file: checkpoint_files.read(layouts / file) for file in LAYOUTS}
     assert found["timm.pth"].dialect == "timm"
     assert found["microsoft.pth"].dialect == found["old_timm.pth"].dialect == "microsoft or timm before 0.9"
     assert found["microsoft.pth"].wrappers == ("model",)
@@ -64,12 +63,12 @@ def test_dialects_are_recognised(layouts):
 
 
 def test_half_precision_files_are_read_as_float32(layouts):
-    state = checkpoints.read(layouts / "half.pth").state
+    state = checkpoint_files.read(layouts / "half.pth").state
     assert {v.dtype.name for v in state.values()} == {"float32"}
 
 
 def test_headless_file_of_an_untagged_name_becomes_a_feature_extractor(layouts, tmp_path):
-    folder, proof = run.convert(NAME, layouts / "headless_old.pth", tmp_path / "out")
+    folder, proof = conversion.convert(NAME, layouts / "headless_old.pth", tmp_path / "out")
     assert artefacts.load_model(folder).variant.num_classes == 0
     assert proof["verdict"] == "pass"
 
@@ -101,8 +100,8 @@ def test_the_artefact_holds_what_it_says(converted, checkpoint):
     proof = json.loads((converted / "certificate.json").read_text())
     assert sorted(p.name for p in converted.iterdir()) == ["certificate.json", "model.keras"]
     assert proof["name"] == f"{NAME}.fashion_mnist"
-    assert proof["source"]["sha256"] == checkpoints.sha256(checkpoint)
-    assert proof["model"]["sha256"] == checkpoints.sha256(converted / "model.keras")
+    assert proof["source"]["sha256"] == checkpoint_files.sha256(checkpoint)
+    assert proof["model"]["sha256"] == checkpoint_files.sha256(converted / "model.keras")
     assert proof["logits"]["relative"] <= 2e-5 and proof["worst_block"] <= 1e-5
     assert proof["top5_agreement"] == 1.0
     assert list(proof["blocks"]) == [
@@ -145,8 +144,8 @@ def test_verify_notices_another_model(artefact, command):
 
 def test_verify_notices_another_checkpoint(converted, command, tmp_path, checkpoint):
     other = tmp_path / "other.safetensors"
-    state = checkpoints.read(checkpoint).state
-    checkpoints.write({**state, "norm.bias": state["norm.bias"] + 1}, other)
+    state = checkpoint_files.read(checkpoint).state
+    checkpoint_files.write({**state, "norm.bias": state["norm.bias"] + 1}, other)
     code, _, err = command("verify", converted, "--checkpoint", other)
     assert code == 1 and "is not the file" in err
 
@@ -159,7 +158,7 @@ def test_a_wrong_model_gets_no_certificate(checkpoint, monkeypatch, tmp_path):
 
     monkeypatch.setattr(layers, "gelu", lambda x: ops.gelu(x, approximate=True))
     with pytest.raises(SwinsError, match=r"the first to differ is stages_0_blocks_0"):
-        run.convert(NAME, checkpoint, tmp_path / "out")
+        conversion.convert(NAME, checkpoint, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -209,7 +208,7 @@ def test_convert_py_is_the_same_door(checkpoint, tmp_path):
 
 
 def test_an_image_size_of_ones_own(checkpoint, tmp_path):
-    _, proof = run.convert(NAME, checkpoint, tmp_path / "out", image_size=40)
+    _, proof = conversion.convert(NAME, checkpoint, tmp_path / "out", image_size=40)
     assert proof["images"] == [4, 40, 40, 1] and proof["verdict"] == "pass"
 
 

@@ -5,8 +5,8 @@ import pathlib
 import pytest
 from conftest import script
 
+from swins.data import labelled
 from swins.errors import SwinsError
-from swins.evaluate import datasets
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def test_facts_out_of_bounds_fail(demo, monkeypatch, capsys):
 
 def test_the_committed_data_is_whole():
     images, labels = (
-        datasets.read_idx(ROOT / "demo" / "fashion_mnist" / f"t10k-{kind}-ubyte.gz")
+        labelled.read_idx(ROOT / "demo" / "fashion_mnist" / f"t10k-{kind}-ubyte.gz")
         for kind in ("images-idx3", "labels-idx1")
     )
     assert images.shape == (10_000, 28, 28) and labels.shape == (10_000,)

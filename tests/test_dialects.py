@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from swins.convert import checkpoint as checkpoints
-from swins.convert import dialects, rules
 from swins.errors import SwinsError
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
+from swins.weights import checkpoint_files, dialects, rules
 
 NUMBERS = {"image_size": 64, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
 OPENMMLAB, HUGGING_FACE, DETECTOR = "mmdet, mmseg or mmpretrain", "Hugging Face", "microsoft detector or segmenter"
@@ -44,7 +43,7 @@ def outputs(library):
     ("file", "whose", "build", "classes", "dialect", "wrappers"), CASES, ids=[case[0] for case in CASES]
 )
 def test_keras_computes_what_the_library_computes(library, outputs, file, whose, build, classes, dialect, wrappers):
-    found = checkpoints.read(library / file)
+    found = checkpoint_files.read(library / file)
     assert (found.dialect, found.wrappers, found.num_classes) == (dialect, wrappers, classes)
     model = build(**NUMBERS, **MORE.get(file, {}), num_classes=classes)
     rules.assign(model, found.state)
@@ -64,7 +63,7 @@ def test_keras_computes_what_the_library_computes(library, outputs, file, whose,
     ],
 )
 def test_what_is_left_out_is_listed(library, file, names):
-    found = checkpoints.read(library / file)
+    found = checkpoint_files.read(library / file)
     dropped = set(found.dropped) | {name.rpartition(".")[2] for name in found.dropped}
     assert names <= dropped
     assert not names & set(found.state)
@@ -81,8 +80,8 @@ def test_the_order_of_unfold_as_a_literal():
 def test_reordered_arrays_are_written_in_order(tmp_path):
     """safetensors writes memory as it lies, and numpy's reordered arrays lie otherwise."""
     value = np.arange(6.0).reshape(2, 3)[..., [2, 0, 1]]
-    checkpoints.write({"a": value, "b": value.T}, tmp_path / "a.safetensors")
-    read = checkpoints.read_safetensors(tmp_path / "a.safetensors")
+    checkpoint_files.write({"a": value, "b": value.T}, tmp_path / "a.safetensors")
+    read = checkpoint_files.read_safetensors(tmp_path / "a.safetensors")
     assert read["a"].tolist() == value.tolist() and read["b"].tolist() == value.T.tolist()
 
 
@@ -122,7 +121,7 @@ def test_parts_that_cannot_be_joined_are_left_for_the_list_of_differences():
 
 
 def test_a_dense_backbone_whose_last_output_has_no_norm_says_so(library):
-    found = checkpoints.read(library / "mmdet.pth")
+    found = checkpoint_files.read(library / "mmdet.pth")
     state = {name: value for name, value in found.state.items() if not name.startswith("norm.")}
     with pytest.raises(SwinsError, match=r"- norm/gamma \(48,\): no tensor norm.weight"):
         rules.assign(SwinTransformer(**NUMBERS, num_classes=0), state)

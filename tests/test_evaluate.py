@@ -13,15 +13,14 @@ import pytest
 from conftest import DATA, NAME
 from PIL import Image
 
-from swins import datasets as layouts
-from swins.convert import artefact as artefacts
+from swins.data import labelled, layouts
 from swins.errors import SwinsError
-from swins.evaluate import artefacts as artefacts_of
-from swins.evaluate import datasets, results, run
-from swins.evaluate.artefacts import find_model
+from swins.evaluate import evaluation, results, scoring
+from swins.evaluate.evaluation import find_model
 from swins.images import preprocess
 from swins.labels import FASHION_MNIST, class_names
 from swins.labels import table as class_table
+from swins.weights import artefacts
 
 COUNT = 70
 
@@ -29,7 +28,7 @@ COUNT = 70
 @pytest.fixture(scope="module")
 def samples():
     """The first test images and their labels."""
-    pixels, labels = (datasets.read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    pixels, labels = (labelled.read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
     return pixels[:COUNT], labels[:COUNT]
 
 
@@ -116,7 +115,7 @@ def test_rgb_weights_made_grey_are_evaluated_on_grey_images(command, perturbed, 
 
 def test_score_counts_by_hand():
     predictions = [("a", 1, [1, 2, 3, 4, 5]), ("b", 2, [1, 2, 3, 4, 5]), ("c", 9, [1, 2, 3, 4, 5])]
-    assert run.score(predictions) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    assert scoring.score(predictions) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
 
 
 def test_files_that_are_no_images_are_named_and_counted(command, converted, folders, tmp_path):
@@ -174,16 +173,16 @@ def test_the_order_that_is_asked_for(command, converted, folders, tmp_path):
     )
     assert natural > 0.8 > 0.3 > plain
     for order in ("natural", names, tmp_path / "names.json"):
-        found = datasets.find_dataset(folders, 10, names=FASHION_MNIST, order=order)
+        found = labelled.find_dataset(folders, 10, names=FASHION_MNIST, order=order)
         assert all(name.startswith(f"class{label + 1}/") for name, _, label in found.samples)
     for text, said in (("a\na\n", "each once"), ('{"a": 1}', "0, 1, 2"), ("a\nb\n", "got 2 and 10"), ("[1]", "texts")):
         names.write_text(text)
         with pytest.raises(SwinsError, match=said):
-            datasets.find_dataset(folders, 10, order=names)
+            labelled.find_dataset(folders, 10, order=names)
     with pytest.raises(SwinsError, match="--class-order must be natural, sorted or a file"):
-        datasets.find_dataset(folders, 10, order="alphabetic")
+        labelled.find_dataset(folders, 10, order="alphabetic")
     with pytest.raises(SwinsError, match="is of class folders"):
-        datasets.find_dataset(DATA, 10, order="natural")
+        labelled.find_dataset(DATA, 10, order="natural")
 
 
 def test_where_no_names_are_known_the_order_is_said(command, converted, folders):
@@ -198,7 +197,7 @@ def test_where_no_names_are_known_the_order_is_said(command, converted, folders)
 
 
 def numbered(names, count, known=()):
-    return datasets.class_numbers("data", names, datasets.Classes(count, tuple(known)))
+    return labelled.class_numbers("data", names, labelled.Classes(count, tuple(known)))
 
 
 def test_imagenets_folders_are_matched_by_synset_or_name():
@@ -239,18 +238,18 @@ def test_splits_of_a_data_set_are_matched_by_name_too(folders, tmp_path):
     records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
     records[:, 0] = (6, 9, 1)
     records.tofile(tmp_path / layouts.TEST_BATCH)
-    dataset = datasets.find_dataset(tmp_path, 10, names=known)
+    dataset = labelled.find_dataset(tmp_path, 10, names=known)
     assert [label for _, _, label in dataset.samples] == [3, 0, 8] and "automobile = Automobile" in dataset.notes[0]
-    assert "in this order, airplane, automobile" in datasets.find_dataset(tmp_path, 10).notes[0]
+    assert "in this order, airplane, automobile" in labelled.find_dataset(tmp_path, 10).notes[0]
     shutil.copytree(folders, tmp_path / "both" / "train")
     shutil.copytree(folders / "sandal", tmp_path / "both" / "val" / "Sandal")
-    dataset = datasets.find_dataset(tmp_path / "both", 10, names=FASHION_MNIST)
+    dataset = labelled.find_dataset(tmp_path / "both", 10, names=FASHION_MNIST)
     assert {label for _, _, label in dataset.samples} == {5}
 
 
 def test_other_sources_must_have_the_models_classes_too():
     with pytest.raises(SwinsError, match="got 10 and 1000"):
-        datasets.find_dataset(DATA, 1000)
+        labelled.find_dataset(DATA, 1000)
 
 
 def test_a_flipped_byte_in_an_idx_file(tmp_path):
@@ -260,7 +259,7 @@ def test_a_flipped_byte_in_an_idx_file(tmp_path):
         broken[place] ^= 0xFF
         (tmp_path / "x.gz").write_bytes(broken)
         with pytest.raises(SwinsError, match="not a gzipped IDX file"):
-            datasets.read_idx(tmp_path / "x.gz")
+            labelled.read_idx(tmp_path / "x.gz")
 
 
 def test_outputs_are_checked_before_the_run(command, converted, table, tmp_path):
@@ -271,7 +270,7 @@ def test_outputs_are_checked_before_the_run(command, converted, table, tmp_path)
 def test_a_flat_folder_needs_a_table(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(SwinsError, match="neither class folders"):
-        datasets.find_dataset(tmp_path, 10)
+        labelled.find_dataset(tmp_path, 10)
 
 
 def test_broken_links_and_odd_images_are_counted_too(command, converted, folders):
@@ -300,7 +299,7 @@ def test_another_models_name_is_refused(command, converted, table):
 def test_imagenet_model_wants_1000_folders(tmp_path):
     (tmp_path / "n01440764x").mkdir()
     with pytest.raises(SwinsError, match="got 1 and 1000"):
-        datasets.find_dataset(tmp_path, 1000)
+        labelled.find_dataset(tmp_path, 1000)
 
 
 def test_bad_tables_and_folders(command, converted, table, tmp_path):
@@ -347,11 +346,11 @@ def test_another_table_is_not_appended_to(command, converted, table, tmp_path):
 def test_tensorflow_datasets_source(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets", reason="needs swins[datasets]")
     with pytest.raises(SwinsError, match="prepare it with tensorflow-datasets"):
-        datasets.from_tfds("imagenet2012", datasets.Classes(1000), data_dir=tmp_path)
+        labelled.from_tfds("imagenet2012", labelled.Classes(1000), data_dir=tmp_path)
     with tfds.testing.mock_data(num_examples=3, policy=tfds.testing.MockPolicy.USE_CODE):
         with pytest.raises(SwinsError, match="1 are not: n04399382; the model's are 21841"):
-            datasets.find_dataset("tfds:imagenet2012", 21841)
-        dataset = datasets.find_dataset("tfds:imagenet2012", 1000)
+            labelled.find_dataset("tfds:imagenet2012", 21841)
+        dataset = labelled.find_dataset("tfds:imagenet2012", 1000)
         rows = list(dataset.samples)
     assert len(rows) == 3
     for name, image, label in rows:
@@ -369,12 +368,12 @@ def test_folders_named_by_numbers_are_class_numbers(tmp_path):
 def test_data_sets_with_splits_are_evaluated_on_the_validation_split(folders, tmp_path):
     shutil.copytree(folders, tmp_path / "both" / "train")
     shutil.copytree(folders / "sneaker", tmp_path / "both" / "val" / "sneaker")
-    dataset = datasets.find_dataset(tmp_path / "both", 10)
+    dataset = labelled.find_dataset(tmp_path / "both", 10)
     assert dataset.count and {label for _, _, label in dataset.samples} == {sorted(FASHION_MNIST).index("sneaker")}
     records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
     records[:, 0] = (6, 9, 2)
     records.tofile(tmp_path / layouts.TEST_BATCH)
-    dataset = datasets.find_dataset(tmp_path, 10)
+    dataset = labelled.find_dataset(tmp_path, 10)
     assert [label for _, _, label in dataset.samples] == [6, 9, 2]
 
 
@@ -382,7 +381,7 @@ def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypa
     whole, half = tmp_path / "whole.csv", tmp_path / "half.csv"
     code, row, _ = evaluate(command, converted, "--data", table, "--batch", 8, "--predictions", whole)
     assert code == 0 and not list(tmp_path.glob(".*.journal"))
-    real, calls = run.predict, []
+    real, calls = scoring.predict, []
 
     def ends(*arguments):
         calls.append(len(arguments[1]))
@@ -390,7 +389,7 @@ def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypa
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(run, "predict", ends)
+    monkeypatch.setattr(scoring, "predict", ends)
     code, _, _ = command("eval", converted, "--data", table, "--batch", 8, "--predictions", half, "--quiet")
     assert code and not half.exists()
     (journal,) = tmp_path.glob(".half.csv.journal")
@@ -405,17 +404,17 @@ def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypa
 
 
 def test_what_was_predicted_counts_for_the_same_samples_only(tmp_path):
-    journal = run.Journal(tmp_path / "j", ["x"])
+    journal = scoring.Journal(tmp_path / "j", ["x"])
     journal.add([["a", 1, [1]], ["c", 2, [2]]])
     samples = [(name, None, label) for name, label in (("a", 1), ("b", 0), ("c", 2))]  # b came later
-    again = run.Journal(tmp_path / "j", ["x"])
+    again = scoring.Journal(tmp_path / "j", ["x"])
     assert [name for name, *_ in again.follow(samples)] == ["b", "c"]
-    assert run.Journal(tmp_path / "j", ["x"]).rows == [["a", 1, [1]]]
-    again = run.Journal(tmp_path / "j", ["x"])
+    assert scoring.Journal(tmp_path / "j", ["x"]).rows == [["a", 1, [1]]]
+    again = scoring.Journal(tmp_path / "j", ["x"])
     assert list(again.follow([])) == [] == again.rows
     again.add([["a", 1, "no image"], ["c", 2, [2]]])
-    assert run.Journal(tmp_path / "j", ["x"], skip_unreadable=True).rows == [["a", 1, "no image"], ["c", 2, [2]]]
-    assert not run.Journal(tmp_path / "j", ["x"]).rows  # it may have been mended
+    assert scoring.Journal(tmp_path / "j", ["x"], skip_unreadable=True).rows == [["a", 1, "no image"], ["c", 2, [2]]]
+    assert not scoring.Journal(tmp_path / "j", ["x"]).rows  # it may have been mended
 
 
 def test_other_labels(command, converted, table, samples, tmp_path):
@@ -430,12 +429,12 @@ def test_other_labels(command, converted, table, samples, tmp_path):
     assert row["images"] == COUNT - 1 and row["top1"] >= plain["top1"] - 0.02 and row["dataset"] == "flat (real)"
     predictions = [("b.png", 0, [4, 5, 6, 7, 8]), ("a.png", 0, [1, 2, 3, 4, 5])]
     (tmp_path / "map.json").write_text(json.dumps({"a.png": [9, 2], "b.png": [4, 0]}))
-    assert run.score(run.relabelled(predictions, run.read_real(tmp_path / "map.json"))) == (0.5, 1.0)
+    assert scoring.score(scoring.relabelled(predictions, scoring.read_real(tmp_path / "map.json"))) == (0.5, 1.0)
     wrong = {"[[1]]": "labels of every image", "{}": "2 have none", "x": "no JSON", "[1, 2]": "list of lists"}
     for text, said in wrong.items():
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(SwinsError, match=said):
-            run.relabelled(predictions, run.read_real(tmp_path / "bad.json"))
+            scoring.relabelled(predictions, scoring.read_real(tmp_path / "bad.json"))
 
 
 def test_every_artefact_in_a_folder(command, converted, table, tmp_path):
@@ -465,16 +464,16 @@ def test_data_sets_are_told_apart_by_their_names(tmp_path):
     for name, said in (("noise/1", "noise/1"), ("a/val", "a/val"), ("photos", "photos")):
         (tmp_path / name).mkdir(parents=True)
         assert (
-            datasets.named(tmp_path / name) == datasets.named(tmp_path / name, tmp_path / name / "labels.csv") == said
+            labelled.named(tmp_path / name) == labelled.named(tmp_path / name, tmp_path / name / "labels.csv") == said
         )
-        assert datasets.named(tmp_path / name, tmp_path / "mine.csv") == f"{said}:mine.csv"
+        assert labelled.named(tmp_path / name, tmp_path / "mine.csv") == f"{said}:mine.csv"
 
 
 def test_a_folder_with_training_images_alone_is_not_scored_as_it_is(tmp_path):
     for c in "ab":
         (tmp_path / "train" / c).mkdir(parents=True)
     with pytest.raises(SwinsError, match=r"has train/ and no validation images; to score the former, give .*train"):
-        datasets.find_dataset(tmp_path, 2)
+        labelled.find_dataset(tmp_path, 2)
 
 
 def test_predictions_of_fewer_than_five_classes_and_of_odd_names(tmp_path):
@@ -553,7 +552,7 @@ def test_an_unfinished_run_is_called_so(command, folders, tmp_path):
 def test_a_name_means_published_weights_whatever_folder_is_called_so(converted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAME).symlink_to(converted)
-    monkeypatch.setattr(artefacts_of, "create", lambda name, weights: (name, weights))
+    monkeypatch.setattr(evaluation, "create", lambda name, weights: (name, weights))
     assert find_model(NAME) == ((NAME, "pretrained"), NAME)
     model, name = find_model(f"./{NAME}")
     assert model.variant.num_classes == 10 and name == NAME

@@ -8,8 +8,8 @@ from keras import ops
 
 import swins
 from swins import attention, explain
-from swins.convert import artefact as artefacts
 from swins.images import read_idx
+from swins.weights import artefacts
 
 FAMILIES = (swins.SwinTransformer, swins.SwinTransformerV2, swins.SwinTransformerV2CR)
 SMALL = {

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from conftest import DATA, NAME, needs_tensorflow
 
-from swins.convert import artefact as artefacts
-from swins.convert import certificate
-from swins.convert import checkpoint as checkpoints
-from swins.convert import run as conversion
+from swins.convert import certificate, conversion
 from swins.convert.certificate import seeded_images
 from swins.errors import SwinsError
-from swins.export import card, run, saved_model
+from swins.export import card, saved_model, tf_hub
 from swins.images import preprocess
+from swins.weights import artefacts, checkpoint_files
 
 pytestmark = needs_tensorflow
 
@@ -102,7 +100,7 @@ def test_archives_are_what_the_hub_expects(exported, tmp_path):
 
 
 def test_equal_input_gives_equal_archives(exported, tmp_path):
-    run.pack(exported / "saved_model", tmp_path / "a.tar.gz")
+    tf_hub.pack(exported / "saved_model", tmp_path / "a.tar.gz")
     assert (tmp_path / "a.tar.gz").read_bytes() == (exported / "model.tar.gz").read_bytes()
 
 
@@ -117,9 +115,9 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_kept(artefact, monkeypat
         head.set_weights(weights)
 
     monkeypatch.setattr(saved_model, "save", lie)
-    monkeypatch.setattr(run, "parts_of", lambda model, deployed: {"saved_model": "logits"})
+    monkeypatch.setattr(tf_hub, "parts_of", lambda model, deployed: {"saved_model": "logits"})
     with pytest.raises(SwinsError, match="must agree with Keras"):
-        run.export(artefact)
+        tf_hub.export(artefact)
     assert sorted(p.name for p in artefact.iterdir()) == before
     assert [p.name for p in artefact.parent.iterdir()] == ["artefact"]
 
@@ -138,12 +136,12 @@ def test_another_existing_folder_is_kept(converted, artefact, command):
 
 def test_headless_models_export_features_only_and_other_channels_no_bytes(tmp_path, perturbed):
     file = perturbed("swin_mini_patch2_window4_28", in_chans=4)
-    state = {k: v for k, v in checkpoints.read(file).state.items() if not k.startswith("head")}
-    checkpoints.write(state, tmp_path / "headless.safetensors")
+    state = {k: v for k, v in checkpoint_files.read(file).state.items() if not k.startswith("head")}
+    checkpoint_files.write(state, tmp_path / "headless.safetensors")
     folder, _ = conversion.convert("swin_mini_patch2_window4_28", tmp_path / "headless.safetensors", tmp_path / "out")
-    _, proof = run.export(folder, deployed=True)
+    _, proof = tf_hub.export(folder, deployed=True)
     assert "serving_bytes" not in proof["exports"]["saved_model_fe"], "nothing is published for four channels"
-    assert run.preparation(artefacts.load_model(folder), proof) is None
+    assert tf_hub.preparation(artefacts.load_model(folder), proof) is None
     assert proof["exports"]["saved_model_fe"]["all_outputs"] <= 1e-5
     assert not (folder / "saved_model").exists() and (folder / "saved_model_fe").is_dir()
     assert "images to features" in (folder / "README.md").read_text()
@@ -159,8 +157,8 @@ def test_once_there_the_deployed_one_is_made_again_with_the_rest(exported, tmp_p
         place.mkdir()
 
     monkeypatch.setattr(saved_model, "save", write)
-    monkeypatch.setattr(run, "check", lambda *_: artefacts.read_certificate(exported)["exports"])
-    run.export(folder, overwrite=True)
+    monkeypatch.setattr(tf_hub, "check", lambda *_: artefacts.read_certificate(exported)["exports"])
+    tf_hub.export(folder, overwrite=True)
     assert written == ["saved_model", "saved_model_fe", "saved_model_deploy"]
 
 
@@ -169,7 +167,7 @@ def test_once_there_the_deployed_one_is_made_again_with_the_rest(exported, tmp_p
 def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
     prepare = preprocess("swin_tiny_patch4_window7_224", protocol, size, channels)
     decode = saved_model.decoder(prepare)
-    for file in run.photographs(prepare.image_size):
+    for file in tf_hub.photographs(prepare.image_size):
         pixels = np.asarray(decode(file))
         assert pixels.shape == (*prepare.image_size, channels)
         off = np.abs(pixels - prepare(file)) * np.float32(prepare.std) * 255
@@ -177,7 +175,7 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
 
 
 def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch):
-    monkeypatch.setattr(run, "parts_of", lambda model, deployed: {"saved_model": "logits"})
+    monkeypatch.setattr(tf_hub, "parts_of", lambda model, deployed: {"saved_model": "logits"})
     name = "swin_s3_tiny_224"
     arguments = ("-m", name, "--checkpoint", perturbed(name), "-o", tmp_path / "out", "--export")
     code, out, err = command("convert", *arguments)
@@ -186,21 +184,21 @@ def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch
 
 
 def test_verify_runs_the_exports_again_and_nan_is_no_agreement(exported, command, monkeypatch):
-    real, seen = run.run_elsewhere, []
+    real, seen = tf_hub.run_elsewhere, []
 
     def watched(*arguments):
         seen.append(real(*arguments))
         return seen[0]
 
-    monkeypatch.setattr(run, "run_elsewhere", watched)
+    monkeypatch.setattr(tf_hub, "run_elsewhere", watched)
     code, out, err = command("verify", exported)
     assert code == 0, err
     assert "saved_model " in out and "saved_model_fe" in out
     (outputs,) = seen
     outputs["saved_model"]["all_outputs/features"][0, 0] = np.nan
-    monkeypatch.setattr(run, "run_elsewhere", lambda *arguments: outputs)
+    monkeypatch.setattr(tf_hub, "run_elsewhere", lambda *arguments: outputs)
     with pytest.raises(SwinsError, match="must agree with Keras"):
-        run.verify_exports(exported)
+        tf_hub.verify_exports(exported)
 
 
 def test_not_an_artefact(tmp_path, command):
@@ -213,13 +211,13 @@ def test_in_place_other_files_are_kept_and_the_card_quotes_the_row_of_these_weig
 ):
     records = artefacts.read_certificate(exported)["exports"]
     monkeypatch.setattr(saved_model, "save", lambda model, prepare, place, *_: place.mkdir())
-    monkeypatch.setattr(run, "check", lambda *arguments: {part: records[part] for part in arguments[3]})
+    monkeypatch.setattr(tf_hub, "check", lambda *arguments: {part: records[part] for part in arguments[3]})
     (artefact / "plots").mkdir()
     (artefact / "plots" / "a.txt").write_text("mine")
     results = tmp_path / "results.csv"
     code, out, _ = command("eval", artefact, "--data", DATA, "--batch", 500, "--results", results, "--quiet")
     assert code == 0
-    folder, _ = run.export(artefact, results=results)
+    folder, _ = tf_hub.export(artefact, results=results)
     text = (folder / "README.md").read_text()
     assert f"top-1 {json.loads(out)['top1']:.2%}" in text and "Measured with these weights" in text
     assert text.startswith(f"# Module swins/{NAME.replace('.', '_')}/1\n")

@@ -14,9 +14,9 @@ import pytest
 
 import swins
 from swins import files
-from swins.convert import artefact as artefacts
 from swins.errors import SwinsError
-from swins.evaluate.artefacts import artefacts_in
+from swins.evaluate.evaluation import artefacts_in
+from swins.weights import artefacts
 
 NAME = "swin_mini_patch2_window4_28"
 

@@ -18,11 +18,10 @@ from conftest import DATA, needs_tensorflow
 
 import swins
 from swins import archives, files
-from swins.convert import artefact as artefacts
 from swins.convert.certificate import difference
-from swins.export import run as exporting
-from swins.export import saved_model
+from swins.export import saved_model, tf_hub
 from swins.images import preprocess, read_idx
+from swins.weights import artefacts
 
 pytestmark = needs_tensorflow
 
@@ -458,7 +457,7 @@ def test_all_outputs_of_a_saved_model(exported):
     import tensorflow as tf
 
     model, loaded = artefacts.load_model(exported), tf.saved_model.load(str(exported / "saved_model"))
-    x = exporting.seeded_images(model.variant, 2)
+    x = tf_hub.seeded_images(model.variant, 2)
     out = loaded.signatures["all_outputs"](images=tf.constant(x))
     assert {"logits", "features"} <= set(out)
     for name, scores in swins.attention_maps(model, x).items():

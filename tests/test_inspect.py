@@ -11,11 +11,10 @@ import pytest
 
 import swins
 from swins import v2
-from swins.convert import artefact as artefacts
-from swins.convert import checkpoint as checkpoints
-from swins.convert import dialects, identify, inspection, rules
+from swins.convert import inspection
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
+from swins.weights import artefacts, checkpoint_files, dialects, identify, rules
 
 NAME = "swin_mini_patch2_window4_28"
 SWIN_TINY = """
@@ -34,12 +33,12 @@ def file_of(variant, path, **changes):
     """A file under timm's names with a fresh model's weights; None removes a tensor."""
     model = swins.build.FAMILIES[type(variant)](**dataclasses.asdict(variant), name="made")
     state = {**rules.state_dict(model), **changes}
-    checkpoints.write({name: value for name, value in state.items() if value is not None}, path)
+    checkpoint_files.write({name: value for name, value in state.items() if value is not None}, path)
     return path
 
 
 def checkpoint_of(state, dropped=()):
-    return checkpoints.Checkpoint(pathlib.Path("a.pth"), dict(state), "timm", (), dict(dropped))
+    return checkpoint_files.Checkpoint(pathlib.Path("a.pth"), dict(state), "timm", (), dict(dropped))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def test_a_file_of_torchvision_is_inspected_converted_without_a_name_and_verifie
     assert "compared with torchvision 0." in out and ": pass, 28,288,354 parameters" in out
     proof = artefacts.read_certificate(tmp_path / "out")
     assert proof["name"] == "swin_tiny_patch4_window7_224" and proof["verdict"] == "pass"
-    assert proof["source"]["sha256"] == checkpoints.sha256(tiny) and proof["source"]["translated"]
+    assert proof["source"]["sha256"] == checkpoint_files.sha256(tiny) and proof["source"]["translated"]
     for arguments in ((), ("--checkpoint", tiny)):
         code, out, err = command("verify", tmp_path / "out", *arguments)
         assert code == 0 and "pass" in out, err
@@ -71,8 +70,8 @@ def test_a_file_of_torchvision_is_inspected_converted_without_a_name_and_verifie
 
 def test_c_reichs_own_variant_is_converted_without_a_name(perturbed, command, tmp_path):
     """timm has no such architecture: its V2-CR is given his position network and end."""
-    state = checkpoints.read_safetensors(perturbed("swin_transformer_v2_t", image_size=64))
-    checkpoints.write(state, tmp_path / "reich.safetensors")
+    state = checkpoint_files.read_safetensors(perturbed("swin_transformer_v2_t", image_size=64))
+    checkpoint_files.write(state, tmp_path / "reich.safetensors")
     code, out, err = command(
         "convert", "--checkpoint", tmp_path / "reich.safetensors", "--image-size", 64, "-o", tmp_path / "out"
     )
@@ -97,7 +96,7 @@ def test_c_reichs_own_variant_is_converted_without_a_name(perturbed, command, tm
     ],
 )
 def test_numbers_are_read_from_every_dialect(library, file, family, windows, pretrained, classes):
-    found = identify.identify(checkpoints.read(library / file))
+    found = identify.identify(checkpoint_files.read(library / file))
     numbers = {"patch_size": 4, "in_chans": 3, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}
     several = {"family": family, "windows": windows, "pretrained_windows": pretrained, "num_classes": classes}
     assert found == identify.Identity(**numbers, **several)
@@ -143,7 +142,7 @@ def test_every_variant_is_told_from_the_others():
 def test_v2_is_told_apart_by_its_buffers_and_ambiguous_without(command, tmp_path):
     variant = VARIANTS["swinv2_tiny_window8_256"]
     file = file_of(variant, tmp_path / "v2.safetensors")
-    found = checkpoints.read(file)
+    found = checkpoint_files.read(file)
     several = ["swinv2_tiny_window8_256", "swinv2_tiny_window16_256"]
     assert identify.fitting(found) == several
     code, _, err = command("convert", "--checkpoint", file, "-o", tmp_path / "out")
@@ -176,11 +175,11 @@ def test_strange_buffers_tell_nothing(value):
 
 
 def test_inspect_lists_what_would_not_load(command, tmp_path, checkpoint):
-    state = checkpoints.read(checkpoint).state
+    state = checkpoint_files.read(checkpoint).state
     state["extra.w"] = np.zeros(3, "float32")
     state["norm.weight"] = np.full_like(state["norm.weight"], np.nan)
     del state["layers.1.blocks.0.mlp.fc1.bias"]
-    checkpoints.write(state, tmp_path / "wrong.safetensors")
+    checkpoint_files.write(state, tmp_path / "wrong.safetensors")
     code, out, _ = command("inspect", tmp_path / "wrong.safetensors")
     assert code == 1 and f"fits      {NAME}" in out
     for line in (
@@ -201,7 +200,7 @@ def test_inspect_as_json_of_an_artefact(converted, command):
 
 
 def test_inspect_refuses_what_is_no_swin(command, tmp_path):
-    checkpoints.write({"conv1.weight": np.zeros((1, 1), "float32")}, tmp_path / "resnet.safetensors")
+    checkpoint_files.write({"conv1.weight": np.zeros((1, 1), "float32")}, tmp_path / "resnet.safetensors")
     for path, words in (
         (tmp_path / "none.pth", "no such checkpoint"),
         (tmp_path / "resnet.safetensors", "conv1.weight"),
@@ -229,13 +228,13 @@ def test_create_names_the_variant_that_a_file_fits(checkpoint):
 
 
 def test_the_right_variant_gets_no_hint(checkpoint):
-    found = checkpoints.read(checkpoint)
+    found = checkpoint_files.read(checkpoint)
     assert identify.hint(found, NAME) == ""
     assert inspection.problems(found, [NAME]) == []
 
 
 def test_a_file_of_no_variant_says_how_it_differs_from_the_closest(checkpoint):
-    found = checkpoints.read(checkpoint)
+    found = checkpoint_files.read(checkpoint)
     state = {name: value for name, value in found.state.items() if not name.startswith("layers.1.blocks.3.")}
     with pytest.raises(
         SwinsError, match=rf"the closest is {NAME}, from which it differs in depths \(2, 3\), not \(2, 4\)"

@@ -13,12 +13,13 @@ from test_v1 import TOLERANCE, relative
 from test_v1 import load as load_arrays
 
 import swins
-from swins.convert import certificate, oracle, rules
-from swins.convert import checkpoint as checkpoints
+from swins.convert import certificate
 from swins.describe import stage_costs
 from swins.model_configs import VARIANTS
 from swins.plans import plan_stages, with_overrides
+from swins.reference import oracle
 from swins.tags import PRETRAINED, find
+from swins.weights import checkpoint_files, rules
 
 MODELS = ("mini", "oblong", "odd", "per_stage")
 SMALL = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
@@ -248,7 +249,7 @@ def test_a_clipped_window_says_which_sizes_keep_the_tables(perturbed):
 def test_weights_from_keras_artefact_and_checkpoint_are_the_same(converted, checkpoint):
     name = "swin_mini_patch2_window4_28"
     digests = {
-        checkpoints.digest(rules.state_dict(swins.create(name, weights=source)))
+        checkpoint_files.digest(rules.state_dict(swins.create(name, weights=source)))
         for source in (converted, converted / "model.keras", str(checkpoint))
     }
     assert len(digests) == 1
@@ -260,7 +261,7 @@ def test_untagged_names_take_classes_from_the_file(tmp_path):
     mine = moved(swins.create(name, num_classes=4))
     mine.save(tmp_path / "mine.keras")
     again = swins.create(name, weights=tmp_path / "mine.keras")
-    assert checkpoints.digest(rules.state_dict(again)) == checkpoints.digest(rules.state_dict(mine))
+    assert checkpoint_files.digest(rules.state_dict(again)) == checkpoint_files.digest(rules.state_dict(mine))
     with pytest.raises(swins.SwinsError, match=r"head\.fc\.weight gives \(96, 4\)"):
         swins.create(f"{name}.fashion_mnist", weights=tmp_path / "mine.keras")
 

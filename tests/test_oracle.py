@@ -9,9 +9,9 @@ import time
 import pytest
 from conftest import NAME
 
-from swins.convert import checkpoint as checkpoints
-from swins.convert import oracle
 from swins.errors import SwinsError
+from swins.reference import oracle
+from swins.weights import checkpoint_files
 
 WRITE = "import torch, sys; torch.save({'norm.weight': torch.full((3,), float(sys.argv[2]))}, sys.argv[1])"
 
@@ -22,7 +22,7 @@ def test_relative_paths_are_of_the_caller(tmp_path, monkeypatch):
         subprocess.run([sys.executable, "-c", WRITE, str(tmp_path / str(value) / "m.pth"), str(value)], check=True)
     for value in (1, 2, 1):
         monkeypatch.chdir(tmp_path / str(value))
-        assert checkpoints.read_pickled("m.pth")["norm.weight"].tolist() == [value] * 3
+        assert checkpoint_files.read_pickled("m.pth")["norm.weight"].tolist() == [value] * 3
 
 
 def test_one_process_answers_until_it_is_killed(checkpoint):

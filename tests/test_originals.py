@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import swins
-from swins.convert import dialects, rules
+from swins.weights import dialects, rules
 
 FOLDER = pathlib.Path(__file__).parent / "reference" / "originals"
 ANY = (None, None)

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from swins.convert import artefact as artefacts
+from swins.weights import artefacts
 
 NAME = "swin_mini_patch2_window4_28.fashion_mnist"
 PATH = f"/timm/{NAME}/resolve/main/model.safetensors"

@@ -8,18 +8,16 @@ import pytest
 from test_convert import parts_of
 
 import swins
-from swins.convert import artefact as artefacts
-from swins.convert import certificate, dialects, facts, identify, load, run
-from swins.convert import checkpoint as checkpoints
+from swins.convert import certificate, conversion
 from swins.errors import SwinsError
-from swins.evaluate import artefacts as evaluation
-from swins.export import card
-from swins.export import run as exports
+from swins.evaluate import evaluation
+from swins.export import card, tf_hub
 from swins.images import preparation_of
 from swins.labels import known_classes
 from swins.model_configs import VARIANTS
 from swins.size_rules import SIZE_RULES
 from swins.tags import PRETRAINED
+from swins.weights import artefacts, checkpoint_files, dialects, facts, identify, load
 
 SMALL = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "image_size": 64, "num_classes": 5}
 TRANSLATED = "pass; translation not proven: {} was not run"
@@ -59,7 +57,7 @@ def small_variants(monkeypatch):
 @pytest.mark.parametrize("file", FILES)
 def test_a_certificate_names_its_program_and_what_it_leaves_open(library, file, tmp_path):
     name, program, rule, verdict = FILES[file]
-    folder, proof = run.convert(name, library / f"{file}.safetensors", tmp_path / "out")
+    folder, proof = conversion.convert(name, library / f"{file}.safetensors", tmp_path / "out")
     assert proof["verdict"] == verdict and proof["size_rule"] == rule
     assert (proof["compared_with"]["program"], proof["compared_with"]["size_rule"]) == (program, rule)
     assert proof["versions"][program] == proof["compared_with"]["version"]
@@ -68,8 +66,8 @@ def test_a_certificate_names_its_program_and_what_it_leaves_open(library, file, 
     assert f"compared with {program} " in text and verdict in text
     if file == "mmdet_bare":  # once: verifying without the file proves the model by a translation of its own
         assert "left out      norm0 (2 tensors), roi_head (1 tensors), rpn_head (1 tensors)" in text
-        assert run.verify(folder)[1]["verdict"] == verdict
-        assert run.verify(folder, library / f"{file}.safetensors")[1]["verdict"] == verdict
+        assert conversion.verify(folder)[1]["verdict"] == verdict
+        assert conversion.verify(folder, library / f"{file}.safetensors")[1]["verdict"] == verdict
 
 
 def exchanged(state):
@@ -86,13 +84,13 @@ def test_a_wrong_translation_fails(library, file, monkeypatch, tmp_path):
         timm, rng = swins.create("swin_small_test"), np.random.default_rng(0)
         for weight in timm.weights:
             weight.assign(weight + 0.1 * rng.standard_normal(weight.shape))
-        checkpoints.write(load.rules.state_dict(timm), path)
+        checkpoint_files.write(load.rules.state_dict(timm), path)
     name = "swinv2_small_test" if "v2" in file else "swin_small_test"
     wrong = tuple(dialects.replace(dialect, steps=(*dialect.steps, exchanged)) for dialect in dialects.DIALECTS)
     monkeypatch.setattr(dialects, "DIALECTS", wrong)
     monkeypatch.setattr(dialects, "TIMM", wrong[0])
     with pytest.raises(SwinsError, match=r"must agree .* the first to differ is stages_0_blocks_0"):
-        run.convert(name, path, tmp_path / "out")
+        conversion.convert(name, path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -106,16 +104,16 @@ def test_a_wrong_size_rule_fails(library, file, rule, monkeypatch, tmp_path):
     monkeypatch.setitem(SIZE_RULES, "huggingface_v2", SIZE_RULES[rule])
     name = "swinv2_small_test" if "v2" in file else "swin_small_test"
     with pytest.raises(SwinsError, match="must agree"):
-        run.convert(name, library / f"{file}.safetensors", tmp_path / "out", image_size=(32, 88))
+        conversion.convert(name, library / f"{file}.safetensors", tmp_path / "out", image_size=(32, 88))
 
 
 def test_a_rule_that_is_asked_for_is_run_by_a_program_that_has_it(library, tmp_path):
     file = library / "hugging_face_v1.safetensors"
-    _, proof = run.convert("swin_small_test", file, tmp_path / "out", image_size=24, size_rule="torchvision")
+    _, proof = conversion.convert("swin_small_test", file, tmp_path / "out", image_size=24, size_rule="torchvision")
     assert proof["compared_with"]["program"] == "torchvision"
     assert proof["verdict"] == TRANSLATED.format("Hugging Face")
     with pytest.raises(SwinsError, match=r"maps smaller than a window.*size_rule=\"torchvision\""):
-        run.convert("swin_small_test", file, tmp_path / "other", image_size=24)
+        conversion.convert("swin_small_test", file, tmp_path / "other", image_size=24)
 
 
 FIELDS = {  # of a Variant that change an answer: values other than the variant's own
@@ -166,9 +164,9 @@ def test_words_travel_with_the_weights(converted, tmp_path, artefact):
     names, preparation = [f"class {i}" for i in range(10)], {"crop": 0.8, "mean": [0.5], "std": [0.25]}
     path.write_text(json.dumps({**content, "class_names": names, "preparation": preparation}))
     load.export_torch(artefact, tmp_path / "m.safetensors")
-    stated = checkpoints.read(tmp_path / "m.safetensors").facts
+    stated = checkpoint_files.read(tmp_path / "m.safetensors").facts
     assert (list(stated.class_names), stated.preparation) == (names, preparation)
-    _, proof = run.convert("swin_mini_patch2_window4_28", tmp_path / "m.safetensors", tmp_path / "again")
+    _, proof = conversion.convert("swin_mini_patch2_window4_28", tmp_path / "m.safetensors", tmp_path / "again")
     assert (proof["class_names"], proof["preparation"]) == (names, preparation)
 
 
@@ -180,10 +178,10 @@ def test_a_runs_preparation_and_classes_come_back_from_pytorchs_names(converted,
     (tmp_path / "run" / "result.json").write_text(json.dumps(result))
     shutil.copy(converted / "model.keras", tmp_path / "run")
     load.export_torch(tmp_path / "run", tmp_path / "m.safetensors")
-    folder, proof = run.convert("swin_mini_patch2_window4_28", tmp_path / "m.safetensors", tmp_path / "again")
+    folder, proof = conversion.convert("swin_mini_patch2_window4_28", tmp_path / "m.safetensors", tmp_path / "again")
     model = artefacts.load_model(folder)
     _, protocol, prepare = evaluation.preparation(folder, model, proof)
-    assert protocol == "stated" and prepare == exports.preparation(model, proof) == preparation_of(result)
+    assert protocol == "stated" and prepare == tf_hub.preparation(model, proof) == preparation_of(result)
     assert prepare.resize == (40, 40) and known_classes(folder, model, proof) == tuple(names)
     assert "class 9" in card.class_list(proof) and "40x40" in card.preparing(proof, None, True)
     assert evaluation.preparation(folder, model, proof, protocol="timm")[1] == "timm"
@@ -195,7 +193,7 @@ def test_v2_with_other_windows_comes_back_as_it_was(tmp_path):
     other = swins.resize(model, image_size=128, window_size=8)
     other.save(tmp_path / "m.keras")
     load.export_torch(tmp_path / "m.keras", tmp_path / "m.safetensors")
-    again = load.model_for("swinv2_small_test", checkpoints.read(tmp_path / "m.safetensors"))
+    again = load.model_for("swinv2_small_test", checkpoint_files.read(tmp_path / "m.safetensors"))
     assert again.variant.pretrained == other.variant.pretrained == ((4, 4), (4, 4))
     assert again.variant.windows == ((8, 8), (8, 8))
 
@@ -209,7 +207,7 @@ def test_a_file_gives_no_name_another_architecture(tmp_path):
         with pytest.raises(SwinsError, match="differ"):
             swins.create("swin_small_test", weights=tmp_path / file)
     with pytest.raises(SwinsError, match="differ"):
-        run.convert("swin_small_test", tmp_path / "m.safetensors", tmp_path / "out")
+        conversion.convert("swin_small_test", tmp_path / "m.safetensors", tmp_path / "out")
 
 
 def test_a_file_with_our_header_fits_its_own_variant(tmp_path, monkeypatch):
@@ -217,7 +215,7 @@ def test_a_file_with_our_header_fits_its_own_variant(tmp_path, monkeypatch):
     monkeypatch.setitem(VARIANTS, "swinv2_small_test", swins.VariantV2(**{**SMALL, "window_size": 16}))
     swins.create("swinv2_small_test").save(tmp_path / "m.keras")
     load.export_torch(tmp_path / "m.keras", tmp_path / "m.safetensors")
-    assert identify.fitting(checkpoints.read(tmp_path / "m.safetensors")) == ["swinv2_small_test"]
+    assert identify.fitting(checkpoint_files.read(tmp_path / "m.safetensors")) == ["swinv2_small_test"]
 
 
 def test_what_tensors_do_not_tell_is_refused(tmp_path):
@@ -232,17 +230,17 @@ def test_what_tensors_do_not_tell_is_refused(tmp_path):
 
 @pytest.mark.parametrize("part", ["", "swin.", "model."])
 def test_a_trunk_held_in_a_users_own_module(library, part, tmp_path):
-    state = checkpoints.read_safetensors(library / "hugging_face_v1_trunk.safetensors")
+    state = checkpoint_files.read_safetensors(library / "hugging_face_v1_trunk.safetensors")
     file = tmp_path / "mine.safetensors"
-    checkpoints.write({part + name: value for name, value in state.items()}, file)
-    _, proof = run.convert("swin_small_test", file, tmp_path / "out")
+    checkpoint_files.write({part + name: value for name, value in state.items()}, file)
+    _, proof = conversion.convert("swin_small_test", file, tmp_path / "out")
     assert (proof["verdict"], proof["compared_with"]["program"]) == ("pass", "transformers")
 
 
 def test_what_lies_beside_a_swin_is_said_by_create_too(library, tmp_path):
-    state = checkpoints.read_safetensors(library / "hugging_face_v1_trunk.safetensors")
+    state = checkpoint_files.read_safetensors(library / "hugging_face_v1_trunk.safetensors")
     file = tmp_path / "mine.safetensors"
-    checkpoints.write({f"trunk.{k}": v for k, v in state.items()} | {"classifier.weight": np.zeros((5, 48))}, file)
+    checkpoint_files.write({f"trunk.{k}": v for k, v in state.items()} | {"classifier.weight": np.zeros((5, 48))}, file)
     with pytest.warns(UserWarning, match="only its Swin was taken; left out classifier"):
         assert swins.create("swin_small_test", weights=file).variant.num_classes == 0
 
@@ -261,18 +259,18 @@ def test_what_lies_beside_a_swin_is_said_by_create_too(library, tmp_path):
 def test_a_stated_preparation_is_never_mixed_with_another(facts_of_images, resize, keep_ratio, converted):
     model, proof = artefacts.load_model(converted), artefacts.read_certificate(converted)
     proof["preparation"] = facts_of_images
-    prepare = exports.preparation(model, proof)
+    prepare = tf_hub.preparation(model, proof)
     assert (prepare.resize, prepare.keep_ratio, prepare.mean, prepare.std) == (resize, keep_ratio, (0.5,), (0.25,))
     proof["preparation"] = {**facts_of_images, "interpolation": "bilinear"}
-    assert exports.preparation(model, proof) is None
+    assert tf_hub.preparation(model, proof) is None
     with pytest.raises(SwinsError, match=r"states .*bilinear.*--protocol"):
         evaluation.preparation(converted, model, proof)
     assert evaluation.preparation(converted, model, proof, protocol="timm")[2].mean != (0.5,)
 
 
 def test_what_a_file_does_not_tell_is_said(library, tmp_path):
-    checkpoint, said = checkpoints.read(library / "hugging_face_v2.safetensors"), []
-    _, proof = run.convert("swinv2_small_test", checkpoint.path, tmp_path / "out", say=said.append)
+    checkpoint, said = checkpoint_files.read(library / "hugging_face_v2.safetensors"), []
+    _, proof = conversion.convert("swinv2_small_test", checkpoint.path, tmp_path / "out", say=said.append)
     assert set(proof["taken"]) <= set(said) and proof["taken"][0] in certificate.summary(proof)
     assert "taken as ((4, 4), (4, 4))" in proof["taken"][0] and "taken as (64, 64) pixels" in proof["taken"][1]
     assert identify.fitting(checkpoint) == ["swinv2_small_test"]
@@ -280,8 +278,8 @@ def test_what_a_file_does_not_tell_is_said(library, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "[]", '{"numbers": 3}', "{", '{"numbers": {"window_size": "x"}}', "9" * 9999])
 def test_a_header_that_is_not_ours_is_refused(text, checkpoint, tmp_path):
-    state = checkpoints.read(checkpoint).state
-    checkpoints.write(state, tmp_path / "m.safetensors", {"swins": text})
+    state = checkpoint_files.read(checkpoint).state
+    checkpoint_files.write(state, tmp_path / "m.safetensors", {"swins": text})
     with pytest.raises(SwinsError):
-        load.model_for("swin_mini_patch2_window4_28", checkpoints.read(tmp_path / "m.safetensors"))
+        load.model_for("swin_mini_patch2_window4_28", checkpoint_files.read(tmp_path / "m.safetensors"))
     assert parts_of(tmp_path / "m.safetensors")[0]["__metadata__"]["swins"] == text

@@ -8,10 +8,9 @@ import pytest
 from conftest import DATA, NAME, needs_tensorflow, swins_lines
 
 import swins
-from swins.convert import artefact as artefacts
-from swins.convert import pretrained
-from swins.export import run as exporting
+from swins.export import tf_hub
 from swins.images import read_idx
+from swins.weights import artefacts, pretrained
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -93,7 +92,7 @@ def test_tf_hub_page(exported, fashion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "artefacts").symlink_to(exported.parent)  # which the page's lines made
-    names = run_page("tf-hub.md", {**fashion, "files": exporting.photographs((28, 28))})
+    names = run_page("tf-hub.md", {**fashion, "files": tf_hub.photographs((28, 28))})
     assert (names["logits"].shape, names["scores"].shape) == ((48, 10), (6, 10))
     assert {"logits", "features", "attention_stage1_block3"} <= set(names["outputs"])
     page = (exported.parent / "README.md").read_text()

@@ -11,9 +11,9 @@ from PIL import Image
 from training import log
 
 from swins.errors import SwinsError
-from swins.train import recipe as recipes
+from swins.train import recipes
 from swins.train.optim import schedule
-from swins.train.recipe import Recipe
+from swins.train.recipes import Recipe
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.py")), ids=lambda p: p.stem)

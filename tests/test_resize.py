@@ -14,8 +14,7 @@ from test_v1 import load as load_arrays
 
 import swins
 from swins import tables
-from swins.convert import checkpoint as checkpoints
-from swins.convert import rules
+from swins.weights import checkpoint_files, rules
 
 TIMM = """
 import json, sys, numpy as np, timm, torch
@@ -212,7 +211,7 @@ def test_a_window_clipped_on_one_axis_is_remembered_as_it_was():
 
 def test_a_resized_model_goes_back_to_torch(tmp_path):
     resized = swins.resize(moved(swins.SwinTransformer(**SMALL)), image_size=48, window_size=6)
-    checkpoints.write(rules.state_dict(resized), tmp_path / "resized.safetensors")
+    checkpoint_files.write(rules.state_dict(resized), tmp_path / "resized.safetensors")
     again = swins.SwinTransformer(**resized.get_config())
-    rules.assign(again, checkpoints.read(tmp_path / "resized.safetensors").state)
+    rules.assign(again, checkpoint_files.read(tmp_path / "resized.safetensors").state)
     assert_same_weights(again, resized)

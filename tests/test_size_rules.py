@@ -9,12 +9,12 @@ from conftest import script
 
 import swins
 from swins import windows
-from swins.convert import artefact as artefacts
-from swins.convert import run as conversion
+from swins.convert import conversion
 from swins.model_configs import VARIANTS
 from swins.plans import RULES, plan_stages, with_overrides
 from swins.size_rules import SIZE_RULES
 from swins.tags import PRETRAINED
+from swins.weights import artefacts
 
 rules_table = script("in1k_eval/size_rules.py")
 NUMBERS = {"embed_dim": 8, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)}

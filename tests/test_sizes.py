@@ -13,8 +13,7 @@ from test_models import SMALL, moved
 from test_v1 import relative
 
 import swins
-from swins.convert import artefact as artefacts
-from swins.convert import rules
+from swins.weights import artefacts, rules
 
 ROOT = pathlib.Path(__file__).parents[1]
 ANY = (None, None)
@@ -69,7 +68,7 @@ def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):
     family = dict(zip(("v1", "v2"), FAMILIES, strict=False))[name]
     numbers = {**SMALL, "num_classes": 5, "size_rule": "torchvision"}
     model = family(**{**numbers, "image_size": ANY})
-    found = swins.convert.checkpoint.read(torchvision / f"{name}.pth")
+    found = swins.weights.checkpoint_files.read(torchvision / f"{name}.pth")
     rules.assign(model, found.state)
     for h, w in SIZES if keras.backend.backend() == "tensorflow" else SIZES[1:3]:
         theirs = np.load(torchvision / f"{name}_{h}x{w}.npy")
@@ -197,16 +196,16 @@ def test_images_that_cannot_go_through_name_the_sizes_that_can():
 def test_v2_weights_refuse_windows_they_were_not_trained_with(torchvision, tmp_path):
     model = moved(swins.SwinTransformerV2(**{**SMALL, "image_size": 64}, num_classes=5))
     model.save(tmp_path / "v2.keras")
-    source = swins.convert.load.read(tmp_path / "v2.keras")
+    source = swins.weights.load.read(tmp_path / "v2.keras")
     for numbers, refused in (({"window_size": 8}, True), ({"window_size": 8, "pretrained_windows": 4}, False)):
         other = swins.SwinTransformerV2(**{**SMALL, "image_size": 64, **numbers}, num_classes=5)
         if refused:
             with pytest.raises(
                 swins.SwinsError, match=r"over \[\(4, 4\), \(4, 4\)\], the model over \[\(8, 8\), \(8, 8\)\]"
             ):
-                swins.convert.load.load_weights(other, source)
+                swins.weights.load.load_weights(other, source)
         else:
-            swins.convert.load.load_weights(other, source)
+            swins.weights.load.load_weights(other, source)
             np.testing.assert_array_equal(other.get_weights()[0], model.get_weights()[0])
 
 

@@ -10,9 +10,9 @@ from conftest import DATA, ROOT, needs_tensorflow
 
 import swins
 from swins import files
-from swins.convert import artefact as artefacts
-from swins.convert import run as conversion
+from swins.convert import conversion
 from swins.export import card, targets, to_onnx
+from swins.weights import artefacts
 
 pytestmark = needs_tensorflow
 

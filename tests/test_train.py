@@ -18,10 +18,11 @@ from PIL import Image
 from training import CLASSES, SMALL, changed, log, quiet
 
 import swins
-from swins import datasets, devices
+from swins import devices
+from swins.data import layouts
 from swins.errors import SwinsError
 from swins.images import Preprocess
-from swins.train import checkpoints, folder, progress, run
+from swins.train import checkpoints, folder, loop, progress
 
 
 @pytest.mark.backends
@@ -29,7 +30,7 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     faster = {"learning_rate": 5e-3, "warmup_epochs": 1}
     recipe = dataclasses.replace(changed(SMALL, model={"compile": None}, optim=faster, data={"batch": 10}), epochs=6)
     told = []
-    result = run.train(recipe, idx, tmp_path / "run", say=told.append)
+    result = loop.train(recipe, idx, tmp_path / "run", say=told.append)
     rows = log(tmp_path / "run")
     assert [row["epoch"] for row in rows] == list("123456")
     assert float(rows[-1]["loss"]) < 0.9 * float(rows[0]["loss"])
@@ -48,21 +49,21 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
         assert picture.size == (1200, 320)
     # the file holds the averaged weights that were validated
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    _, validation = datasets.find_splits(idx)
+    _, validation = layouts.find_splits(idx)
     facts = result["preprocess"]
     prepare = Preprocess((28, 28), (28, 28), True, tuple(facts["mean"]), tuple(facts["std"]))
     logits = model.predict(prepare([image for _, image, _ in map(validation.__getitem__, range(70))]), verbose=0)
     labels = [validation[i][2] for i in range(70)]
     assert np.mean(logits.argmax(1) == labels) == pytest.approx(result["top1"], abs=1e-6)
     # started again it has nothing to do, and says the same
-    assert run.train(recipe, idx, tmp_path / "run", say=quiet)["top1"] == result["top1"]
+    assert loop.train(recipe, idx, tmp_path / "run", say=quiet)["top1"] == result["top1"]
 
 
 def test_accumulated_micro_batches_are_the_whole_batch(idx, tmp_path, command):
     steps = []
     for accumulate in (1, 4):
         recipe = changed(SMALL, optim={"accumulate": accumulate, "ema": 0.8}, augment={"pad": 0, "flip": 0.0})
-        result = run.train(recipe, idx, tmp_path / f"{accumulate}", say=quiet)
+        result = loop.train(recipe, idx, tmp_path / f"{accumulate}", say=quiet)
         rows = log(tmp_path / f"{accumulate}")
         steps.append([(float(r["loss"]), float(r["val_loss"]), r["learning_rate"]) for r in rows])
         assert result["parameters"] > 0
@@ -92,60 +93,60 @@ def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
     recipe = changed(SMALL, optim={"learning_rate": 1e30, "clip_norm": 0.0, "warmup_rate": 1e30, "min_rate": 1e30})
     recipe = dataclasses.replace(recipe, checkpoint_steps=1)
     with pytest.raises(SwinsError, match=r"the loss is (nan|inf) at step \d+.*lower optim.learning_rate"):
-        run.train(recipe, idx, tmp_path / "run", say=quiet)
+        loop.train(recipe, idx, tmp_path / "run", say=quiet)
     for path in checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").paths():
         checkpoints.read(path)
     # the last update gave it, in an epoch of one step: it is seen when the epoch is validated
     last = changed(recipe, data={"batch": 200})
     with pytest.raises(SwinsError, match=r"the validation loss is (nan|inf) after step 1; .*lower optim.learning_rate"):
-        run.train(dataclasses.replace(last, epochs=1), idx, tmp_path / "last", say=quiet)
+        loop.train(dataclasses.replace(last, epochs=1), idx, tmp_path / "last", say=quiet)
     assert not {"model.keras", "best.keras"} & {path.name for path in (tmp_path / "last").iterdir()}
 
 
 def test_a_run_goes_on_from_before_its_loss_became_no_number(idx, tmp_path, monkeypatch):
     recipe, broken = dataclasses.replace(SMALL, checkpoint_steps=1, epochs=1), []
 
-    class Ruined(run.Progress):
+    class Ruined(loop.Progress):
         def on_train_batch_end(self, batch, logs=None):
             if self.run.step == 5 and not broken:
                 broken.append(True)
                 logs = {"loss": float("nan")}
             super().on_train_batch_end(batch, logs)
 
-    monkeypatch.setattr(run, "Progress", Ruined)
+    monkeypatch.setattr(loop, "Progress", Ruined)
     with pytest.raises(SwinsError, match=r"the loss is nan at step 6; .*go on from there, without --overwrite"):
-        run.train(recipe, idx, tmp_path / "run", say=quiet)
+        loop.train(recipe, idx, tmp_path / "run", say=quiet)
     kept = checkpoints.Checkpoints(tmp_path / "run" / "checkpoints")
     assert [p.name for p in kept.paths()] == ["step-00000004.npz"]  # not 5, whose update gave it
     told = []
-    run.train(changed(recipe, optim={"learning_rate": 1e-3}), idx, tmp_path / "run", say=told.append)
+    loop.train(changed(recipe, optim={"learning_rate": 1e-3}), idx, tmp_path / "run", say=told.append)
     assert any("going on after step 4" in text for text in told) and len(log(tmp_path / "run")) == 1
 
 
 def test_asked_to_end_a_run_saves_its_state_and_goes_on(idx, tmp_path, monkeypatch):
     recipe = dataclasses.replace(SMALL, epochs=1)
-    whole = run.train(recipe, idx, tmp_path / "whole", say=quiet)
+    whole = loop.train(recipe, idx, tmp_path / "whole", say=quiet)
 
-    class Asked(run.Progress):
+    class Asked(loop.Progress):
         def on_train_batch_end(self, batch, logs=None):
             if self.run.step == 4:
                 os.kill(os.getpid(), signal.SIGTERM)
             super().on_train_batch_end(batch, logs)
 
-    monkeypatch.setattr(run, "Progress", Asked)
+    monkeypatch.setattr(loop, "Progress", Asked)
     before, told = signal.getsignal(signal.SIGTERM), []
     with pytest.raises(SystemExit) as ended:
-        run.train(recipe, idx, tmp_path / "run", say=told.append)
+        loop.train(recipe, idx, tmp_path / "run", say=told.append)
     assert ended.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) == before
     assert "the state after step 5 is saved" in told[-1]
     monkeypatch.undo()
-    result = run.train(recipe, idx, tmp_path / "run", say=told.append)
+    result = loop.train(recipe, idx, tmp_path / "run", say=told.append)
     assert any("going on after step 5" in text for text in told)
     (mine,), (other,) = log(tmp_path / "run"), log(tmp_path / "whole")
     for column in ("loss", "val_loss"):
         assert float(mine[column]) == pytest.approx(float(other[column]), rel=1e-4)
     assert result["images"] == whole["images"]
-    run.train(recipe, idx, tmp_path / "run", say=told.append)
+    loop.train(recipe, idx, tmp_path / "run", say=told.append)
     assert "all epochs are done: nothing is left to train" in told
 
 
@@ -160,7 +161,7 @@ def rows_but_seconds(folder):
 @pytest.mark.parametrize("problem", ["unreadable", "memory", "interrupt"])
 def test_what_happens_in_validation_loses_no_epoch(idx, tmp_path, monkeypatch, problem):
     """The state is saved before; the epoch is validated on the way back, to the row that it would have had."""
-    whole = run.train(one_epoch(), idx, tmp_path / "whole", say=quiet)
+    whole = loop.train(one_epoch(), idx, tmp_path / "whole", say=quiet)
 
     class Broken(progress.Heeded):
         def on_test_batch_end(self, batch, logs=None):
@@ -175,13 +176,13 @@ def test_what_happens_in_validation_loses_no_epoch(idx, tmp_path, monkeypatch, p
     monkeypatch.setattr(progress, "Heeded", Broken)
     told = []
     with pytest.raises(expected):
-        run.train(one_epoch(), idx, tmp_path / "run", say=told.append)
+        loop.train(one_epoch(), idx, tmp_path / "run", say=told.append)
     assert checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").steps() == [10]
     assert not (tmp_path / "run" / "log.csv").exists() and not (tmp_path / "run" / "best.keras").exists()
     if problem == "interrupt":
         assert "the state after step 10 is saved" in told[-1]
     monkeypatch.undo()
-    result = run.train(one_epoch(), idx, tmp_path / "run", say=told.append)
+    result = loop.train(one_epoch(), idx, tmp_path / "run", say=told.append)
     assert "epoch 1 is trained and not yet validated" in told
     assert result["images"] == whole["images"] and len(log(tmp_path / "run")) == 1
     for column, value in rows_but_seconds(tmp_path / "whole")[0].items():
@@ -189,16 +190,16 @@ def test_what_happens_in_validation_loses_no_epoch(idx, tmp_path, monkeypatch, p
 
 
 def test_ctrl_c_saves_as_sigterm_does(idx, tmp_path, monkeypatch, capfd):
-    class Interrupted(run.Progress):
+    class Interrupted(loop.Progress):
         def on_train_batch_end(self, batch, logs=None):
             if self.run.step == 4:
                 signal.raise_signal(signal.SIGINT)
             super().on_train_batch_end(batch, logs)
 
-    monkeypatch.setattr(run, "Progress", Interrupted)
+    monkeypatch.setattr(loop, "Progress", Interrupted)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        run.train(one_epoch(), idx, tmp_path / "run", say=quiet)
+        loop.train(one_epoch(), idx, tmp_path / "run", say=quiet)
     assert signal.getsignal(signal.SIGINT) == before
     assert "ending after this batch, which is saved; once more ends at once" in capfd.readouterr().err
     assert checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").steps() == [5]
@@ -215,7 +216,7 @@ def test_the_best_epoch_is_kept(idx, tmp_path, monkeypatch, ema):
     """best.keras has the weights, averaged or not, that gave the best validation; later and worse ones leave it."""
     recipe = dataclasses.replace(changed(SMALL, optim={"ema": ema}), epochs=3)
     tops, validated = [0.25, 0.75, 0.5], []
-    fit_validate = run.Progress.validated
+    fit_validate = loop.Progress.validated
 
     def graded(self):
         validate = self.validate
@@ -226,14 +227,14 @@ def test_the_best_epoch_is_kept(idx, tmp_path, monkeypatch, ema):
         validated.append(path.stat().st_mtime_ns)
         return row
 
-    monkeypatch.setattr(run.Progress, "validated", graded)
-    result = run.train(recipe, idx, tmp_path / "run", say=quiet)
+    monkeypatch.setattr(loop.Progress, "validated", graded)
+    result = loop.train(recipe, idx, tmp_path / "run", say=quiet)
     assert result["best"] == {"epoch": 2, "top1": 0.75} and result["top1"] == 0.5
     assert validated[0] < validated[1] == validated[2]
     best = keras.saving.load_model(tmp_path / "run" / "best.keras")
     facts = result["preprocess"]
     prepare = Preprocess((28, 28), (28, 28), True, tuple(facts["mean"]), tuple(facts["std"]))
-    _, validation = datasets.find_splits(idx)
+    _, validation = layouts.find_splits(idx)
     images, labels = zip(*((image, label) for _, image, label in map(validation.__getitem__, range(70))), strict=True)
     loss = keras.ops.mean(
         keras.losses.sparse_categorical_crossentropy(np.array(labels), best(prepare(list(images))), from_logits=True)
@@ -243,10 +244,10 @@ def test_the_best_epoch_is_kept(idx, tmp_path, monkeypatch, ema):
 
 
 def test_tensorboard_is_asked_for_before_anything_is_made(idx, tmp_path, monkeypatch):
-    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else True)
-    monkeypatch.setattr(run, "new_model", None)
+    monkeypatch.setattr(loop.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else True)
+    monkeypatch.setattr(loop, "new_model", None)
     with pytest.raises(SwinsError, match=r"--tensorboard needs tensorboard: pip install tensorboard; log.csv has"):
-        run.train(SMALL, idx, tmp_path / "run", tensorboard=True, say=quiet)
+        loop.train(SMALL, idx, tmp_path / "run", tensorboard=True, say=quiet)
     assert not (tmp_path / "run").exists()
 
 
@@ -275,8 +276,8 @@ def test_what_start_does_is_in_the_file_that_a_run_leaves(tmp_path):
     """Reich's start takes the dropout of position networks away; the model of a run must not have it back."""
     recipe = changed(SMALL, model={"name": "swin_transformer_v2_t", "start": "torch", "image_size": 32})
     recipe = changed(recipe, model={"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 16, "window_size": 4})
-    model = run.new_model(recipe, 3)
-    run.compile_model(model, recipe, 10)
+    model = loop.new_model(recipe, 3)
+    loop.compile_model(model, recipe, 10)
     folder.save_model(model, tmp_path / "model.keras")
     left = keras.saving.load_model(tmp_path / "model.keras")
     for other in (left, swins.resize(left, image_size=64, window_size=8)):
@@ -298,14 +299,14 @@ def test_too_little_memory_says_what_to_lower(idx, tmp_path, monkeypatch, error)
 
     monkeypatch.setattr(keras.Model, "fit", fit)
     with pytest.raises(SwinsError, match=r"out of memory at data.batch=20.*raise optim.accumulate"):
-        run.train(SMALL, idx, tmp_path / "run", say=quiet)
+        loop.train(SMALL, idx, tmp_path / "run", say=quiet)
 
 
 def test_pretrained_weights_are_carried_over_to_other_windows(checkpoint):
     recipe = changed(SMALL, model={"weights": str(checkpoint), "window_size": 7, "depths": None, "embed_dim": None})
-    model = run.new_model(recipe, 3)
+    model = loop.new_model(recipe, 3)
     assert model.get_layer("stages_0_blocks_0").window_size == (7, 7) and model.output.shape == (None, 3)
-    native = run.new_model(changed(recipe, model={"window_size": None}), 10)
+    native = loop.new_model(changed(recipe, model={"window_size": None}), 10)
     path = "stages_0_blocks_0/mlp/fc1/kernel"
     ours, theirs = (next(np.array(v) for v in m.variables if v.path == path) for m in (model, native))
     np.testing.assert_array_equal(ours, theirs)
@@ -313,7 +314,7 @@ def test_pretrained_weights_are_carried_over_to_other_windows(checkpoint):
 
 @pytest.mark.parametrize("text", ["the classroom has no zoom", "bedroom/a.png"])
 def test_other_errors_are_not_taken_for_a_want_of_memory(text):
-    assert not run.out_of_memory(RuntimeError(text)) and run.out_of_memory(RuntimeError("OOM when allocating"))
+    assert not loop.out_of_memory(RuntimeError(text)) and loop.out_of_memory(RuntimeError("OOM when allocating"))
 
 
 def test_what_does_not_fit_is_refused(idx, tmp_path):
@@ -326,7 +327,7 @@ def test_what_does_not_fit_is_refused(idx, tmp_path):
         ({"model": {"dtype": "mixed_float16"}}, "model.dtype must be one of float32, mixed_bfloat16"),
     ):
         with pytest.raises(SwinsError, match=said):
-            run.train(changed(SMALL, **change), idx, tmp_path / "run", say=quiet)
+            loop.train(changed(SMALL, **change), idx, tmp_path / "run", say=quiet)
         assert not (tmp_path / "run").exists()
     with pytest.raises(SwinsError, match="divided among 4 devices, in 1 micro-batches; got 6; choose a multiple of 4"):
         devices.check_batch("data.batch", 6, 4)
@@ -376,5 +377,5 @@ def test_an_evaluation_is_one_process(monkeypatch):
 def test_several_processes_without_jax_are_refused(idx, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
     with pytest.raises(SwinsError, match=r"several processes are JAX's; .*set KERAS_BACKEND=jax"):
-        run.train(SMALL, idx, tmp_path / "run", say=quiet)
+        loop.train(SMALL, idx, tmp_path / "run", say=quiet)
     assert not (tmp_path / "run").exists()

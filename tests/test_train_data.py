@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 from training import CLASSES, SMALL, changed, log, quiet, write_idx
 
-from swins import datasets, devices
+from swins import devices
+from swins.data import layouts
+from swins.data.labelled import find_dataset
 from swins.errors import SwinsError
-from swins.evaluate.artefacts import evaluate
-from swins.evaluate.datasets import find_dataset
+from swins.evaluate.evaluation import evaluate
 from swins.images import Preprocess, open_image, read_idx
-from swins.train import data, run
+from swins.train import input_pipeline, loop
 
 
 def test_a_folder_a_class_is_divided_the_same_way_every_time(class_folders):
@@ -23,14 +24,14 @@ def test_a_folder_a_class_is_divided_the_same_way_every_time(class_folders):
     (class_folders / ".cache").mkdir()
     (class_folders / "boots" / ".ipynb_checkpoints").mkdir()
     shutil.copy(next((class_folders / "boots").glob("*.png")), class_folders / "boots" / ".ipynb_checkpoints")
-    training, validation = datasets.find_splits(class_folders, 0.25, seed=1)
+    training, validation = layouts.find_splits(class_folders, 0.25, seed=1)
     assert training.classes == CLASSES and [p.name for p in training.strays] == ["notes.txt"]
     names = [{name for name, _, _ in split.samples} for split in (training, validation)]
     assert not names[0] & names[1] and len(names[0] | names[1]) == 42
     assert [sum(s[2] == c for s in validation.samples) for c in range(3)] == [4, 4, 4]
-    again = datasets.find_splits(class_folders, 0.25, seed=1)
+    again = layouts.find_splits(class_folders, 0.25, seed=1)
     assert again[1].samples == validation.samples
-    assert datasets.find_splits(class_folders, 0.25, seed=2)[1].samples != validation.samples
+    assert layouts.find_splits(class_folders, 0.25, seed=2)[1].samples != validation.samples
 
 
 def test_train_and_val_folders_tiny_imagenet_and_cifar(class_folders, tmp_path, pixels):
@@ -38,15 +39,15 @@ def test_train_and_val_folders_tiny_imagenet_and_cifar(class_folders, tmp_path, 
     shutil.copytree(class_folders, both / "train")
     (both / "val" / "shirts").mkdir(parents=True)
     shutil.copy(next((class_folders / "shirts").iterdir()), both / "val" / "shirts" / "a.png")
-    training, validation = datasets.find_splits(both)
+    training, validation = layouts.find_splits(both)
     assert len(training) == 42 and [s[2] for s in validation.samples] == [1]
     assert training.notes == ("classes are taken in sorted order: boots, shirts, trousers",)
     (both / "val" / "shirts").rename(both / "val" / "Shirts_")  # matched by name, and said
-    _, validation = datasets.find_splits(both)
+    _, validation = layouts.find_splits(both)
     assert [s[2] for s in validation.samples] == [1] and "Shirts_ = shirts" in validation.notes[0]
     (both / "val" / "hats").mkdir()
     with pytest.raises(SwinsError, match=r"classes must be those of train; 1 are not: hats"):
-        datasets.find_splits(both)
+        layouts.find_splits(both)
 
     tiny = tmp_path / "tiny"
     for name in CLASSES:
@@ -56,43 +57,43 @@ def test_train_and_val_folders_tiny_imagenet_and_cifar(class_folders, tmp_path, 
         shutil.copy(next((class_folders / name).iterdir()), tiny / "val" / "images" / f"val_{i}.png")
     table = "".join(f"val_{i}.png\t{name}\t0\t0\t9\t9\n" for i, name in enumerate(reversed(CLASSES)))
     (tiny / "val" / "val_annotations.txt").write_text(table)
-    training, validation = datasets.find_splits(tiny)
+    training, validation = layouts.find_splits(tiny)
     assert len(training) == 42 and [s[2] for s in validation.samples] == [2, 1, 0]
 
     cifar = tmp_path / "cifar"
     cifar.mkdir()
-    records = np.zeros((3, datasets.CIFAR_BYTES), "uint8")
+    records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
     records[:, 0] = (6, 9, 9)
     records[1, 1 : 1 + 1024] = 200  # the red plane
     for name in ("data_batch_1", "data_batch_2", "test_batch"):
         records.tofile(cifar / f"{name}.bin")
-    training, validation = datasets.find_splits(cifar)
+    training, validation = layouts.find_splits(cifar)
     assert (len(training), len(validation)) == (6, 3)
     _, image, label = training[4]
     assert label == 9 and image.shape == (32, 32, 3) and image[5, 5].tolist() == [200, 0, 0]
     (cifar / "test_batch.bin").write_bytes(b"abc")
     with pytest.raises(SwinsError, match="records of 3073 bytes"):
-        datasets.find_splits(cifar)
+        layouts.find_splits(cifar)
 
 
 def test_data_that_cannot_be_trained_on(tmp_path, class_folders):
     with pytest.raises(SwinsError, match="no such folder"):
-        datasets.find_splits(tmp_path / "none")
+        layouts.find_splits(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(SwinsError, match="holds no images to train on"):
-        datasets.find_splits(tmp_path / "empty")
+        layouts.find_splits(tmp_path / "empty")
     (tmp_path / "empty" / "a").mkdir()
     with pytest.raises(SwinsError, match="holds no training images"):
-        datasets.find_splits(tmp_path / "empty")
+        layouts.find_splits(tmp_path / "empty")
     (class_folders / "train").mkdir()  # a class, not a split
     with pytest.raises(SwinsError, match="every class needs an image to train on; 1 have none: train"):
-        datasets.find_splits(class_folders)
+        layouts.find_splits(class_folders)
     shutil.copy(next((class_folders / "boots").iterdir()), class_folders / "train" / "a.png")
-    assert len(datasets.find_splits(class_folders)[0].classes) == 4
+    assert len(layouts.find_splits(class_folders)[0].classes) == 4
     for name in (*CLASSES[1:], "train"):
         shutil.rmtree(class_folders / name)
     with pytest.raises(SwinsError, match="at least two classes; got 1: boots"):
-        datasets.find_splits(class_folders)
+        layouts.find_splits(class_folders)
 
 
 def test_linked_folders_count_and_odd_names_are_refused_or_survive(class_folders, tmp_path):
@@ -100,21 +101,23 @@ def test_linked_folders_count_and_odd_names_are_refused_or_survive(class_folders
     shutil.copytree(class_folders / "boots", more)
     (class_folders / "boots" / "more").symlink_to(more)
     (class_folders / "shirts" / "loop").symlink_to(class_folders)
-    training, validation = datasets.find_splits(class_folders)
+    training, validation = layouts.find_splits(class_folders)
     assert len(training) + len(validation) == 42 + 14
     name = os.fsencode(class_folders / "trousers") + b"/caf\xe9.png"
     pathlib.Path(os.fsdecode(name)).write_bytes(b"no image")
-    training, validation = datasets.find_splits(class_folders)
+    training, validation = layouts.find_splits(class_folders)
     assert all(len(split.digest()) == 16 for split in (training, validation))
-    unreadable = data.Unreadable(tmp_path / "unreadable.txt", 5)
+    unreadable = input_pipeline.Unreadable(tmp_path / "unreadable.txt", 5)
     for split in (training, validation):
         for i in range(len(split)):
-            data.readable(split, i, unreadable)
+            input_pipeline.readable(split, i, unreadable)
     assert name in (tmp_path / "unreadable.txt").read_bytes()
-    assert list(data.Unreadable(tmp_path / "unreadable.txt", 5).texts) == [os.fsdecode(b"trousers/caf\xe9.png")]
+    assert list(input_pipeline.Unreadable(tmp_path / "unreadable.txt", 5).texts) == [
+        os.fsdecode(b"trousers/caf\xe9.png")
+    ]
     (class_folders / os.fsdecode(b"h\xe9ts")).mkdir()
     with pytest.raises(SwinsError, match=r"must have names in UTF-8; 'h.udce9ts' are not; rename them"):
-        datasets.find_splits(class_folders)
+        layouts.find_splits(class_folders)
 
 
 def test_folders_that_cannot_be_read_are_no_empty_ones(class_folders, monkeypatch):
@@ -128,7 +131,7 @@ def test_folders_that_cannot_be_read_are_no_empty_ones(class_folders, monkeypatc
     (class_folders / "boots" / "locked").mkdir()
     monkeypatch.setattr(pathlib.Path, "iterdir", refuses)
     with pytest.raises(PermissionError, match="locked"):
-        datasets.find_splits(class_folders)
+        layouts.find_splits(class_folders)
 
 
 def test_four_channels(tmp_path, rng):
@@ -148,17 +151,17 @@ def test_four_channels(tmp_path, rng):
         ),
     ):
         with pytest.raises(SwinsError, match=said):
-            run.train(recipe, folder, tmp_path / "run", say=quiet)
+            loop.train(recipe, folder, tmp_path / "run", say=quiet)
         assert not (tmp_path / "run").exists()
     said = []
-    run.train(four, folder, tmp_path / "run", say=said.append)
+    loop.train(four, folder, tmp_path / "run", say=said.append)
     assert "classes are taken in sorted order: boots, shirts, trousers" in said
     row = evaluate(tmp_path / "run", folder, progress=False, predictions=tmp_path / "p.csv")
     assert row.images == 18 and row.unreadable == 0
     assert (tmp_path / "p.csv").read_text().startswith("file,label,top1,top2,top3\nboots/0.npy,0,")
     # beside images of Pillow's, .npy are something else, and said to be left out
     Image.fromarray(rng.integers(0, 256, (30, 33, 4), "uint8")).save(folder / "boots" / "a.png")
-    samples, strays = datasets.listed(datasets.folders(folder))
+    samples, strays = layouts.listed(layouts.folders(folder))
     assert len(samples) == 1 and len(strays) == 18
 
 
@@ -167,33 +170,33 @@ def test_labels_that_are_no_class(tmp_path, idx):
     shutil.copytree(idx, tmp_path / "idx")
     write_idx(tmp_path / "idx", "train", images, np.where(np.arange(len(labels)) == 7, 200, labels).astype("uint8"))
     with pytest.raises(SwinsError, match=r"the largest is 200, and 190 have none: 10, 11.*mend the labels"):
-        datasets.find_splits(tmp_path / "idx")
+        layouts.find_splits(tmp_path / "idx")
     write_idx(tmp_path / "idx", "train", images, labels)
     write_idx(tmp_path / "idx", "t10k", images, np.full_like(labels, 12))
     with pytest.raises(SwinsError, match="labels must be from 0 to 9; one of the validation images has 12"):
-        datasets.find_splits(tmp_path / "idx")
+        layouts.find_splits(tmp_path / "idx")
     # tensorflow-datasets tells labels one by one; what was never labelled has -1
     rows = [{"image": images[0], "label": label} for label in (1, -1)]
-    split = datasets.Split("shapes", datasets.Stored(rows), ("a", "b"))
-    unreadable = data.Unreadable(tmp_path / "unreadable.txt", 5)
+    split = layouts.Split("shapes", layouts.Stored(rows), ("a", "b"))
+    unreadable = input_pipeline.Unreadable(tmp_path / "unreadable.txt", 5)
     with pytest.raises(SwinsError, match="shapes: labels must be from 0 to 1; 1 has -1; mend it, or take other data"):
-        data.readable(split, 1, unreadable)
-    assert unreadable.failed and data.readable(split, 0, unreadable)[1] == 1
-    (tmp_path / "test_batch.bin").write_bytes(bytes([11]) + bytes(datasets.CIFAR_BYTES - 1))
+        input_pipeline.readable(split, 1, unreadable)
+    assert unreadable.failed and input_pipeline.readable(split, 0, unreadable)[1] == 1
+    (tmp_path / "test_batch.bin").write_bytes(bytes([11]) + bytes(layouts.CIFAR_BYTES - 1))
     with pytest.raises(SwinsError, match=r"labels must be from 0 to 9; cifar10\[0\] has 11"):
         list(find_dataset(tmp_path, 10).samples)
 
 
 def batches(split, recipe, start=0, share=None, count=3):
     prepare = Preprocess((28, 28), (28, 28), True, (0.286,), (0.353,))
-    unreadable = data.Unreadable("unused", 0)
+    unreadable = input_pipeline.Unreadable("unused", 0)
     options = (unreadable, start, share or devices.Share())
-    found = data.training_batches(split, recipe, prepare, len(split.classes), *options)
+    found = input_pipeline.training_batches(split, recipe, prepare, len(split.classes), *options)
     return [batch for batch, _ in zip(found, range(count), strict=False)]
 
 
 def test_batches_depend_on_the_seed_and_the_step_alone(idx):
-    training, _ = datasets.find_splits(idx)
+    training, _ = layouts.find_splits(idx)
     recipe = changed(SMALL, augment={"mixup": 0.5, "erase": 0.5, "rand_augment": "rand-m9-mstd0.5-inc1"})
     whole = batches(training, recipe, count=13)
     assert whole[0][0].shape == (20, 28, 28, 1) and whole[0][1].shape == (20, 10)
@@ -207,7 +210,7 @@ def test_batches_depend_on_the_seed_and_the_step_alone(idx):
 
 
 def test_an_epoch_has_every_image_once_and_processes_share_its_batches(idx):
-    training, _ = datasets.find_splits(idx)
+    training, _ = layouts.find_splits(idx)
     recipe = changed(SMALL, augment={"pad": 0, "flip": 0.0, "smoothing": 0.0})
 
     def keys(found):
@@ -223,28 +226,28 @@ def test_an_epoch_has_every_image_once_and_processes_share_its_batches(idx):
 
 
 def test_validation_counts_every_image_once(idx, tmp_path):
-    _, validation = datasets.find_splits(idx)
+    _, validation = layouts.find_splits(idx)
     prepare = Preprocess((28, 28), (28, 28), True, (0.286,), (0.353,))
     for share in (devices.Share(), devices.Share(1, 2)):
-        unreadable = data.Unreadable(tmp_path / "u.txt", 5)
-        found, count = data.validation_batches(validation, prepare, 32, 10, unreadable, 1, share)
+        unreadable = input_pipeline.Unreadable(tmp_path / "u.txt", 5)
+        found, count = input_pipeline.validation_batches(validation, prepare, 32, 10, unreadable, 1, share)
         weights = np.concatenate([w for _, _, w in found])
         assert count == 3 and len(weights) == 96 // share.count and weights.sum() == 70 // share.count
 
 
 def test_what_all_processes_could_not_read_is_counted_once(tmp_path):
-    mine, other = (data.Unreadable(tmp_path / name, 5) for name in ("unreadable.txt", "unreadable.1.txt"))
+    mine, other = (input_pipeline.Unreadable(tmp_path / name, 5) for name in ("unreadable.txt", "unreadable.1.txt"))
     for unreadable, name in ((mine, "a"), (other, "a"), (other, "b")):
         unreadable.add(name, "no image")
-    data.Unreadable(tmp_path / "unreadable_validation.txt", 5).add("c", "no image")
+    input_pipeline.Unreadable(tmp_path / "unreadable_validation.txt", 5).add("c", "no image")
     assert mine.of_all() == other.of_all() == 2
     other.forget()
-    assert mine.of_all() == 1 and not data.Unreadable(tmp_path / "unreadable.1.txt", 5).texts
+    assert mine.of_all() == 1 and not input_pipeline.Unreadable(tmp_path / "unreadable.1.txt", 5).texts
 
 
 def test_names_of_unreadable_images_are_appended_a_whole_line_each(tmp_path):
     path = tmp_path / "unreadable.txt"
-    mine = data.Unreadable(path, 5000)
+    mine = input_pipeline.Unreadable(path, 5000)
     for i in range(3):
         mine.add(f"{i}.png", "no image")
     kept = path.stat().st_ino
@@ -256,7 +259,7 @@ def test_names_of_unreadable_images_are_appended_a_whole_line_each(tmp_path):
     with open(path, "a") as file:
         file.write("9.png\tno im")  # the process was killed
     assert mine.of_all() == 4
-    again = data.Unreadable(path, 5000)
+    again = input_pipeline.Unreadable(path, 5000)
     again.add("b\nc\t\udcff.png", "two\nlines")
     again.add("9.png", "no image")
     assert path.read_text().splitlines() == [*lines, "9.png\tno image"] and again.of_all() == 5
@@ -267,7 +270,7 @@ def test_unreadable_images_are_named_counted_and_replaced(class_folders, tmp_pat
     for path in broken:
         path.write_bytes(b"no image")
     told = []
-    result = run.train(changed(SMALL, data={"batch": 8}), class_folders, tmp_path / "run", say=told.append)
+    result = loop.train(changed(SMALL, data={"batch": 8}), class_folders, tmp_path / "run", say=told.append)
     names = [
         p for name in ("unreadable.txt", "unreadable_validation.txt") for p in [tmp_path / "run" / name] if p.is_file()
     ]
@@ -281,30 +284,30 @@ def test_unreadable_images_are_named_counted_and_replaced(class_folders, tmp_pat
     for path in sorted((split / "val" / "trousers").iterdir())[:7]:
         path.write_bytes(b"no image")
     with pytest.raises(SwinsError, match=r"more than 4 images cannot be read.*unreadable_validation.txt"):
-        run.train(changed(SMALL, data={"batch": 8}), split, tmp_path / "run3", say=quiet)
+        loop.train(changed(SMALL, data={"batch": 8}), split, tmp_path / "run3", say=quiet)
     for path in (class_folders / "shirts").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(SwinsError, match=r"more than \d images cannot be read"):
-        run.train(changed(SMALL, data={"batch": 8}), class_folders, tmp_path / "run2", say=quiet)
+        loop.train(changed(SMALL, data={"batch": 8}), class_folders, tmp_path / "run2", say=quiet)
 
 
 def test_what_was_mended_is_not_counted_again(tmp_path):
     path = tmp_path / "unreadable.txt"
-    first = data.Unreadable(path, 2)
+    first = input_pipeline.Unreadable(path, 2)
     for name in "ab":
         first.add(name, "broken")
-    assert len(data.Unreadable(path, 2).texts) == 2  # killed, it goes on
+    assert len(input_pipeline.Unreadable(path, 2).texts) == 2  # killed, it goes on
     with pytest.raises(SwinsError, match=r"more than 2 images cannot be read.*mend them, or remove them and begin"):
         first.add("c", "broken")
-    second = data.Unreadable(path, 2)
+    second = input_pipeline.Unreadable(path, 2)
     second.add("c", "broken")
     assert list(second.texts) == ["c"]
 
 
 def test_validation_takes_no_more_memory_than_a_micro_batch(idx, tmp_path, monkeypatch):
-    sizes, made = [], data.validation_batches
-    monkeypatch.setattr(data, "validation_batches", lambda *a: sizes.append(a[2]) or made(*a))
-    run.train(dataclasses.replace(changed(SMALL, optim={"accumulate": 2}), epochs=1), idx, tmp_path, say=quiet)
+    sizes, made = [], input_pipeline.validation_batches
+    monkeypatch.setattr(input_pipeline, "validation_batches", lambda *a: sizes.append(a[2]) or made(*a))
+    loop.train(dataclasses.replace(changed(SMALL, optim={"accumulate": 2}), epochs=1), idx, tmp_path, say=quiet)
     assert sizes == [10]
 
 
@@ -327,7 +330,7 @@ def test_tensorflow_datasets_in_array_records(tmp_path, pixels):
 
     SwinsShapes(data_dir=tmp_path, file_format="array_record").download_and_prepare()
     tfds.core.add_data_dir(str(tmp_path))
-    training, validation = datasets.find_splits("tfds:swins_shapes")
+    training, validation = layouts.find_splits("tfds:swins_shapes")
     assert (len(training), len(validation), training.classes) == (6, 4, ("a", "b"))
     for split in (training, validation):
         for i in range(len(split)):

@@ -12,11 +12,10 @@ from PIL import Image
 from test_models import moved
 
 import swins
-from swins.convert import checkpoint as checkpoints
-from swins.convert import rules
 from swins.errors import SwinsError
-from swins.train import augment, optim, run
-from swins.train.recipe import Augment, Model, Optim, Recipe
+from swins.train import augment, loop, optim
+from swins.train.recipes import Augment, Model, Optim, Recipe
+from swins.weights import checkpoint_files, rules
 
 DRAWS = 6000
 FILL = (124, 116, 104)
@@ -175,7 +174,7 @@ def test_groups_are_timms(folder, name, kind):
 def test_v2_cr_begins_as_its_authors_modules_do(theirs):
     numbers = {"image_size": 32, "embed_dim": 48, "depths": (1, 2), "num_heads": (2, 4), "window_size": 4}
     recipe = Recipe(Model("swin_transformer_v2_t", start="torch", deformable=(1,), **numbers), epochs=30)
-    model, again = (run.new_model(recipe, 10) for _ in range(2))
+    model, again = (loop.new_model(recipe, 10) for _ in range(2))
     compared = 0
     for weight, same in zip(model.trainable_variables, again.trainable_variables, strict=True):
         value = keras.ops.convert_to_numpy(weight)
@@ -189,9 +188,9 @@ def test_v2_cr_begins_as_its_authors_modules_do(theirs):
             compared += 1
     assert compared == 10 and model.get_layer("stages_1_blocks_1").attn.meta_drop.rate == 0
     with pytest.raises(SwinsError, match="is for V2-CR"):
-        run.new_model(Recipe(Model(start="torch", **numbers | {"num_heads": (3, 6)}), epochs=30), 10)
+        loop.new_model(Recipe(Model(start="torch", **numbers | {"num_heads": (3, 6)}), epochs=30), 10)
     with pytest.raises(SwinsError, match="deformable"):
-        run.new_model(Recipe(Model(deformable=(1,)), epochs=30), 10)
+        loop.new_model(Recipe(Model(deformable=(1,)), epochs=30), 10)
 
 
 @pytest.mark.backends
@@ -207,7 +206,7 @@ def test_one_step_equals_torchs(folder, theirs):
     assert abs(float(loss) - theirs["step/loss"]) <= 1e-5 * theirs["step/loss"]
     getattr(model, "jax_state_sync", lambda: None)()
     ours, gradients = rules.state_dict(model), np.load(folder / "gradients.npz")
-    before, after = (checkpoints.read(folder / f"{when}.safetensors").state for when in ("before", "after"))
+    before, after = (checkpoint_files.read(folder / f"{when}.safetensors").state for when in ("before", "after"))
     compared = total = 0
     for name, value in ours.items():
         known = gradients[name] > 1e-6  # of a clipped norm of 5; keys' biases have none but noise

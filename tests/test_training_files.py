@@ -10,10 +10,9 @@ import pytest
 from conftest import NAME
 
 import swins
-from swins.convert import artefact as artefacts
-from swins.convert import checkpoint as checkpoints
-from swins.convert import hub_folder, inspection
+from swins.convert import inspection
 from swins.errors import SwinsError
+from swins.weights import artefacts, checkpoint_files, hub_folder
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 READ = [  # file, the keys and prefixes taken off, whether timm's own loader takes it
@@ -57,26 +56,28 @@ def folders(checkpoint, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digest(checkpoint):
-    return checkpoints.digest(checkpoints.read(checkpoint).state)
+    return checkpoint_files.digest(checkpoint_files.read(checkpoint).state)
 
 
 @pytest.mark.parametrize(("file", "wrappers", "timm_reads"), READ, ids=[case[0] for case in READ])
 def test_files_of_training_scripts_give_their_weights(left, digest, file, wrappers, timm_reads):
-    found = checkpoints.read(left / file)
-    assert checkpoints.digest(found.state) == digest
+    found = checkpoint_files.read(left / file)
+    assert checkpoint_files.digest(found.state) == digest
     assert (found.wrappers, found.translated) == (wrappers, not timm_reads)
 
 
 def test_what_training_keeps_beside_a_network_is_left_out_by_name(left):
-    assert set(checkpoints.read(left / "lightning.ckpt").dropped) == {"criterion.weight", "train_acc.tp"}
-    assert set(checkpoints.read(left / "torchvision_ema.pth").dropped) == {"n_averaged"}
-    assert "head.last_layer.weight_v" in checkpoints.read(left / "dino.pth").dropped
+    assert set(checkpoint_files.read(left / "lightning.ckpt").dropped) == {"criterion.weight", "train_acc.tp"}
+    assert set(checkpoint_files.read(left / "torchvision_ema.pth").dropped) == {"n_averaged"}
+    assert "head.last_layer.weight_v" in checkpoint_files.read(left / "dino.pth").dropped
 
 
 def test_anything_else_beside_it_is_an_error(checkpoint, command, tmp_path):
-    state = checkpoints.read(checkpoint).state
+    state = checkpoint_files.read(checkpoint).state
     more = {"projector.weight": np.zeros((3, 96), "float32")}
-    checkpoints.write({**{f"net.{name}": value for name, value in state.items()}, **more}, tmp_path / "a.safetensors")
+    checkpoint_files.write(
+        {**{f"net.{name}": value for name, value in state.items()}, **more}, tmp_path / "a.safetensors"
+    )
     code, out, _ = command("inspect", tmp_path / "a.safetensors")
     assert code == 1 and "+ projector.weight (3, 96): not used by the model" in out
 
@@ -97,21 +98,21 @@ def test_of_several_weights_the_average_is_taken_and_said(left, digest, command,
 
 def test_other_weights_are_chosen_by_their_key(left, digest, command, tmp_path):
     file = left / "torchvision_ema.pth"
-    worse = checkpoints.read(file, "model")
-    assert checkpoints.digest(worse.state) != digest and worse.others == ("model_ema",)
+    worse = checkpoint_files.read(file, "model")
+    assert checkpoint_files.digest(worse.state) != digest and worse.others == ("model_ema",)
     model = swins.create(NAME, weights=file, weights_key="model")  # without a warning
     taken = np.asarray(model.get_layer("norm").beta)
     assert np.array_equal(taken, worse.state["norm.bias"])
     code, _, err = command("convert", "--checkpoint", file, "--weights-key", "model", "-o", tmp_path / "out")
     assert code == 0, err
     assert command("verify", tmp_path / "out", "--checkpoint", file)[0] == 0  # which takes the same weights
-    assert checkpoints.digest(checkpoints.read(left / "lightning_ema.ckpt", "state_dict.model").state) == (
-        checkpoints.digest(worse.state)
+    assert checkpoint_files.digest(checkpoint_files.read(left / "lightning_ema.ckpt", "state_dict.model").state) == (
+        checkpoint_files.digest(worse.state)
     )
-    assert checkpoints.read(left / "dino.pth").key == "teacher"
-    assert checkpoints.read(left / "dino.pth", "student").wrappers == ("student", "module.", "backbone.")
+    assert checkpoint_files.read(left / "dino.pth").key == "teacher"
+    assert checkpoint_files.read(left / "dino.pth", "student").wrappers == ("student", "module.", "backbone.")
     with pytest.raises(SwinsError, match="'modle' must name one network of the file; it holds model_ema, model"):
-        checkpoints.read(file, "modle")
+        checkpoint_files.read(file, "modle")
     with pytest.raises(SwinsError, match="weights_key chooses among the weights of a file"):
         swins.create(NAME, weights_key="model")
 
@@ -153,8 +154,8 @@ CLASSES = tuple(f"garment {i}" for i in range(10))
 
 @pytest.mark.parametrize("folder", ["transformers", "shards", "trainer", "pickled"])
 def test_folders_of_transformers(folders, digest, folder):
-    found = checkpoints.read(folders / folder)
-    assert checkpoints.digest(found.state) == digest
+    found = checkpoint_files.read(folders / folder)
+    assert checkpoint_files.digest(found.state) == digest
     assert found.dialect == "Hugging Face" and found.path.parent == folders / folder
     facts = found.facts
     assert facts.numbers == {**NUMBERS, "window_size": 4, "mlp_ratio": 4.0, "size_rule": "huggingface"}
@@ -165,8 +166,8 @@ def test_folders_of_transformers(folders, digest, folder):
 
 
 def test_folders_of_timms_hub(folders, digest):
-    facts = checkpoints.read(folders / "timm").facts
-    assert checkpoints.digest(checkpoints.read(folders / "timm").state) == digest
+    facts = checkpoint_files.read(folders / "timm").facts
+    assert checkpoint_files.digest(checkpoint_files.read(folders / "timm").state) == digest
     told = {"image_size": (28, 28), "window_size": 4, "mlp_ratio": 4.0, "size_rule": "timm"}
     assert facts.numbers == {**NUMBERS, **told} and facts.architecture == NAME.partition(".")[0]
     assert facts.class_names == (*CLASSES[:9], "the last garment")  # by its description
@@ -175,9 +176,9 @@ def test_folders_of_timms_hub(folders, digest):
 
 
 def test_a_config_settles_v2s_windows(folders):
-    numbers = checkpoints.read(folders / "v2").facts.numbers
+    numbers = checkpoint_files.read(folders / "v2").facts.numbers
     assert (numbers["window_size"], numbers["pretrained_windows"]) == (4, (6, 6))
-    facts = checkpoints.read(folders / "v2").facts
+    facts = checkpoint_files.read(folders / "v2").facts
     assert facts.class_names == ()  # LABEL_0, LABEL_1, ... name nothing
 
 
@@ -203,9 +204,9 @@ def test_folders_are_inspected_converted_created_and_verified(folders, command, 
 
 
 def test_a_file_of_such_a_folder_is_read_with_its_config(folders):
-    assert checkpoints.read(folders / "transformers" / "model.safetensors").facts.class_names == CLASSES
+    assert checkpoint_files.read(folders / "transformers" / "model.safetensors").facts.class_names == CLASSES
     shard = folders / "shards" / "model.safetensors.index.json"
-    assert len(checkpoints.files_of(shard)) == 1 + len(list(shard.parent.glob("model-*-of-*.safetensors"))) > 2
+    assert len(checkpoint_files.files_of(shard)) == 1 + len(list(shard.parent.glob("model-*-of-*.safetensors"))) > 2
 
 
 def config_of(folders, tmp_path, **changes):
@@ -240,7 +241,7 @@ def config_of(folders, tmp_path, **changes):
 def test_a_config_of_another_model_is_refused(folders, tmp_path, changes, words):
     folder = config_of(folders, tmp_path, **changes)
     with pytest.raises(SwinsError) as error:
-        checkpoints.read(folder)
+        checkpoint_files.read(folder)
     assert words in str(error.value) and str(folder / "config.json") in str(error.value)
 
 
@@ -249,24 +250,24 @@ def test_a_config_that_is_none_is_refused(folders, tmp_path, text):
     folder = config_of(folders, tmp_path)
     (folder / "config.json").write_bytes(text.encode("latin1"))
     with pytest.raises(SwinsError, match=r"config\.json: must be a JSON object"):
-        checkpoints.read(folder)
+        checkpoint_files.read(folder)
 
 
 def test_a_huge_config_is_not_read(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(hub_folder, "LARGEST", 100)
     with pytest.raises(SwinsError, match="larger than 100 bytes"):
-        checkpoints.read(config_of(folders, tmp_path))
+        checkpoint_files.read(config_of(folders, tmp_path))
 
 
 def test_the_config_of_another_file_says_nothing(folders, checkpoint, tmp_path):
     """A project's own config.json, or a Swin's beside a file of another name that it does not fit."""
     folder = config_of(folders, tmp_path, embed_dim=96)
     (folder / "mine.safetensors").symlink_to(checkpoint)
-    assert checkpoints.read(folder / "mine.safetensors").facts.source is None
+    assert checkpoint_files.read(folder / "mine.safetensors").facts.source is None
     (folder / "config.json").write_text("no json")
-    assert checkpoints.read(folder / "mine.safetensors").facts.source is None
+    assert checkpoint_files.read(folder / "mine.safetensors").facts.source is None
     (folder / "config.json").write_text('{"model_type": "vit", "window_size": 3}')
-    assert checkpoints.read(folder).facts.source is None
+    assert checkpoint_files.read(folder).facts.source is None
 
 
 @pytest.mark.parametrize(
@@ -282,7 +283,7 @@ def test_the_config_of_another_file_says_nothing(folders, checkpoint, tmp_path):
 def test_a_strange_index_is_refused(tmp_path, index, words):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(SwinsError, match=words):
-        checkpoints.read(tmp_path)
+        checkpoint_files.read(tmp_path)
 
 
 def test_a_folder_of_several_files_asks_which(left, command, tmp_path):

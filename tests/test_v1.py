@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from swins import layers, v1
-from swins.convert import rules
+from swins.weights import rules
 
 pytestmark = pytest.mark.backends
 REFERENCE = pathlib.Path(__file__).parent / "reference"

@@ -9,7 +9,7 @@ from test_v1 import load as load_arrays
 
 import swins
 from swins import v2
-from swins.convert import rules
+from swins.weights import rules
 
 pytestmark = pytest.mark.backends
 BLOCKS = ("plain", "padded_shifted", "pretrained", "clipped", "one_wide")

@@ -10,7 +10,7 @@ from test_v1 import load as load_arrays
 
 import swins
 from swins import deformable, v2_cr
-from swins.convert import rules
+from swins.weights import rules
 
 BLOCKS = ("plain", "padded_shifted", "clipped")
 MODELS = {

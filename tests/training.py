@@ -6,7 +6,7 @@ import gzip
 
 import numpy as np
 
-from swins.train.recipe import Augment, Data, Model, Optim, Recipe
+from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
 NAME = "swin_mini_patch2_window4_28.fashion_mnist"
 CLASSES = ("boots", "shirts", "trousers")

@@ -7,12 +7,13 @@ import platform
 import keras
 import numpy as np
 
-from swins.convert import checkpoint as checkpoints
-from swins.convert import facts, oracle, programs, rules
-from swins.convert.dialects import BUFFERS, ELSEWHERE
+from swins.convert import programs
 from swins.errors import SwinsError
 from swins.plans import ANY
+from swins.reference import oracle
 from swins.tags import find
+from swins.weights import checkpoint_files, facts, rules
+from swins.weights.dialects import BUFFERS, ELSEWHERE
 
 PASS = "pass"
 SEED = 0
@@ -142,7 +143,7 @@ def certify(model, name, architecture, checkpoint):
         "architecture": architecture,
         "source": {
             "file": checkpoint.path.name,
-            "sha256": checkpoints.sha256(checkpoint.path),
+            "sha256": checkpoint_files.sha256(checkpoint.path),
             "dialect": checkpoint.dialect,
             "wrappers": list(checkpoint.wrappers),
             "translated": checkpoint.translated,
@@ -150,7 +151,7 @@ def certify(model, name, architecture, checkpoint):
         },
         "class_names": list(stated.class_names),
         "preparation": stated.preparation,
-        "weights_sha256": checkpoints.digest(rules.state_dict(model)),
+        "weights_sha256": checkpoint_files.digest(rules.state_dict(model)),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **result,
     }

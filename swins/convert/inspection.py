@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from swins.convert import identify, load
-from swins.convert.dialects import ELSEWHERE
 from swins.errors import SwinsError
+from swins.weights import identify, load
+from swins.weights.dialects import ELSEWHERE
 
 
 def kind(name):

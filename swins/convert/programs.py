@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swins.convert import checkpoint as checkpoints
-from swins.convert import rules
 from swins.plans import VariantV2
+from swins.weights import checkpoint_files, rules
 
 ENGINES = {  # which program has a size rule
     "timm": "timm",
@@ -139,19 +138,19 @@ def subject(checkpoint, variant):
     is_v2, program = isinstance(variant, VariantV2), checkpoint.program
     own = program is not None and ENGINES[variant.size_rule] == program and variant.size_rule != "microsoft"
     with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
-        file = pathlib.Path(folder, f"model{checkpoints.SAFE}")
+        file = pathlib.Path(folder, f"model{checkpoint_files.SAFE}")
         if own and lies_as(checkpoint):
             yield Subject(program, "classifier", variant.size_rule, checkpoint.path)
             return
         if own:
             kind = kind_of(checkpoint.original, is_v2) if program == "transformers" else "classifier"
             inside = "model." if program == "transformers" and kind != "maskformer" else ""  # as a user's own module
-            checkpoints.write({k.removeprefix(inside): v for k, v in checkpoint.original.items()}, file)
+            checkpoint_files.write({k.removeprefix(inside): v for k, v in checkpoint.original.items()}, file)
             yield Subject(program, kind, variant.size_rule, file)
             return
         engine = ENGINES[variant.size_rule]
         state = in_names_of(engine, checkpoint.state)
-        checkpoints.write(state, file)
+        checkpoint_files.write(state, file)
         yield Subject(engine, "classifier" if variant.num_classes else "model", variant.size_rule, file, (
             f"translation not proven: {checkpoint.dialect} was not run",
         ))  # fmt: skip

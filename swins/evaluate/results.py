@@ -15,7 +15,7 @@ import numpy as np
 
 from swins import files
 from swins.errors import SwinsError
-from swins.evaluate.run import score
+from swins.evaluate.scoring import score
 
 TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
 

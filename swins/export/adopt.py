@@ -12,12 +12,11 @@ import keras
 import numpy as np
 
 from swins import files
-from swins.convert import artefact, rules
-from swins.convert import checkpoint as checkpoints
 from swins.convert.certificate import IMAGES, SEED
 from swins.errors import SwinsError
 from swins.tags import find
 from swins.trained import training_of
+from swins.weights import artefacts, checkpoint_files, rules
 
 FACTS = ("top1", "top5", "images", "classes", "preprocess", "date")  # of a run's result.json
 
@@ -34,9 +33,9 @@ def places(path, output=None):
         SwinsError: for a run that has not come to its end.
     """
     path = pathlib.Path(path)
-    if path.name == artefact.MODEL and (path.parent / artefact.CERTIFICATE).is_file():
+    if path.name == artefacts.MODEL and (path.parent / artefacts.CERTIFICATE).is_file():
         path = path.parent
-    if (path / artefact.CERTIFICATE).is_file() or not (training_of(path) or path.suffix == ".keras"):
+    if (path / artefacts.CERTIFICATE).is_file() or not (training_of(path) or path.suffix == ".keras"):
         if (path / "recipe.json").is_file():
             raise SwinsError(f"{path}: its training has not come to its end; end it with `swins train`, then export")
         return path, pathlib.Path(output or path)
@@ -46,7 +45,7 @@ def places(path, output=None):
 
 def file_of(path):
     """The .keras file of a run's folder, or the file itself."""
-    return path if path.suffix == ".keras" else path / artefact.MODEL
+    return path if path.suffix == ".keras" else path / artefacts.MODEL
 
 
 def name_of(path):
@@ -59,11 +58,11 @@ def name_of(path):
 def made_of(target, path):
     """Whether a folder is an artefact of this very run or file."""
     try:
-        certificate = artefact.read_certificate(target)
+        certificate = artefacts.read_certificate(target)
     except SwinsError:
         return False
     training = training_of(path)
-    result = files.sha256(file_of(path).with_name(artefact.RESULT)) if training else None
+    result = files.sha256(file_of(path).with_name(artefacts.RESULT)) if training else None
     recorded = certificate.get("training", {}).get("sha256")
     return (certificate["source"]["sha256"], recorded) == (files.sha256(file_of(path)), result)
 
@@ -83,24 +82,24 @@ def opened(path, output=None):
 
 def make(path, folder):
     """Write model.keras, certificate.json and a run's result.json into an empty folder."""
-    model, training = artefact.load_model(file_of(path)), training_of(path)
-    shutil.copyfile(file_of(path), folder / artefact.MODEL)
+    model, training = artefacts.load_model(file_of(path)), training_of(path)
+    shutil.copyfile(file_of(path), folder / artefacts.MODEL)
     name = model.name
     if training:
         name = training["recipe"]["model.name"].partition(".")[0]
-        shutil.copyfile(file_of(path).with_name(artefact.RESULT), folder / artefact.RESULT)
-    sha256 = files.sha256(folder / artefact.MODEL)
+        shutil.copyfile(file_of(path).with_name(artefacts.RESULT), folder / artefacts.RESULT)
+    sha256 = files.sha256(folder / artefacts.MODEL)
     certificate = {
         "name": name,
         "architecture": name,
         "title": name_of(path),
         "source": {
-            "file": f"{name_of(path)}/{artefact.MODEL}" if training else path.name,
+            "file": f"{name_of(path)}/{artefacts.MODEL}" if training else path.name,
             "sha256": sha256,
             "dialect": "keras",
             "wrappers": [],
         },
-        "weights_sha256": checkpoints.digest(rules.state_dict(model)),
+        "weights_sha256": checkpoint_files.digest(rules.state_dict(model)),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
@@ -113,16 +112,16 @@ def make(path, folder):
         "image_size": list(model.variant.image_size),
         "parameters": {"keras": model.count_params()},
         "verdict": "its exports agree with Keras; no PyTorch was involved, so the model is compared with none",
-        "model": {"file": artefact.MODEL, "sha256": sha256},
+        "model": {"file": artefacts.MODEL, "sha256": sha256},
     }
     if training:
         certificate["training"] = {
             "run": name_of(path),
             "begun_as": training["recipe"]["model.name"],
-            "sha256": files.sha256(folder / artefact.RESULT),
+            "sha256": files.sha256(folder / artefacts.RESULT),
             **{key: training.get(key) for key in FACTS},
         }
-    artefact.write_json(folder / artefact.CERTIFICATE, certificate)
+    artefacts.write_json(folder / artefacts.CERTIFICATE, certificate)
 
 
 def tested_size(model, name, training=None):

@@ -8,12 +8,12 @@ import string
 from importlib import resources
 
 from swins import files
-from swins.convert.artefact import CARD, archive_name, read_certificate
 from swins.convert.certificate import comparison
 from swins.errors import SwinsError
 from swins.images import preparation_of, stated_preparation
 from swins.plans import ANY
 from swins.tags import find
+from swins.weights.artefacts import CARD, archive_name, read_certificate
 
 BYTES = string.Template(
     '$output = model.signatures["serving_bytes"](image_bytes=files)["$output"]  # JPEG or PNG files, prepared inside\n'

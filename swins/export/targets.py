@@ -18,17 +18,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from swins import changes, files
-from swins.convert import artefact
-from swins.convert import checkpoint as checkpoints
 from swins.convert.certificate import difference, seeded_images
 from swins.deploy import deploy
 from swins.errors import SwinsError, unknown_name
 from swins.export import adopt, saved_model, to_onnx
 from swins.export.card import write_card
-from swins.export.run import preparation
 from swins.export.steps import Steps
+from swins.export.tf_hub import preparation
 from swins.images import find_images, prepare_all
 from swins.plans import ANY
+from swins.weights import artefacts, checkpoint_files
 
 CALIBRATION = 128  # images that int8 sees
 AGREEMENT = 512  # images that top-1 is compared on
@@ -190,7 +189,7 @@ def check(trial, path, target, precision, deployed=False):
         "target": target,
         "precision": precision,
         "deployed": deployed,
-        "files": {file: checkpoints.sha256(path.with_name(file)) for file in names},
+        "files": {file: checkpoint_files.sha256(path.with_name(file)) for file in names},
         "bytes": sum(path.with_name(file).stat().st_size for file in names),
         "versions": versions_of(target),
         "difference": differences,
@@ -235,15 +234,15 @@ def missing(wanted, path, output=None, overwrite=False, deployed=False):
     """
     source, target = adopt.places(path, output)
     if not source:
-        artefact.refuse(target, overwrite)
+        artefacts.refuse(target, overwrite)
         return wanted
-    recorded = artefact.read_certificate(source).get("targets", {})
+    recorded = artefacts.read_certificate(source).get("targets", {})
     todo = wanted
     if target.absolute() == source.absolute() and not overwrite:
-        own = artefact.own_files(source) if recorded else ()
+        own = artefacts.own_files(source) if recorded else ()
         todo = [pair for pair in wanted if not set(files_of(*pair, deployed)) <= set(own)]
     if todo or target.absolute() != source.absolute():
-        artefact.refuse_completing(source, target, names_of(todo, deployed), overwrite)
+        artefacts.refuse_completing(source, target, names_of(todo, deployed), overwrite)
     return todo
 
 
@@ -304,16 +303,16 @@ def export(
     todo = missing(wanted, folder, output, overwrite, deployed)
     with adopt.opened(folder, output) as (source, target):
         names = names_of(todo or wanted, deployed)
-        with artefact.completing(source, target, names, overwrite, say) as partial:
-            certificate = artefact.read_certificate(source)
-            model = float32_twin(artefact.load_model(source))
+        with artefacts.completing(source, target, names, overwrite, say) as partial:
+            certificate = artefacts.read_certificate(source)
+            model = float32_twin(artefacts.load_model(source))
             prepare = preparation(model, certificate)
             real = None if images is None else real_images(images, prepare)
             records = make_all(model, certificate, partial, todo, real, deployed, Steps(1 + 2 * len(todo), say))
             certificate.setdefault("targets", {}).update(records)
             if "exports" in certificate:
                 write_card(partial, model, certificate)
-            artefact.write_json(partial / artefact.CERTIFICATE, certificate)
+            artefacts.write_json(partial / artefacts.CERTIFICATE, certificate)
     return target, certificate
 
 
@@ -344,13 +343,13 @@ def verify(folder):
         SwinsError: if one is not the file that was certified, or differs from the model.
     """
     folder = pathlib.Path(folder)
-    certificate = artefact.read_certificate(folder)
+    certificate = artefacts.read_certificate(folder)
     records = {}
     if certificate.get("targets"):
-        tried = trial(float32_twin(artefact.load_model(folder)), certificate)
+        tried = trial(float32_twin(artefacts.load_model(folder)), certificate)
     for name, recorded in certificate.get("targets", {}).items():
         for file, sha256 in recorded["files"].items():
-            if not (folder / file).is_file() or checkpoints.sha256(folder / file) != sha256:
+            if not (folder / file).is_file() or checkpoint_files.sha256(folder / file) != sha256:
                 raise SwinsError(f"{folder / file} is not the file that was certified; export again")
         target, precision = recorded["target"], recorded["precision"]
         versions_of(target)

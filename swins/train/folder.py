@@ -14,7 +14,7 @@ from swins.changes import copy
 from swins.devices import agreed
 from swins.errors import SwinsError
 from swins.train.checkpoints import Checkpoints
-from swins.train.recipe import TUNED, as_json, differences
+from swins.train.recipes import TUNED, as_json, differences
 
 COLUMNS = ("epoch", "learning_rate", "loss", "val_loss", "val_top1", "val_top5", "val_images", "unreadable", "seconds")
 WRITTEN = (

@@ -1,4 +1,4 @@
-"""Ask the PyTorch reference: keeps `reference.py` in a process of its own and hands over arrays through files."""
+"""Ask the PyTorch reference: keeps `server.py` in a process of its own and hands over arrays through files."""
 
 import atexit
 import contextlib
@@ -20,11 +20,11 @@ from swins.plans import VariantV2, VariantV2CR, with_overrides
 
 FORKS = hasattr(os, "fork")
 FREE = ("drop_rate", "drop_path_rate")  # fields of a Variant that change no answer
-REFERENCE = pathlib.Path(__file__).with_name("reference.py")
+SERVER = pathlib.Path(__file__).with_name("server.py")
 
 
 class Reference:
-    """A process of `reference.py`, started when it is asked; it leaves when it is idle or we are gone."""
+    """A process of `server.py`, started when it is asked; it leaves when it is idle or we are gone."""
 
     def __init__(self):
         self.process, self.owner, self.lock = None, None, threading.Lock()
@@ -33,7 +33,7 @@ class Reference:
     def start(self):
         self.owner = os.getpid()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(REFERENCE)],
+            [sys.executable, "-P", str(SERVER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

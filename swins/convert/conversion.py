@@ -2,10 +2,10 @@
 
 import pathlib
 
-from swins.convert import artefact, certificate, identify, load, pretrained, programs, rules
-from swins.convert import checkpoint as checkpoints
+from swins.convert import certificate, programs
 from swins.errors import SwinsError
 from swins.tags import find
+from swins.weights import artefacts, checkpoint_files, identify, load, pretrained, rules
 
 
 def convert(
@@ -42,7 +42,7 @@ def convert(
 
     def read():
         say(f"reading {checkpoint}")
-        there = checkpoints.read(checkpoint, weights_key)
+        there = checkpoint_files.read(checkpoint, weights_key)
         if there.choice:
             say(there.choice)
         return there
@@ -55,7 +55,7 @@ def convert(
     if checkpoint is None and tag:
         name = f"{architecture}.{tag}"
     target = pathlib.Path(output or pathlib.Path("artefacts", name))
-    artefact.begin(target, overwrite, say)
+    artefacts.begin(target, overwrite, say)
     if checkpoint is None:
         say(f"fetching {name}")
         checkpoint = pretrained.fetch(name)
@@ -70,13 +70,13 @@ def convert(
         proof["source"] |= {"weights": found.key, "others": list(found.others)}
     proof["taken"] = taken
     certificate.require_pass(proof, name)
-    with artefact.writing(target, overwrite, say) as partial:
-        model.save(partial / artefact.MODEL)
-        saved = artefact.load_model(partial)
-        if checkpoints.digest(rules.state_dict(saved)) != proof["weights_sha256"]:
+    with artefacts.writing(target, overwrite, say) as partial:
+        model.save(partial / artefacts.MODEL)
+        saved = artefacts.load_model(partial)
+        if checkpoint_files.digest(rules.state_dict(saved)) != proof["weights_sha256"]:
             raise SwinsError(f"{target}: the saved file does not give back its weights; check the disk")
-        proof["model"] = {"file": artefact.MODEL, "sha256": checkpoints.sha256(partial / artefact.MODEL)}
-        artefact.write_json(partial / artefact.CERTIFICATE, proof)
+        proof["model"] = {"file": artefacts.MODEL, "sha256": checkpoint_files.sha256(partial / artefacts.MODEL)}
+        artefacts.write_json(partial / artefacts.CERTIFICATE, proof)
     return target, proof
 
 
@@ -88,21 +88,21 @@ def verify(folder, checkpoint=None):
     Raises:
         SwinsError: a file that is not the one certified, or numbers out of tolerance.
     """
-    recorded = artefact.read_certificate(folder)
-    model = artefact.load_model(folder)
+    recorded = artefacts.read_certificate(folder)
+    model = artefacts.load_model(folder)
     state = rules.state_dict(model)
-    if checkpoints.digest(state) != recorded["weights_sha256"]:
-        raise SwinsError(f"{folder}: {artefact.MODEL} does not hold the weights that were certified; convert again")
-    if checkpoints.sha256(pathlib.Path(folder, artefact.MODEL)) != recorded["model"]["sha256"]:
-        raise SwinsError(f"{folder}: {artefact.MODEL} is not the file that was certified (its sha256 differs)")
+    if checkpoint_files.digest(state) != recorded["weights_sha256"]:
+        raise SwinsError(f"{folder}: {artefacts.MODEL} does not hold the weights that were certified; convert again")
+    if checkpoint_files.sha256(pathlib.Path(folder, artefacts.MODEL)) != recorded["model"]["sha256"]:
+        raise SwinsError(f"{folder}: {artefacts.MODEL} is not the file that was certified (its sha256 differs)")
     if "blocks" not in recorded:
         return verify_trained(folder, checkpoint, recorded), {}
-    if checkpoint is not None and checkpoints.sha256(checkpoint) != recorded["source"]["sha256"]:
+    if checkpoint is not None and checkpoint_files.sha256(checkpoint) != recorded["source"]["sha256"]:
         raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
     if checkpoint is None:  # in timm's names, which prove no translation, and no other rule than its own
         translated = certificate.comparison(recorded)["unproven"] or model.variant.size_rule != "timm"
         program = None if translated else "timm"
-        found = checkpoints.Checkpoint(
+        found = checkpoint_files.Checkpoint(
             pathlib.Path(folder),
             state,
             recorded["source"]["dialect"],
@@ -112,7 +112,7 @@ def verify(folder, checkpoint=None):
             original=state,
         )
     else:
-        found = checkpoints.read(checkpoint, recorded["source"].get("weights"))
+        found = checkpoint_files.read(checkpoint, recorded["source"].get("weights"))
     with programs.subject(found, model.variant) as subject:
         result = certificate.compare(model, subject, recorded["architecture"], recorded["seed"])
     certificate.require_pass(result, str(folder))
@@ -128,8 +128,8 @@ def verify_trained(folder, checkpoint, recorded):
     if checkpoint is not None:
         raise SwinsError(f"{folder} was made of {recorded['source']['file']}, of no PyTorch checkpoint; give none")
     if "training" in recorded:
-        result = pathlib.Path(folder, artefact.RESULT)
-        if not artefact.same(result, recorded["training"]["sha256"]):
+        result = pathlib.Path(folder, artefacts.RESULT)
+        if not artefacts.same(result, recorded["training"]["sha256"]):
             raise SwinsError(f"{result} is not the file that was certified (its sha256 differs); export the run again")
     return recorded
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from swins import files
-from swins.convert import dialects, facts, hub_folder, identify, oracle
-from swins.convert.facts import NOTHING, Facts
 from swins.errors import SwinsError
+from swins.reference import oracle
+from swins.weights import dialects, facts, hub_folder, identify
+from swins.weights.facts import NOTHING, Facts
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 SAFE = ".safetensors"

@@ -3,7 +3,7 @@
 Imports nothing of swins or Keras.
 
 Run by `oracle.py` as a script: importing timm after TensorFlow aborts the interpreter (both register LLVM options).
-Usage: python -P reference.py; each line of standard input is a request, {"command", "out", ...}, whose results go to
+Usage: python -P server.py; each line of standard input is a request, {"command", "out", ...}, whose results go to
 the folder `out`. Where there is fork, it runs in a child, so that one import of torch and timm serves all and nothing
 that a file did to a process stays. The answer is a line of JSON: {} done; {"error": text} a refusal; {"missing":
 module}; {"crash": text}. After IDLE seconds without a request, or at the end of the input, it leaves.
@@ -20,10 +20,10 @@ import traceback
 IDLE = 60
 FORKS = hasattr(os, "fork")
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from reference_files import Refusal, arrays_only, flatten, load_file  # noqa: E402
-from reference_models import PROGRAMS, build, find_module, paper, parameters_of  # noqa: E402
+from pickled_files import Refusal, arrays_only, flatten, load_file  # noqa: E402
+from torch_models import PROGRAMS, build, find_module, paper, parameters_of  # noqa: E402
 
-sys.path.pop(0)  # its other modules have common names
+sys.path.pop(0)
 
 
 def read(request):

@@ -4,16 +4,16 @@ import dataclasses
 import pathlib
 
 from swins.build import variant_name
-from swins.convert import artefact, identify
-from swins.convert import checkpoint as checkpoints
-from swins.convert.load import create
-from swins.datasets import left_out
+from swins.data import labelled
+from swins.data.layouts import left_out
 from swins.errors import SwinsError
-from swins.evaluate import datasets, results, run
+from swins.evaluate import results, scoring
 from swins.images import preparation_of, preprocess, stated_preparation
 from swins.labels import known_classes
 from swins.tags import find, names_variant
 from swins.trained import model_file, require_finished, training_of
+from swins.weights import artefacts, checkpoint_files, identify
+from swins.weights.load import create
 
 AS_STATED = "stated"  # the protocol of images that are prepared as the converted file, or one beside it, says
 AS_TRAINED = "run"  # the protocol of images that are prepared as a training run validated with
@@ -45,11 +45,11 @@ def find_model(path, name=None):
         return create(path, weights="pretrained"), path
     file = pathlib.Path(path)
     require_finished(file)
-    if (file.is_file() and file.suffix != ".keras") or (file.is_dir() and not (file / artefact.MODEL).is_file()):
-        name = name or identify.the_variant(checkpoints.read(file))
+    if (file.is_file() and file.suffix != ".keras") or (file.is_dir() and not (file / artefacts.MODEL).is_file()):
+        name = name or identify.the_variant(checkpoint_files.read(file))
         return create(name, weights=file), name
     if file.exists():
-        model, certificate = artefact.open_evaluated(model_file(file))
+        model, certificate = artefacts.open_evaluated(model_file(file))
         run = str(file) if not names_variant(str(file)) else str(file.absolute())
         return model, name or (run if training_of(file) else certificate.get("name")) or variant_name(model)
     if len(file.parts) > 1:
@@ -114,10 +114,10 @@ def evaluate(
     """
     require_finished(path)
     path = model_file(path)
-    model, certificate = artefact.open_evaluated(path)
+    model, certificate = artefacts.open_evaluated(path)
     name, protocol, prepare = preparation(path, model, certificate, name, protocol)
     classes = known_classes(path, model, certificate)
-    dataset = datasets.find_dataset(source, model.variant.num_classes, labels, classes, class_order)
+    dataset = labelled.find_dataset(source, model.variant.num_classes, labels, classes, class_order)
     if real:
         dataset = dataclasses.replace(dataset, name=f"{dataset.name} ({pathlib.Path(real).stem})")
     if dataset.strays:
@@ -132,16 +132,16 @@ def evaluate(
     if predictions:
         sources = [str(path and pathlib.Path(path).resolve()) for path in (source, labels)]
         identity = [certificate["weights_sha256"], *sources, dataset.count, dataclasses.asdict(prepare)]
-        journal = run.Journal(run.journal_of(predictions), identity, skip_unreadable)
+        journal = scoring.Journal(scoring.journal_of(predictions), identity, skip_unreadable)
         if journal.rows:
             say(f"going on after {len(journal.rows)} of {dataset.count} images")
-    found, unreadable, speed = run.evaluate(model, prepare, dataset, batch, progress, several, journal)
+    found, unreadable, speed = scoring.evaluate(model, prepare, dataset, batch, progress, several, journal)
     for text in unreadable[:20]:
         say(f"unreadable: {text}")
     if not found:
         raise SwinsError(f"{source}: none of its {len(unreadable)} files is an image that can be read")
     if real:
-        found = run.relabelled(found, run.read_real(real))
+        found = scoring.relabelled(found, scoring.read_real(real))
     row = results.result_row(name, dataset, protocol, prepare.image_size, (found, unreadable, speed), certificate)
     show(row)
     if unreadable and not skip_unreadable:

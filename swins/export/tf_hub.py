@@ -12,9 +12,6 @@ import tempfile
 
 import numpy as np
 
-from swins.convert import artefact
-from swins.convert import checkpoint as checkpoints
-from swins.convert.artefact import archive_name
 from swins.convert.certificate import difference, seeded_images
 from swins.deploy import deploy
 from swins.errors import SwinsError
@@ -23,22 +20,24 @@ from swins.export.card import measured_row, write_card
 from swins.export.steps import Steps
 from swins.files import tidy
 from swins.images import pillow, preparation_of, preprocess, stated_preparation
+from swins.weights import artefacts, checkpoint_files
+from swins.weights.artefacts import archive_name
 
 TOLERANCE = 1e-5  # of the largest output
 PIXEL_TOLERANCE = 3e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/6 of 1/255)
 PARTS = {"saved_model": "logits", "saved_model_fe": "features", "saved_model_deploy": "logits"}  # the last if asked for
 ROOT = "saved_model.pb"
-CHECK = pathlib.Path(__file__).with_name("check.py")
+RUN_SAVED_MODELS = pathlib.Path(__file__).with_name("run_saved_models.py")
 
 
 def run_elsewhere(folder, parts, images, files):
-    """Outputs of SavedModels in a fresh process that has no swins -> {part: dict of arrays} (check.py)."""
+    """Outputs of SavedModels in a fresh process that has no swins -> {part: dict of arrays} (run_saved_models.py)."""
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
         np.save(place / "images.npy", images)
         (place / "bytes.json").write_text(json.dumps([base64.b64encode(f).decode() for f in files]))
         arguments = [folder, place / "images.npy", place / "bytes.json", place, *parts]
-        command = [sys.executable, "-P", str(CHECK), *map(str, arguments)]
+        command = [sys.executable, "-P", str(RUN_SAVED_MODELS), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SwinsError(f"{folder.name} does not load in a fresh process: {done.stderr.strip()[-2000:]}")
@@ -187,27 +186,27 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
         raise SwinsError(f"{results}: no such results table")
     tidy(folder, say)
     with adopt.opened(folder, output) as (source, target):
-        certificate = artefact.read_certificate(source)
+        certificate = artefacts.read_certificate(source)
         in_place = source.absolute() == target.absolute()
         if not in_place:
-            artefact.refuse(target, overwrite)
-        model = artefact.load_model(source)
+            artefacts.refuse(target, overwrite)
+        model = artefacts.load_model(source)
         parts = parts_of(model, deployed or "saved_model_deploy" in certificate.get("exports", {}))
         todo = parts
         if in_place and not overwrite:
-            own = artefact.own_files(source)
+            own = artefacts.own_files(source)
             todo = {part: kind for part, kind in parts.items() if not {archive_name(part), f"{part}/{ROOT}"} <= own}
         names = [*(todo or parts), *map(archive_name, todo or parts)]
         if not in_place:
             names = [*PARTS, *map(archive_name, PARTS)]
-        with artefact.completing(source, target, names, overwrite, say) as partial:
-            certificate = artefact.read_certificate(source)
+        with artefacts.completing(source, target, names, overwrite, say) as partial:
+            certificate = artefacts.read_certificate(source)
             new = make_all(model, certificate, partial, todo, Steps(2 * len(todo) + 1, say))
             records = {**certificate.get("exports", {}), **new} if in_place else new
             certificate["exports"] = {part: records[part] for part in PARTS if part in records}
             certificate["measured"] = measured_row(results, certificate) or certificate.get("measured")
             write_card(partial, model, certificate)
-            artefact.write_json(partial / artefact.CERTIFICATE, certificate)
+            artefacts.write_json(partial / artefacts.CERTIFICATE, certificate)
     return target, certificate
 
 
@@ -225,9 +224,9 @@ def make_all(model, certificate, folder, parts, steps):
         records = check(model, prepare, folder, parts, certificate)
     for part in parts:
         inside = sorted(path for path in (folder / part).rglob("*") if path.is_file())
-        records[part]["sha256"] = checkpoints.sha256(folder / archive_name(part))
+        records[part]["sha256"] = checkpoint_files.sha256(folder / archive_name(part))
         records[part]["files"] = {
-            path.relative_to(folder / part).as_posix(): checkpoints.sha256(path) for path in inside
+            path.relative_to(folder / part).as_posix(): checkpoint_files.sha256(path) for path in inside
         }
     return records
 
@@ -235,13 +234,13 @@ def make_all(model, certificate, folder, parts, steps):
 def verify_exports(folder):
     """Run an artefact's SavedModels again -> {part: record}. Raises SwinsError if one differs from the model."""
     folder = pathlib.Path(folder)
-    certificate = artefact.read_certificate(folder)
+    certificate = artefacts.read_certificate(folder)
     if "exports" not in certificate:
         return {}
-    model = artefact.load_model(folder)
+    model = artefacts.load_model(folder)
     for part, recorded in certificate["exports"].items():
         archive = folder / archive_name(part)
-        if not archive.is_file() or checkpoints.sha256(archive) != recorded["sha256"]:
+        if not archive.is_file() or checkpoint_files.sha256(archive) != recorded["sha256"]:
             raise SwinsError(f"{archive} is not the archive that was made with its artefact; export again")
     parts = {part: recorded["output"] for part, recorded in certificate["exports"].items()}
     return check(model, preparation(model, certificate), folder, parts, certificate)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from swins.convert import rules
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
 from swins.plans import pair, per_stage, plan_stages
+from swins.weights import rules
 
 FAMILIES = {"V1": "relative_position_bias_table", "V2": "cpb_mlp", "V2-CR": "meta_mlp"}  # and what only it has
 OPTIONAL = re.compile(r"\.(?:norm3|offset_network)\.")  # parts of V2-CR that some of its variants have

@@ -9,14 +9,13 @@ from dataclasses import fields
 import numpy as np
 
 from swins import build
-from swins.convert import artefact, facts, identify, pretrained, rules
-from swins.convert import checkpoint as checkpoints
-from swins.convert.dialects import ELSEWHERE
 from swins.errors import SwinsError
 from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
 from swins.tags import find
 from swins.trained import model_file, training_of
+from swins.weights import artefacts, checkpoint_files, facts, identify, pretrained, rules
+from swins.weights.dialects import ELSEWHERE
 
 
 def adapt(state, variant, head_is_new):
@@ -81,7 +80,7 @@ def create(variant=None, /, *, weights=None, weights_key=None, name=None, **over
         return build.build(variant, name=name, **overrides)
     if not isinstance(weights, str | os.PathLike):
         raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
-    found = checkpoints.read(pretrained.fetch(variant)) if weights == "pretrained" else read(weights, weights_key)
+    found = checkpoint_files.read(pretrained.fetch(variant)) if weights == "pretrained" else read(weights, weights_key)
     if found.others and weights_key is None and weights != "pretrained":
         warnings.warn(f"{weights}: {found.choice}", stacklevel=2)
     if beside := sorted({part.split(".")[1] for part in found.dropped if part.startswith(ELSEWHERE)}):
@@ -120,14 +119,14 @@ def variant_for(name, checkpoint, overrides):
 def read(path, key=None):
     """The Checkpoint of a file of any dialect, a folder of one, a .keras file or an artefact folder."""
     path = pathlib.Path(path)
-    if path.suffix == ".keras" or (path / artefact.MODEL).is_file():
+    if path.suffix == ".keras" or (path / artefacts.MODEL).is_file():
         if key is not None:
             raise SwinsError(f"{path} holds one model, so there is no {key!r} to choose")
-        model = artefact.load_model(path)
+        model = artefacts.load_model(path)
         state, offsets = rules.state_dict(model), rules.coordinates(model)
         stated = facts.of_model(model)
-        return checkpoints.Checkpoint(path, state, "keras", (), dropped=offsets, translated=True, facts=stated)
-    return checkpoints.read(path, key)
+        return checkpoint_files.Checkpoint(path, state, "keras", (), dropped=offsets, translated=True, facts=stated)
+    return checkpoint_files.read(path, key)
 
 
 def refuse_other_offsets(model, checkpoint):
@@ -194,9 +193,9 @@ def known_of(source):
         classes = training["classes"]
         names = tuple(classes) if isinstance(classes, list) else ()
         return facts.Facts({}, names, training["preprocess"], training["recipe"]["model.name"].partition(".")[0])
-    if not pathlib.Path(source, artefact.CERTIFICATE).is_file():
+    if not pathlib.Path(source, artefacts.CERTIFICATE).is_file():
         return facts.NOTHING
-    certificate = artefact.read_certificate(source)
+    certificate = artefacts.read_certificate(source)
     names = tuple(certificate.get("class_names") or ())
     return facts.Facts({}, names, certificate.get("preparation") or {}, certificate["architecture"])
 
@@ -204,11 +203,11 @@ def known_of(source):
 def export_torch(source, target, overwrite=False):
     """Write the weights of a .keras file or artefact as a timm state dict (safetensors) -> number of tensors."""
     target = pathlib.Path(target)
-    if target.suffix != checkpoints.SAFE:
-        raise SwinsError(f"-o must name a {checkpoints.SAFE} file; got {target}")
+    if target.suffix != checkpoint_files.SAFE:
+        raise SwinsError(f"-o must name a {checkpoint_files.SAFE} file; got {target}")
     if target.exists() and not overwrite:
         raise SwinsError(f"{target} exists and would be replaced; pass --overwrite, or another file with -o")
-    model = artefact.load_model(model_file(source))
+    model = artefacts.load_model(model_file(source))
     state, stated = rules.state_dict(model), facts.of_model(model, known_of(source))
-    checkpoints.write(state, target, {facts.KEY: facts.as_text(stated)})
+    checkpoint_files.write(state, target, {facts.KEY: facts.as_text(stated)})
     return len(state)

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 
-from reference_files import Refusal, load_file
+from pickled_files import Refusal, load_file
 
 
 def build(request):

@@ -1,6 +1,6 @@
 """Load SavedModels where swins is not, run them and save what they give. Imports nothing of swins or Keras.
 
-Run as a script: python -P check.py FOLDER IMAGES.npy BYTES.json OUT SAVED_MODEL...
+Run as a script: python -P run_saved_models.py FOLDER IMAGES.npy BYTES.json OUT SAVED_MODEL...
 IMAGES is a batch; BYTES a JSON list of base64 files. For each SAVED_MODEL below FOLDER, OUT/SAVED_MODEL.npz gets the
 outputs of the call and all signatures, and how many trainable variables have a gradient in training mode.
 """

@@ -1,4 +1,4 @@
-"""Labelled images to evaluate on: those of swins.datasets' layouts, and folders with a CSV of labels."""
+"""Labelled images to evaluate on: those of swins.data.layouts' layouts, and folders with a CSV of labels."""
 
 import csv
 import itertools
@@ -7,7 +7,7 @@ import pathlib
 import re
 from dataclasses import dataclass
 
-from swins.datasets import (
+from swins.data.layouts import (
     TRAINING,
     VALIDATION,
     Stored,
@@ -18,10 +18,10 @@ from swins.datasets import (
     sample_of,
     validation_of,
 )
+from swins.data.matching import ORDERS, Numbering, by_name, by_number, by_order, listing, read_names
 from swins.errors import SwinsError, first_line
 from swins.images import read_idx
 from swins.labels import LISTS, synonyms, table
-from swins.matching import ORDERS, Numbering, by_name, by_number, by_order, listing, read_names
 
 LABEL_COLUMNS = ("label", "imagenet_class_index", "class_index", "class", "target")
 FILE_COLUMNS = ("file", "filename", "image", "path")
@@ -122,7 +122,7 @@ def from_class_folders(folder, paths, classes):
 
 
 def from_split(folder, split, classes):
-    """A Split of swins.datasets."""
+    """A Split of swins.data.layouts."""
     found = class_numbers(folder, split.classes, classes, own_order=not isinstance(split.samples, list))
     samples = checked(folder, (split[i] for i in range(len(split))), found.numbers)
     return Dataset(split.name, len(split), samples, split.strays, (*split.notes, *found.notes))
@@ -196,8 +196,8 @@ def find_dataset(source, num_classes, labels=None, names=(), order=None):
     """Recognise a source of labelled images -> Dataset.
 
     Args:
-        source: a folder with one sub-folder per class, with images and a labels CSV, or of a layout that swins.datasets
-            knows, whose validation images are taken; or "tfds:imagenet2012".
+        source: a folder with one sub-folder per class, with images and a labels CSV, or of a layout of swins.data,
+            whose validation images are taken; or "tfds:imagenet2012".
         num_classes: classes of the model; names: theirs, where they are known.
         labels: the CSV, when it is not SOURCE/labels.csv.
         order: of class folders, as in Classes; None for what the names tell.

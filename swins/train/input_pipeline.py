@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from swins.datasets import require_label
+from swins.data.layouts import require_label
 from swins.devices import ALONE, cores
 from swins.errors import SwinsError
 from swins.images import Preprocess, open_image, planes

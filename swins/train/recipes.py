@@ -9,9 +9,20 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from swins.errors import SwinsError
 from swins.plans import RULES
 from swins.renamed import renamed
-from swins.train import checks
+from swins.train import checked_fields
 from swins.train.augment import rand_augment
-from swins.train.checks import above, all_whole, ascending, at_least, finite, one_of, probability, setting, sides, whole
+from swins.train.checked_fields import (
+    above,
+    all_whole,
+    ascending,
+    at_least,
+    finite,
+    one_of,
+    probability,
+    setting,
+    sides,
+    whole,
+)
 
 FREE = ("data.threads", "checkpoint_steps", "model.remat", "model.compile")  # which change no result
 TUNED = ("optim.learning_rate", "optim.warmup_rate", "optim.min_rate", "optim.clip_norm")  # may change on the way
@@ -30,7 +41,7 @@ class Section:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            object.__setattr__(self, name, checks.tuples(value))
+            object.__setattr__(self, name, checked_fields.tuples(value))
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,8 @@ class Model(Section):
     window_size: int | tuple | None = setting(None, "an integer or, for each stage, one or a pair", windows)
     size_rule: str | None = setting(None, f"None or one of {', '.join(RULES)}", lambda v: v in RULES)
     deformable: tuple | None = setting(None, "stages, counted from 0", lambda v: all(map(whole, v)))
-    drop_rate: float | None = checks.rate(None)
-    drop_path_rate: float | None = checks.rate(None)
+    drop_rate: float | None = checked_fields.rate(None)
+    drop_path_rate: float | None = checked_fields.rate(None)
     dtype: str = one_of("float32", DTYPES)
     remat: bool = False
     compile: bool | None = None
@@ -138,11 +149,11 @@ class Optim(Section):
     )
     decay_all: bool = False
     layer_decay: float = setting(1.0, "above 0, at most 1", lambda v: 0 < v <= 1)
-    beta_1: float = checks.rate(0.9)
-    beta_2: float = checks.rate(0.999)
+    beta_1: float = checked_fields.rate(0.9)
+    beta_2: float = checked_fields.rate(0.999)
     epsilon: float = above(1e-8, 0)
     clip_norm: float = at_least(5.0, 0)
-    ema: float = checks.rate(0.0)
+    ema: float = checked_fields.rate(0.0)
     accumulate: int = at_least(1, 1)
 
 
@@ -165,7 +176,7 @@ class Recipe:
     deterministic: bool = False
 
     def __post_init__(self):
-        wrong = checks.problems(self) or [text for text, conflict in self.conflicts().items() if conflict]
+        wrong = checked_fields.problems(self) or [text for text, conflict in self.conflicts().items() if conflict]
         if wrong:
             raise SwinsError("; ".join(wrong))
         if self.augment.rand_augment:
@@ -247,7 +258,7 @@ def with_settings(recipe, texts):
             raise SwinsError(f"--set takes NAME=VALUE; got {text!r}")
         if name not in known:
             section = [k for k in known if k.startswith(name.partition(".")[0] + ".")] or list(known)
-            likely = ", ".join(checks.closest(name, known))
+            likely = ", ".join(checked_fields.closest(name, known))
             raise SwinsError(f"unknown setting {name!r}: the closest are {likely}; known: {', '.join(section)}")
         changes[name] = value
     top = {}
@@ -261,17 +272,17 @@ def with_settings(recipe, texts):
 
 def parsed(name, text, kind):
     """The value that a text stands for, of a type or one of several."""
-    kinds = checks.kinds_of(kind)
+    kinds = checked_fields.kinds_of(kind)
     try:
-        value = checks.tuples(ast.literal_eval(text))
+        value = checked_fields.tuples(ast.literal_eval(text))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         value = text
-    if float in kinds and checks.finite(value):
+    if float in kinds and checked_fields.finite(value):
         return float(value)
     if str in kinds and not any(type(value) is one for one in kinds):
         return text
-    if not any(checks.is_of(value, one) for one in kinds):
-        raise SwinsError(f"{name} takes {checks.names_of(kinds)}; got {checks.shown(text)}")
+    if not any(checked_fields.is_of(value, one) for one in kinds):
+        raise SwinsError(f"{name} takes {checked_fields.names_of(kinds)}; got {checked_fields.shown(text)}")
     return value
 
 

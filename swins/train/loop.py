@@ -16,17 +16,17 @@ import sys
 import keras
 
 from swins import devices
-from swins.convert.load import create
-from swins.datasets import find_splits, left_out
+from swins.data.layouts import find_splits, left_out
 from swins.errors import SwinsError
 from swins.resize import resize
 from swins.tags import find
-from swins.train import data
+from swins.train import input_pipeline
 from swins.train.folder import Run, save_model, write
 from swins.train.optim import optimizer, peak_rate
 from swins.train.progress import Ending, EveryBatch, Progress
-from swins.train.recipe import as_json, model_options
+from swins.train.recipes import as_json, model_options
 from swins.train.start import begin_as_torch
+from swins.weights.load import create
 
 
 def new_model(recipe, num_classes):
@@ -81,13 +81,15 @@ def fit(model, run, recipe, splits, prepare, share, ending, tensorboard):
     micro = recipe.data.batch // recipe.optim.accumulate  # what there is memory for
     mine = f".{share.index}" if share.index else ""
     run.unreadable, run.not_scored = (
-        data.Unreadable(run.folder / name, max(1, int(data.MOST_UNREADABLE * len(split) / share.count)))
+        input_pipeline.Unreadable(
+            run.folder / name, max(1, int(input_pipeline.MOST_UNREADABLE * len(split) / share.count))
+        )
         for name, split in zip((f"unreadable{mine}.txt", f"unreadable_validation{mine}.txt"), splits, strict=True)
     )
 
     def validate(model, callbacks):
         run.not_scored.forget()  # it may have been mended
-        held, count = data.validation_batches(
+        held, count = input_pipeline.validation_batches(
             validation, prepare, micro, classes, run.not_scored, recipe.data.threads, share
         )
         averages = [keras.callbacks.SwapEMAWeights()] if recipe.optim.ema else []
@@ -107,7 +109,7 @@ def fit(model, run, recipe, splits, prepare, share, ending, tensorboard):
     while run.step < recipe.epochs * per_epoch:
         epoch, done = divmod(run.step, per_epoch)  # the epoch that was killed on its way is a fit of its own
         model.fit(
-            data.training_batches(training, recipe, prepare, classes, run.unreadable, run.step, share),
+            input_pipeline.training_batches(training, recipe, prepare, classes, run.unreadable, run.step, share),
             initial_epoch=epoch,
             epochs=epoch + 1 if done else recipe.epochs,
             steps_per_epoch=per_epoch - done,
@@ -151,7 +153,7 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     Raises:
         SwinsError: bad data, settings that cannot work, a loss that is no number, or too little memory.
     """
-    data.reader()
+    input_pipeline.reader()
     if tensorboard:
         require_tensorboard()
     scope, share, count = devices.start()
@@ -173,8 +175,8 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     size = model.variant.image_size
     if None in size:
         raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
-    prepare = data.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
-    data.require_channels(splits, prepare)
+    prepare = input_pipeline.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
+    input_pipeline.require_channels(splits, prepare)
     with contextlib.closing(Run(folder, say)) as run:
         devices.agreed(share, lambda: run.open(recipe, splits, overwrite))
         return train_in(run, model, recipe, splits, prepare, (scope, share, count), tensorboard)

@@ -5,11 +5,11 @@ import math
 import pathlib
 import re
 
-from swins.convert.facts import NOTHING, Facts
 from swins.errors import SwinsError
 from swins.layers import NORM_EPSILON
 from swins.model_configs import VARIANTS
 from swins.plans import Variant, VariantV2, with_overrides
+from swins.weights.facts import NOTHING, Facts
 
 CONFIG, PREPARATION, INDEX = "config.json", "preprocessor_config.json", ".index.json"
 WEIGHTS = (  # in transformers' order

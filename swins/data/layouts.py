@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swins.data.matching import by_name, by_number, by_order
 from swins.errors import SwinsError, first_line
 from swins.images import files_below, pillow, read_idx
-from swins.matching import by_name, by_number, by_order
 
 TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid", "test")
 ANNOTATIONS = "val/val_annotations.txt"  # Tiny ImageNet's

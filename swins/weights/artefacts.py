@@ -11,9 +11,8 @@ import pathlib
 import keras
 
 from swins import files
-from swins.convert import checkpoint as checkpoints
-from swins.convert import rules
 from swins.errors import SwinsError, first_line
+from swins.weights import checkpoint_files, rules
 
 MODEL, CERTIFICATE, CARD, RESULT = "model.keras", "certificate.json", "README.md", "result.json"
 CARD_BEGINS = "# Module swins/"
@@ -244,7 +243,7 @@ def open_evaluated(path):
     """
     certificate = read_certificate(path) if pathlib.Path(path).is_dir() else {}
     model = load_model(path)
-    digest = checkpoints.digest(rules.state_dict(model))
+    digest = checkpoint_files.digest(rules.state_dict(model))
     if certificate and certificate["weights_sha256"] != digest:
         raise SwinsError(f"{path}: {MODEL} does not hold the weights that were certified; evaluate the .keras file")
     return model, {**certificate, "weights_sha256": digest}

@@ -1,0 +1,35 @@
+"""What the commands' arguments have in common."""
+
+import argparse
+import sys
+
+from swins.plans import ANY
+
+
+def say(text):
+    """What long work is at, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def positive(text):
+    """An integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
+    return value
+
+
+def size(text):
+    """ "224", "192x320" (height x width) or "any" -> pixels, an integer or a pair, or ANY."""
+    if text == "any":
+        return ANY
+    sides = [positive(side) for side in text.split("x")]
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"must be PIXELS, HEIGHTxWIDTH or any; got {text}")
+    return sides[0] if len(sides) == 1 else tuple(sides)
+
+
+def add_weights_key(sub):
+    sub.add_argument(
+        "--weights-key", metavar="KEY", help="which weights, where a file holds several, such as model beside model_ema"
+    )

@@ -1,0 +1,118 @@
+"""`swins train` and `swins eval`: models on data sets."""
+
+import dataclasses
+import json
+import pathlib
+
+from swins.cli.arguments import positive, say
+from swins.errors import SwinsError
+
+
+def train_command(args):
+    from swins.train import loop, recipes
+
+    chosen = recipes.with_settings(recipes.load(args.recipe), args.set)
+    folder = args.output or pathlib.Path("runs") / pathlib.Path(args.recipe).stem
+    if args.print:
+        print(json.dumps(recipes.as_json(chosen), indent=1))
+        return
+    if not args.data:
+        raise SwinsError("train needs --data: a folder of images, or tfds:NAME")
+    result = loop.train(chosen, args.data, folder, overwrite=args.overwrite, tensorboard=args.tensorboard, say=say)
+    if result:
+        print(f"top-1 {result['top1']:.4f} of {result['images']} images after {result['hours']} hours")
+        print(f"wrote {pathlib.Path(folder, 'model.keras')}, log.csv and curves.png")
+
+
+def eval_command(args):
+    from swins import devices
+    from swins.data import labelled
+    from swins.evaluate import evaluation, results, scoring
+
+    labelled.require_source(args.data)
+    if args.real:
+        scoring.read_real(args.real)
+    if args.all and (args.predictions or args.model):
+        raise SwinsError("--all evaluates many artefacts, so it takes no --predictions and no --model")
+    results.check_targets(args.results, args.predictions)
+    scope, _, count = devices.start(join=False)
+    devices.check_batch("--batch", args.batch, count)
+    found = evaluation.artefacts_in(args.artefact) if args.all else [args.artefact]
+    failed = []
+    for path in found:
+        if len(found) > 1:
+            say(f"{path}:")
+        try:
+            with scope():
+                evaluation.evaluate(
+                    path,
+                    args.data,
+                    name=args.model,
+                    protocol=args.protocol,
+                    labels=args.labels,
+                    class_order=args.class_order,
+                    real=args.real,
+                    batch=args.batch,
+                    table=args.results,
+                    predictions=args.predictions,
+                    only_new=args.all,
+                    skip_unreadable=args.skip_unreadable,
+                    progress=not args.quiet,
+                    several=count > 1,
+                    show=lambda row: print(json.dumps(dataclasses.asdict(row), indent=1)),
+                    say=say,
+                )
+        except SwinsError as error:
+            if not args.all:
+                raise
+            say(error)
+            failed.append(path)
+    if failed:
+        raise SwinsError(f"{len(failed)} of {len(found)} could not be evaluated: {', '.join(map(str, failed))}")
+
+
+def add(commands):
+    """Add these commands to the parser's."""
+    sub = commands.add_parser("train", help="train a recipe on labelled images; started again, it goes on")
+    sub.add_argument("recipe", help="a Python file that defines RECIPE, such as recipes/finetune.py; it is executed")
+    sub.add_argument(
+        "--data",
+        help="class folders, train/ and val/ of them, CIFAR-10's *.bin, IDX files, Tiny ImageNet, or tfds:NAME",
+    )
+    sub.add_argument("-o", "--output", metavar="DIR", help="the run's folder (default runs/RECIPE)")
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting, as --set optim.ema=0.999"
+    )
+    sub.add_argument("--print", action="store_true", help="print all settings and end")
+    sub.add_argument("--tensorboard", action="store_true", help="write TensorBoard's events too")
+    sub.add_argument("--overwrite", action="store_true", help="begin again, and delete the run in the folder")
+    sub.set_defaults(run=train_command)
+
+    sub = commands.add_parser("eval", help="top-1 and top-5 of an artefact on labelled images")
+    sub.add_argument("artefact", help="artefact folder, .keras file or run's folder; with --all, a folder of these")
+    sub.add_argument(
+        "--all", action="store_true", help="every artefact in the folder but those with a row in --results"
+    )
+    sub.add_argument(
+        "--data", required=True, help="class folders, images with labels.csv, IDX files, or tfds:imagenet2012"
+    )
+    sub.add_argument("--labels", metavar="CSV", help="file names and class numbers (default: DATA/labels.csv if there)")
+    sub.add_argument(
+        "--class-order",
+        metavar="ORDER",
+        help="natural (timm's), sorted (ImageFolder's), or a file of the model's class names in order; by default "
+        "class folders are matched by name with the classes that the model knows, and sorted if it knows none",
+    )
+    sub.add_argument(
+        "--real", metavar="JSON", help="other labels, as ImageNet-ReaL's: a list of classes for each image"
+    )
+    sub.add_argument("--protocol", choices=("timm", "ms"), help="default: timm's; a training run's own for its model")
+    sub.add_argument("-m", "--model", metavar="NAME", help="variant whose preprocessing applies (default: recorded)")
+    sub.add_argument("--batch", type=positive, default=32)
+    sub.add_argument("--results", metavar="CSV", help="table to add a row to")
+    sub.add_argument(
+        "--predictions", metavar="CSV", help="write the five classes of every image; ended half way, the run goes on"
+    )
+    sub.add_argument("--skip-unreadable", action="store_true", help="score what can be read, count the rest")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    sub.set_defaults(run=eval_command)

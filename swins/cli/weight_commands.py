@@ -1,0 +1,106 @@
+"""`swins convert`, `inspect` and `verify`: weights, and the proof of them."""
+
+import json
+
+from swins.cli.arguments import add_weights_key, say, size
+from swins.cli.export_commands import export_folder, target_text
+from swins.errors import SwinsError
+from swins.plans import RULES
+
+
+def convert_command(args):
+    from swins.convert import certificate, conversion
+    from swins.weights import artefacts, load
+
+    if args.to_torch:
+        if not args.output:
+            raise SwinsError("--to-torch needs -o FILE.safetensors")
+        count = load.export_torch(args.to_torch, args.output, args.overwrite)
+        print(f"{args.output}: {count} tensors in timm's names")
+        return
+    folder, proof = conversion.convert(
+        args.model,
+        args.checkpoint,
+        args.output,
+        overwrite=args.overwrite,
+        image_size=args.image_size,
+        size_rule=args.size_rule,
+        weights_key=args.weights_key,
+        say=say,
+    )
+    print(certificate.summary(proof))
+    print(f"wrote {folder / artefacts.MODEL} and {folder / artefacts.CERTIFICATE}")
+    if args.export:
+        export_folder(folder, None, False, args.results, False)
+
+
+def inspect_command(args):
+    from swins.convert import inspection
+
+    found = inspection.inspect(args.file, args.weights_key)
+    print(json.dumps(found, indent=1) if args.json else inspection.text(found))
+    return 1 if found["problems"] else 0
+
+
+def verify_command(args):
+    from swins.convert import conversion
+
+    recorded, result = conversion.verify(args.folder, args.checkpoint)
+    print(conversion.summary({**recorded, **result}))
+    if result:
+        print(f"  recorded      logits {recorded['logits']['relative']:.1e}, worst block {recorded['worst_block']:.1e}")
+    if "exports" in recorded:
+        from swins.export.tf_hub import verify_exports
+
+        for part, record in verify_exports(args.folder).items():
+            print(f"  {part:<18} relative {record['call']:.1e}")
+    if recorded.get("targets"):
+        from swins.export import targets
+
+        for name, record in targets.verify(args.folder).items():
+            print(f"  {name}: {target_text(record) if record else 'its bytes are those certified; not run again'}")
+
+
+def add(commands):
+    """Add these commands to the parser's."""
+    sub = commands.add_parser("convert", help="convert a PyTorch checkpoint and certify it, or convert back")
+    sub.add_argument(
+        "-m", "--model", metavar="NAME", help="timm's name, with or without tag; default: the one that FILE fits"
+    )
+    sub.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help=".pth, .pt, .bin, .ckpt or .safetensors, or a folder of one; default: timm's, by network",
+    )
+    add_weights_key(sub)
+    sub.add_argument("-o", "--output", metavar="DIR", help="the artefact folder (default artefacts/NAME)")
+    sub.add_argument("--image-size", type=size, help="PIXELS, HEIGHTxWIDTH or any, when not the variant's")
+    sub.add_argument(
+        "--size-rule",
+        choices=RULES,
+        help="about sizes that windows do not tile; default: of the program that wrote FILE",
+    )
+    sub.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an existing artefact and its exports; your own files in it stay",
+    )
+    sub.add_argument("--export", action="store_true", help="then export, as `swins export` does")
+    sub.add_argument("--results", metavar="CSV", help="with --export: results table that the model card quotes")
+    sub.add_argument(
+        "--to-torch", metavar="KERAS", help="write a .keras file or artefact as timm's state dict to -o FILE"
+    )
+    sub.set_defaults(run=convert_command)
+
+    sub = commands.add_parser(
+        "inspect", help="say what a checkpoint is, which variant it fits, and what would not load"
+    )
+    sub.add_argument("file", help="a checkpoint of any dialect, a folder of one, a .keras file or an artefact folder")
+    add_weights_key(sub)
+    sub.add_argument("--json", action="store_true", help="print the same as JSON")
+    sub.set_defaults(run=inspect_command)
+
+    sub = commands.add_parser("verify", help="recompute an artefact's certificate")
+    sub.add_argument("folder")
+    sub.add_argument("--checkpoint", metavar="FILE", help="the file it was made from, to compare with itself")
+    sub.set_defaults(run=verify_command)

@@ -1,0 +1,1 @@
+"""The PyTorch programs that conversions are compared with, alone in a process of their own."""
