@@ -39,13 +39,13 @@ def rate(batches, size):
 def prepared(recipe, source, folder):
     """(model, training split, function that makes the batches) of a recipe."""
     from swins.data.layouts import find_splits
-    from swins.tags import find
+    from swins.tags import look_up
     from swins.train import input_pipeline, loop
 
     split, _ = find_splits(source, recipe.data.held_out, recipe.seed)
     model = loop.new_model(recipe, len(split.classes))
     prepare = input_pipeline.evaluation_transform(
-        recipe, model.variant.image_size, find(recipe.model.name)[3], model.variant.in_chans
+        recipe, model.variant.image_size, look_up(recipe.model.name).weights, model.variant.in_chans
     )
     unreadable = input_pipeline.Unreadable(folder / "unreadable.txt", len(split))
     return model, split, lambda: input_pipeline.training_batches(split, recipe, prepare, len(split.classes), unreadable)
@@ -65,7 +65,7 @@ def reading_timm(recipe, source, folder):
     from timm.data import auto_augment
 
     from swins.plans import pair
-    from swins.tags import find
+    from swins.tags import look_up
 
     def posterize(image, bits, **options):
         """timm's, but for no bits at all, which Pillow has come to refuse: its loader would end there."""
@@ -73,15 +73,15 @@ def reading_timm(recipe, source, folder):
 
     operations = auto_augment.NAME_TO_OP
     operations |= {name: posterize for name in operations if name.startswith("Posterize")}
-    a, (*_, variant, weights) = recipe.augment, find(recipe.model.name)
-    size = pair(recipe.model.image_size or variant.image_size)
+    a, named = recipe.augment, look_up(recipe.model.name)
+    size = pair(recipe.model.image_size or named.variant.image_size)
     folder = next((p for name in ("train", "training") if (p := pathlib.Path(source) / name).is_dir()), source)
     dataset = timm.data.ImageDataset(str(folder))
     loader = timm.data.create_loader(
         dataset, (3, *size), recipe.data.batch, is_training=True, use_prefetcher=False, scale=a.scale, ratio=a.ratio,
         hflip=a.flip, color_jitter=a.color_jitter, auto_augment=a.rand_augment or None, re_prob=a.erase,
-        re_mode="pixel", interpolation="bicubic", mean=recipe.data.mean or weights.mean,
-        std=recipe.data.std or weights.std, num_workers=os.cpu_count(), persistent_workers=True,
+        re_mode="pixel", interpolation="bicubic", mean=recipe.data.mean or named.weights.mean,
+        std=recipe.data.std or named.weights.std, num_workers=os.cpu_count(), persistent_workers=True,
     )  # fmt: skip
     mixer, classes = (lambda images, labels: (images, labels)), len(dataset.reader.class_to_idx)
     if a.mixup or a.cutmix:

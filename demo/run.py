@@ -20,7 +20,7 @@ from swins.evaluate import results, scoring
 from swins.export import tf_hub
 from swins.labels import class_names
 from swins.reference import oracle
-from swins.tags import find
+from swins.tags import look_up
 from swins.weights import artefacts
 
 HERE = pathlib.Path(__file__).parent
@@ -38,7 +38,7 @@ def step(text):
 
 def torch_logits(test):
     """timm's logits of the prepared test images, from the original checkpoint."""
-    return oracle.forward(CHECKPOINT, NAME.partition(".")[0], find(NAME)[2], test, batch=BATCH)["logits"]
+    return oracle.forward(CHECKPOINT, NAME.partition(".")[0], look_up(NAME).variant, test, batch=BATCH)["logits"]
 
 
 def hub_logits(folder, test):

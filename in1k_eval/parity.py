@@ -15,7 +15,7 @@ from swins.build import FAMILIES
 from swins.cli import main as swins
 from swins.convert import certificate
 from swins.reference import oracle
-from swins.tags import find, list_variants
+from swins.tags import list_variants, look_up
 from swins.weights import artefacts, checkpoint_files, rules
 
 TABLE = pathlib.Path(__file__).with_name("parity.csv")
@@ -48,7 +48,7 @@ def perturbed(architecture, variant, folder):
 
 def converted(name, folder):
     """The certificate of a perturbed checkpoint, converted as users do."""
-    architecture, _, variant, _ = find(name)
+    architecture, variant = look_up(name).architecture, look_up(name).variant
     checkpoint = perturbed(architecture, variant, folder)
     code = swins(["convert", "-m", name, "--checkpoint", str(checkpoint), "-o", str(folder / "out"), "--overwrite"])
     if code:
@@ -58,7 +58,7 @@ def converted(name, folder):
 
 def compared(name, folder):
     """The certificate of a model too large for this machine, with fewer blocks."""
-    variant = replace(find(name)[2], depths=REDUCED[name])
+    variant = replace(look_up(name).variant, depths=REDUCED[name])
     architecture = f"{name} of reduced depth"  # no name of timm's, so that its class takes the numbers
     model = FAMILIES[type(variant)](**asdict(variant), dtype="float32")
     checkpoint = perturbed(architecture, variant, folder)
@@ -68,7 +68,7 @@ def compared(name, folder):
 
 def measure(name, folder):
     """Compare one architecture -> row of the table."""
-    variant = find(name)[2]
+    variant = look_up(name).variant
     proof = compared(name, folder) if name in REDUCED else converted(name, folder)
     worst = max(proof["blocks"], key=lambda k: proof["blocks"][k]["relative"])
     v = proof["versions"]

@@ -19,7 +19,7 @@ import swins
 from swins.convert.certificate import difference
 from swins.plans import with_overrides
 from swins.reference import oracle
-from swins.tags import find
+from swins.tags import look_up
 from swins.weights import checkpoint_files
 
 TABLE = pathlib.Path(__file__).with_name("sizes.csv")
@@ -57,7 +57,7 @@ def measure(name, folder, sizes=SIZES):
             fixed = swins.create(name, weights=in_timms_names, image_size=size)
         else:
             fixed = swins.resize(native, image_size=size)
-        variant = with_overrides(find(name)[2], {"image_size": size})
+        variant = with_overrides(look_up(name).variant, {"image_size": size})
         timm = oracle.forward(in_timms_names, name, variant, images)["logits"]
         print(name, text(size), file=sys.stderr)
         rows.append(

@@ -16,7 +16,7 @@ from parity import perturbed
 from swins.convert import conversion
 from swins.export import targets
 from swins.images import preprocess, read_idx
-from swins.tags import find
+from swins.tags import look_up
 from swins.weights import artefacts
 
 TABLE = pathlib.Path(__file__).with_name("targets.csv")
@@ -64,7 +64,7 @@ def embedded(folder):
 
 def full_size(name, folder):
     """Rows of a full-size model on weights moved at random, float32."""
-    architecture, _, variant, _ = find(name)
+    architecture, variant = look_up(name).architecture, look_up(name).variant
     made, _ = conversion.convert(name, perturbed(architecture, variant, folder), folder / "out")
     _, certificate = targets.export(made, list(targets.TARGETS), say=say)
     for record in certificate["targets"].values():

@@ -32,6 +32,7 @@ __all__ = [
     "list_variants",
     "plan_stages",
     "preprocess",
+    "register_variant",
     "resize",
     "select_classes",
     "stitched_attention",

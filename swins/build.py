@@ -8,7 +8,7 @@ from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.plans import Variant, with_overrides
-from swins.tags import find
+from swins.tags import look_up
 
 FAMILIES = {model.numbers: model for model in (SwinTransformer, SwinTransformerV2, SwinTransformerV2CR)}
 FREE = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "size_rule")  # what models of one variant differ in
@@ -45,8 +45,8 @@ def build(variant, /, *, name=None, **overrides):
 
     The model is called as its architecture, unless another name is given.
     """
-    architecture, _, numbers, _ = find(variant)
-    return make(numbers, overrides, name or architecture)
+    named = look_up(variant)
+    return make(named.variant, overrides, name or named.architecture)
 
 
 def backbone(source, *, name=None, **overrides):

@@ -19,7 +19,7 @@ import numpy as np
 
 from swins.errors import SwinsError, first_line, unknown_name
 from swins.plans import ANY, pair
-from swins.tags import find, training_run
+from swins.tags import look_up, training_run
 
 PROTOCOLS = ("timm", "ms")
 NPY = b"\x93NUMPY"  # begins a .npy file
@@ -188,7 +188,8 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
         raise SwinsError(f"preprocess takes a variant's name or a training run's folder; got {type(name).__name__}")
     if run := training_run(name):
         return preparation_of(run, image_size)
-    architecture, _, variant, weights = find(name)
+    named = look_up(name)
+    architecture, variant, weights = named.architecture, named.variant, named.weights
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     native = variant.image_size[0]

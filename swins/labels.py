@@ -10,7 +10,7 @@ import numpy as np
 
 from swins.changes import assign, values
 from swins.errors import SwinsError
-from swins.tags import find, training_run
+from swins.tags import look_up, training_run
 from swins.trained import training_of
 
 FASHION_MNIST = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -45,7 +45,7 @@ def class_names(source):
     if run:
         raise SwinsError(f"{source}: its {run['classes']} classes are not named; they are its data's folders, in order")
     if isinstance(source, str):
-        _, _, variant, weights = find(source)
+        variant, weights = look_up(source).variant, look_up(source).weights
         if weights.dataset == "fashion-mnist":
             return list(FASHION_MNIST)
         source = variant.num_classes

@@ -4,10 +4,12 @@ Tags and their order are timm's (1.0.31); the test suite compares them.
 """
 
 import fnmatch
+import re
 from dataclasses import dataclass, replace
 
 from swins.errors import SwinsError, unknown_name
 from swins.model_configs import VARIANTS
+from swins.plans import Variant
 from swins.trained import require_finished, training_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -71,11 +73,26 @@ def list_variants(pattern="*", pretrained=False):
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def find(name):
-    """Split and look up "architecture" or "architecture.tag" -> (architecture, tag, Variant, Weights).
+@dataclass(frozen=True)
+class Named:
+    """What a name stands for: its architecture, its tag (None where nothing is published), their numbers."""
 
-    An untagged name means its first tag; the tag is None where nothing is published. Raises SwinsError with the
-    closest names.
+    architecture: str
+    tag: str | None
+    variant: Variant
+    weights: Weights
+
+    @property
+    def full_name(self) -> str:
+        """ "architecture.tag", or the architecture where there is no tag."""
+        return f"{self.architecture}.{self.tag}" if self.tag else self.architecture
+
+
+def look_up(name: str) -> Named:
+    """What "architecture" or "architecture.tag" stands for; an untagged name means its first tag.
+
+    Raises:
+        SwinsError: an unknown name, with the closest ones.
     """
     architecture, _, tag = name.partition(".")
     if architecture not in VARIANTS or name.endswith("."):
@@ -85,13 +102,42 @@ def find(name):
         raise unknown_name("variant", name, list_variants(f"{architecture}.*", pretrained=True) or [architecture])
     tag = tag or next(iter(tags), None)
     weights = TAGS.get(tag, Weights())
-    return architecture, tag, replace(VARIANTS[architecture], num_classes=weights.num_classes), weights
+    variant = VARIANTS[architecture]
+    if tag:
+        variant = replace(variant, num_classes=weights.num_classes)
+    return Named(architecture, tag, variant, weights)
+
+
+def register_variant(name: str, variant: Variant, tags: dict[str, Weights] | None = None) -> None:
+    """Add a variant, which `create`, `swins list`, recipes and the converter then know by its name.
+
+    Args:
+        name: of letters, digits and _; not one that is known.
+        variant: its numbers.
+        tags: {tag: Weights} of published weights, the first of which an untagged name means; `create` is given their
+            file.
+
+    Raises:
+        SwinsError: a name that is taken or is none, a tag that is known as other weights.
+    """
+    tags = dict(tags or {})
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name)):
+        raise SwinsError(f"a variant's name begins with a letter and is of letters, digits and _; got {name!r}")
+    if not isinstance(variant, Variant):
+        raise SwinsError(f"{name}: a variant is a Variant, VariantV2 or VariantV2CR; got {type(variant).__name__}")
+    if VARIANTS.get(name, variant) != variant:
+        raise SwinsError(f"{name} is a variant already, with other numbers; choose another name")
+    clashes = [tag for tag, weights in tags.items() if TAGS.get(tag, weights) != weights]
+    if clashes:
+        raise SwinsError(f"{name}: the tags {', '.join(clashes)} are of other weights already; choose others")
+    VARIANTS[name], PRETRAINED[name] = variant, tuple(tags)
+    TAGS.update(tags)
 
 
 def names_variant(source):
     """Whether a text is a variant's name, with or without tag. A folder of that name is given as ./NAME."""
     try:
-        return isinstance(source, str) and bool(find(source))
+        return isinstance(source, str) and bool(look_up(source))
     except SwinsError:
         return False
 

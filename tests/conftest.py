@@ -27,7 +27,7 @@ from swins.convert import conversion
 from swins.images import read_idx
 from swins.plans import with_overrides
 from swins.reference import oracle
-from swins.tags import find
+from swins.tags import look_up
 
 ROOT = pathlib.Path(__file__).parents[1]
 DATA = ROOT / "demo" / "fashion_mnist"
@@ -138,8 +138,8 @@ def perturbed(tmp_path_factory):
 
     @functools.cache
     def make(name, **overrides):
-        architecture, _, variant, _ = find(name)
-        numbers = oracle.numbers(with_overrides(variant, overrides))
+        architecture = look_up(name).architecture
+        numbers = oracle.numbers(with_overrides(look_up(name).variant, overrides))
         target = tmp_path_factory.mktemp("perturbed") / "model.safetensors"
         with oracle.ask("perturb", architecture=architecture, numbers=numbers, seed=3) as results:
             shutil.copy(results / "perturbed.safetensors", target)

@@ -13,7 +13,7 @@ from swins.cli.command_line import SETTINGS, main, without_notices
 from swins.describe import stage_costs
 from swins.errors import unknown_name
 from swins.plans import VariantV2CR, plan_stages
-from swins.tags import PRETRAINED, find, list_variants
+from swins.tags import PRETRAINED, list_variants, look_up
 
 ROOT = pathlib.Path(__file__).parents[1]
 PUBLISHED = pathlib.Path(__file__).parents[1] / "swins" / "published.csv"
@@ -54,7 +54,7 @@ def test_costs_are_the_published_ones():
         rows = [row for row in csv.DictReader(file) if row["variant"].partition(".")[0] in PRETRAINED]
     assert len(rows) == 26
     for row in rows:
-        variant = find(row["variant"])[2]
+        variant = look_up(row["variant"]).variant
         costs = stage_costs(variant)
         assert sum(p for p, _ in costs) / 1e6 == pytest.approx(float(row["params_M"]), abs=0.006)
         # published counts include norms and softmax, up to 1%

@@ -13,12 +13,14 @@ from test_v1 import TOLERANCE, relative
 from test_v1 import load as load_arrays
 
 import swins
+from swins import tags
 from swins.convert import certificate
 from swins.describe import stage_costs
+from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
-from swins.plans import plan_stages, with_overrides
+from swins.plans import Variant, plan_stages, with_overrides
 from swins.reference import oracle
-from swins.tags import PRETRAINED, find
+from swins.tags import PRETRAINED, look_up
 from swins.weights import checkpoint_files, rules
 
 MODELS = ("mini", "oblong", "odd", "per_stage")
@@ -69,7 +71,7 @@ def test_names_are_timms(timm_facts):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_plans_are_timms(name, timm_facts):
-    variant = with_overrides(find(name)[2], {"drop_path_rate": 0.3})
+    variant = with_overrides(look_up(name).variant, {"drop_path_rate": 0.3})
     facts, plans = timm_facts[name], plan_stages(variant)
     assert [r for p in plans for r in p.drop_path] == pytest.approx(facts["drop_path"], abs=1e-6)
     assert [[list(p.window_size), list(s)] for p in plans for s in p.shifts] == facts["windows"]
@@ -93,7 +95,7 @@ def test_names_too_large_to_convert_here_build():
     counts = json.loads(done.stdout.splitlines()[-1])
     assert len(counts) == 10 and counts["swinv2_cr_giant_384"] == 2_598_761_896
     for name, count in counts.items():
-        assert count == sum(p for p, _ in stage_costs(find(name)[2]))
+        assert count == sum(p for p, _ in stage_costs(look_up(name).variant))
 
 
 @pytest.mark.backends
@@ -329,8 +331,8 @@ def test_a_misspelt_name_lists_the_closest():
 
 
 def test_find_splits_tags():
-    assert find("swin_base_patch4_window7_224")[1] == "ms_in22k_ft_in1k"
-    assert find("swin_base_patch4_window7_224.ms_in22k")[2].num_classes == 21841
+    assert look_up("swin_base_patch4_window7_224").tag == "ms_in22k_ft_in1k"
+    assert look_up("swin_base_patch4_window7_224.ms_in22k").variant.num_classes == 21841
 
 
 def test_two_models_in_one_have_names_of_their_own(rng):
@@ -364,3 +366,32 @@ def test_two_models_in_one_have_names_of_their_own(rng):
 def test_names_that_cannot_be(arguments, options, words):
     with pytest.raises(swins.SwinsError, match=words):
         swins.create(*arguments, **options)
+
+
+@pytest.fixture
+def registered():
+    """Whatever a test registers is forgotten after it."""
+    before = [(table, dict(table)) for table in (tags.VARIANTS, tags.PRETRAINED, tags.TAGS)]
+    yield
+    for table, content in before:
+        table.clear()
+        table.update(content)
+
+
+def test_a_registered_variant_is_known_by_its_name(registered):
+    pico = Variant(embed_dim=24, depths=(1, 1), num_heads=(1, 2), image_size=56, num_classes=7)
+    swins.register_variant("swin_pico_56", pico, {"my_set": tags.Weights(5, dataset="mine")})
+    swins.register_variant("swin_pico_56", pico, {"my_set": tags.Weights(5, dataset="mine")})  # again, the same
+    assert swins.list_variants("swin_pico*", pretrained=True) == ["swin_pico_56.my_set"]
+    assert swins.create("swin_pico_56").output.shape == (None, 5)
+    assert swins.create("swin_pico_56", num_classes=3).name == "swin_pico_56"
+    swins.register_variant("swin_femto_56", pico)
+    assert swins.create("swin_femto_56").output.shape == (None, 7)
+    for name, variant, more, said in (
+        ("swin_pico_56", Variant(), None, "swin_pico_56 is a variant already, with other numbers"),
+        ("a.b", pico, None, "a variant's name begins with a letter"),
+        ("swin_a", {"embed_dim": 3}, None, "a variant is a Variant, VariantV2 or VariantV2CR; got dict"),
+        ("swin_a", pico, {"ms_in1k": tags.Weights(3)}, "the tags ms_in1k are of other weights already"),
+    ):
+        with pytest.raises(SwinsError, match=said):
+            swins.register_variant(name, variant, more)

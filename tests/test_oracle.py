@@ -83,10 +83,10 @@ NOISE = """
 import sys
 import numpy as np
 from swins.convert import oracle
-from swins.tags import find
+from swins.tags import look_up
 name, file = sys.argv[1:]
 x = np.zeros((1, 28, 28, 1), "float32")
-print(oracle.forward(file, name.partition(".")[0], find(name)[2], x)["logits"].shape)
+print(oracle.forward(file, name.partition(".")[0], look_up(name).variant, x)["logits"].shape)
 """
 
 

@@ -4,7 +4,7 @@ import pathlib
 
 from swins.cli.arguments import say
 from swins.errors import SwinsError
-from swins.tags import find, list_variants
+from swins.tags import list_variants, look_up
 
 PUBLISHED = "swin_tiny_patch4_window7_224.ms_in1k"  # what explain takes where nothing is named
 
@@ -47,7 +47,7 @@ def explained(args):
         return find_model(args.weights, args.model)
     if name.partition(".")[0] not in list_variants() and pathlib.Path(name).exists():
         raise SwinsError(f"-m names a variant, as in convert and eval; a folder or a file is --weights {name}")
-    find(name)
+    look_up(name)
     return create(name, weights="pretrained"), name
 
 

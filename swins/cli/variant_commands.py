@@ -2,7 +2,7 @@
 
 from swins.cli.arguments import size
 from swins.plans import with_overrides
-from swins.tags import find, list_variants
+from swins.tags import list_variants, look_up
 
 
 def list_command(args):
@@ -13,7 +13,7 @@ def list_command(args):
 def describe_command(args):
     from swins.describe import describe
 
-    _, _, variant, _ = find(args.name)
+    variant = look_up(args.name).variant
     overrides = {"image_size": args.image_size, "num_classes": args.num_classes}
     print(describe(args.name, with_overrides(variant, overrides)))
 

@@ -11,7 +11,7 @@ from swins.convert import programs
 from swins.errors import SwinsError
 from swins.plans import ANY
 from swins.reference import oracle
-from swins.tags import find
+from swins.tags import look_up
 from swins.weights import checkpoint_files, facts, rules
 from swins.weights.dialects import BUFFERS, ELSEWHERE
 
@@ -30,7 +30,7 @@ def seeded_images(variant, count=IMAGES, seed=SEED, open_size=(224, 224)):
 
 def native_size(name):
     """(height, width) in pixels of a variant by name, at which its models of open size are compared."""
-    return find(name)[2].image_size
+    return look_up(name).variant.image_size
 
 
 def difference(ours, theirs):

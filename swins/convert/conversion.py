@@ -4,7 +4,7 @@ import pathlib
 
 from swins.convert import certificate, programs
 from swins.errors import SwinsError
-from swins.tags import find
+from swins.tags import look_up
 from swins.weights import artefacts, checkpoint_files, identify, load, pretrained, rules
 
 
@@ -51,9 +51,8 @@ def convert(
     if name is None:
         name = identify.the_variant(found)
         say(f"it fits {name}")
-    architecture, tag, _, _ = find(name)
-    if checkpoint is None and tag:
-        name = f"{architecture}.{tag}"
+    named = look_up(name)
+    architecture, name = named.architecture, named.full_name if checkpoint is None else name
     target = pathlib.Path(output or pathlib.Path("artefacts", name))
     artefacts.begin(target, overwrite, say)
     if checkpoint is None:

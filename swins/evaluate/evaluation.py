@@ -10,7 +10,7 @@ from swins.errors import SwinsError
 from swins.evaluate import results, scoring
 from swins.images import preparation_of, preprocess, stated_preparation
 from swins.labels import known_classes
-from swins.tags import find, names_variant
+from swins.tags import look_up, names_variant
 from swins.trained import model_file, require_finished, training_of
 from swins.weights import artefacts, checkpoint_files, identify
 from swins.weights.load import create
@@ -70,7 +70,8 @@ def preparation(path, model, certificate, name=None, protocol=None):
     trained = training_of(path) if not name else None
     name = name or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or variant_name(model)
     if not trained and any(
-        getattr(find(name)[2], part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
+        getattr(look_up(name).variant, part) != getattr(model.variant, part)
+        for part in ("embed_dim", "depths", "num_heads")
     ):
         raise SwinsError(f"{path} is no {name}: channels, blocks or heads differ; pass its own name with -m")
     if not model.variant.num_classes:

@@ -14,7 +14,7 @@ import numpy as np
 from swins import files
 from swins.convert.certificate import IMAGES, SEED
 from swins.errors import SwinsError
-from swins.tags import find
+from swins.tags import look_up
 from swins.trained import training_of
 from swins.weights import artefacts, checkpoint_files, rules
 
@@ -131,6 +131,6 @@ def tested_size(model, name, training=None):
     if training:
         return tuple(training["preprocess"]["image_size"])
     try:
-        return find(name)[2].image_size
+        return look_up(name).variant.image_size
     except SwinsError:
         return (224, 224)

@@ -12,7 +12,7 @@ from swins.convert.certificate import comparison
 from swins.errors import SwinsError
 from swins.images import preparation_of, stated_preparation
 from swins.plans import ANY
-from swins.tags import find
+from swins.tags import look_up
 from swins.weights.artefacts import CARD, archive_name, read_certificate
 
 BYTES = string.Template(
@@ -155,7 +155,7 @@ def card(model, certificate):
     """The model card's text, of an artefact that has SavedModels."""
     exports = certificate["exports"]
     name, architecture = certificate["name"], certificate["architecture"]
-    weights = find(name)[3] if compared(certificate) else None
+    weights = look_up(name).weights if compared(certificate) else None
     tagged = weights and "." in name
     title = certificate.get("title", name)
     headless = not model.variant.num_classes

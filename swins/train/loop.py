@@ -19,7 +19,7 @@ from swins import devices
 from swins.data.layouts import find_splits, left_out
 from swins.errors import SwinsError
 from swins.resize import resize
-from swins.tags import find
+from swins.tags import look_up
 from swins.train import input_pipeline
 from swins.train.folder import Run, save_model, write
 from swins.train.optim import optimizer, peak_rate
@@ -175,7 +175,9 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     size = model.variant.image_size
     if None in size:
         raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
-    prepare = input_pipeline.evaluation_transform(recipe, size, find(recipe.model.name)[3], model.variant.in_chans)
+    prepare = input_pipeline.evaluation_transform(
+        recipe, size, look_up(recipe.model.name).weights, model.variant.in_chans
+    )
     input_pipeline.require_channels(splits, prepare)
     with contextlib.closing(Run(folder, say)) as run:
         devices.agreed(share, lambda: run.open(recipe, splits, overwrite))

@@ -12,7 +12,7 @@ from swins import build
 from swins.errors import SwinsError
 from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
-from swins.tags import find
+from swins.tags import look_up
 from swins.trained import model_file, training_of
 from swins.weights import artefacts, checkpoint_files, facts, identify, pretrained, rules
 from swins.weights.dialects import ELSEWHERE
@@ -75,7 +75,7 @@ def create(variant=None, /, *, weights=None, weights_key=None, name=None, **over
         raise SwinsError(f"create takes a variant's name, such as swin_tiny_patch4_window7_224; got {variant!r}")
     if weights_key is not None and weights in (None, "pretrained"):
         raise SwinsError("weights_key chooses among the weights of a file; pass weights=FILE with it")
-    name = build.model_name(name) or find(variant)[0]
+    name = build.model_name(name) or look_up(variant).architecture
     if weights is None:
         return build.build(variant, name=name, **overrides)
     if not isinstance(weights, str | os.PathLike):
@@ -104,7 +104,7 @@ def variant_for(name, checkpoint, overrides):
         checkpoint: a Checkpoint.
         overrides: options that are asked for; None leaves one as it is.
     """
-    native, asked = find(name)[2], {k: v for k, v in renamed(overrides).items() if k not in build.OPTIONS}
+    native, asked = look_up(name).variant, {k: v for k, v in renamed(overrides).items() if k not in build.OPTIONS}
     known = {f.name for f in fields(native)} - {*facts.TRAINING, *NAMED, "num_classes", "in_chans"}
     stated = {k: v for k, v in checkpoint.facts.numbers.items() if k in known}
     if "." not in name:
@@ -172,7 +172,7 @@ def model_for(name, checkpoint, image_size=None, size_rule=None):
     A tagged name fixes the classes; an untagged one takes classes and channels from the file.
     """
     variant = variant_for(name, checkpoint, {"image_size": image_size, "size_rule": size_rule})
-    model = build.make(variant, {"dtype": "float32"}, find(name)[0])
+    model = build.make(variant, {"dtype": "float32"}, look_up(name).architecture)
     assign(model, checkpoint, checkpoint.state)
     return model
 

@@ -1,7 +1,7 @@
 """timm's published weights, fetched through the Hugging Face Hub and its cache; needs neither torch nor timm."""
 
 from swins.errors import SwinsError, first_line
-from swins.tags import find
+from swins.tags import look_up
 
 FILE = "model.safetensors"
 
@@ -14,7 +14,7 @@ def fetch(name):
     Raises:
         SwinsError: no such variant, no such file on the hub, or no network and not in the cache.
     """
-    architecture, tag, _, _ = find(name)
+    architecture, tag = look_up(name).architecture, look_up(name).tag
     if tag is None:
         raise SwinsError(
             f"no weights of {architecture} are published; pass a file you have: --checkpoint FILE, or weights=FILE"
