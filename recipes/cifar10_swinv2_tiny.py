@@ -10,23 +10,16 @@ Expected  top-1 89.74, as reported; 89.62 with deformable blocks: --set "model.d
 Obtained  not run: no GPU was at hand
 """
 
-from swins.train.recipes import Augment, Data, Model, Optim, Recipe
+from swins.recipes import AdamW, Cosine
+from swins.tasks.classification import Augment, Classification, Data, Model
 
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model(
         "swin_transformer_v2_t", start="torch", image_size=32, window_size=8, drop_path_rate=0.1, dtype="mixed_bfloat16"
     ),
     data=Data(batch=256, crop=1.0, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
     augment=Augment(scale=None, flip=0.0, rand_augment="rand-m9-n3-mstd0.5", erase=0.0, mixup=1.0, cutmix=1.0),
-    optim=Optim(
-        learning_rate=1e-3,
-        warmup_rate=5e-7,
-        min_rate=5e-6,
-        per_images=0,
-        warmup_epochs=10,
-        beta_2=0.95,
-        clip_norm=0.0,
-        decay_all=True,
-    ),
+    optim=AdamW(learning_rate=1e-3, per_images=0, beta_2=0.95, clip_norm=0.0, decay_all=True),
+    schedule=Cosine(warmup_rate=5e-7, min_rate=5e-6, warmup_epochs=10),
     epochs=500,
 )

@@ -10,21 +10,14 @@ Obtained  top-1 76.21 after 1.97 hours of 2 CPU cores, which tests shared for mu
           killed in epoch 12 and gone on; results/cifar10_swinv2_tiny_cpu/
 """
 
-from swins.train.recipes import Augment, Data, Model, Optim, Recipe
+from swins.recipes import AdamW, Cosine
+from swins.tasks.classification import Augment, Classification, Data, Model
 
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model("swin_transformer_v2_t", image_size=32, window_size=8, drop_path_rate=0.0, dtype="mixed_bfloat16"),
     data=Data(batch=128, crop=1.0, mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010)),
     augment=Augment(scale=None, pad=4, flip=0.5, rand_augment="", erase=0.0, mixup=0.0, cutmix=0.0),
-    optim=Optim(
-        learning_rate=1e-3,
-        warmup_rate=5e-7,
-        min_rate=5e-6,
-        per_images=0,
-        warmup_epochs=1,
-        beta_2=0.95,
-        clip_norm=1.0,
-        decay_all=True,
-    ),
+    optim=AdamW(learning_rate=1e-3, per_images=0, beta_2=0.95, clip_norm=1.0, decay_all=True),
+    schedule=Cosine(warmup_rate=5e-7, min_rate=5e-6, warmup_epochs=1),
     epochs=15,
 )

@@ -9,21 +9,15 @@ Expected  depends on the data
 Obtained  not run on data of its own; tests/test_train.py fine-tunes the embedded model on a folder
 """
 
-from swins.train.recipes import Augment, Data, Model, Optim, Recipe
+from swins.recipes import AdamW, Cosine
+from swins.tasks.classification import Augment, Classification, Data, Model
 
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model("swin_tiny_patch4_window7_224.ms_in1k", weights="pretrained", drop_path_rate=0.1),
     data=Data(batch=32, crop=0.9),
     augment=Augment(scale=(0.35, 1.0), rand_augment="", color_jitter=0.2, erase=0.0, mixup=0.0, cutmix=0.0),
-    optim=Optim(
-        learning_rate=1e-4,
-        warmup_rate=1e-7,
-        min_rate=1e-6,
-        per_images=32,
-        warmup_epochs=1,
-        layer_decay=0.8,
-        clip_norm=1.0,
-    ),
+    optim=AdamW(learning_rate=1e-4, per_images=32, layer_decay=0.8, clip_norm=1.0),
+    schedule=Cosine(warmup_rate=1e-7, min_rate=1e-6, warmup_epochs=1),
     epochs=10,
     checkpoint_steps=200,
 )

@@ -7,6 +7,6 @@ Expected  top-1 83.5 (Microsoft's repository)
 Obtained  not run: ImageNet is not at hand
 """
 
-from swins.train.recipes import Model, Recipe
+from swins.tasks.classification import Classification, Model
 
-RECIPE = Recipe(model=Model("swin_base_patch4_window7_224", drop_path_rate=0.5, dtype="mixed_bfloat16"))
+RECIPE = Classification(model=Model("swin_base_patch4_window7_224", drop_path_rate=0.5, dtype="mixed_bfloat16"))

@@ -7,9 +7,10 @@ Expected  top-1 80.6, top-5 95.1, as reported; its Swin is not Microsoft's, ours
 Obtained  not run: ImageNet is not at hand
 """
 
-from swins.train.recipes import Model, Optim, Recipe
+from swins.recipes import AdamW
+from swins.tasks.classification import Classification, Model
 
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model("swin_tiny_patch4_window7_224", drop_path_rate=0.2),
-    optim=Optim(decay_all=True),
+    optim=AdamW(decay_all=True),
 )

@@ -12,9 +12,10 @@ Expected  top-1 86.4 (Microsoft's repository)
 Obtained  not run: ImageNet and the Hub are not at hand
 """
 
-from swins.train.recipes import Data, Model, Optim, Recipe
+from swins.recipes import AdamW, Cosine
+from swins.tasks.classification import Classification, Data, Model
 
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model(
         "swin_base_patch4_window12_384.ms_in22k",
         weights="pretrained",
@@ -22,6 +23,7 @@ RECIPE = Recipe(
         dtype="mixed_bfloat16",
     ),
     data=Data(batch=1024, crop=1.0),
-    optim=Optim(learning_rate=2e-5, warmup_rate=2e-8, min_rate=2e-7, warmup_epochs=5, weight_decay=1e-8),
+    optim=AdamW(learning_rate=2e-5, weight_decay=1e-8),
+    schedule=Cosine(warmup_rate=2e-8, min_rate=2e-7, warmup_epochs=5),
     epochs=30,
 )

@@ -8,9 +8,10 @@ Expected  top-1 44.56 after 13 epochs, as reported
 Obtained  not run: Places365 is not at hand
 """
 
-from swins.train.recipes import Augment, Data, Model, Optim, Recipe
+from swins.recipes import AdamW, Cosine
+from swins.tasks.classification import Augment, Classification, Data, Model
 
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model(
         "swin_transformer_v2_b",
         start="torch",
@@ -21,15 +22,7 @@ RECIPE = Recipe(
     ),
     data=Data(batch=256, crop=1.0),
     augment=Augment(scale=None, flip=0.0, rand_augment="rand-m9-n3-mstd0.5", erase=0.0, mixup=1.0, cutmix=1.0),
-    optim=Optim(
-        learning_rate=1e-3,
-        warmup_rate=5e-7,
-        min_rate=5e-6,
-        per_images=0,
-        warmup_epochs=2,
-        beta_2=0.95,
-        clip_norm=0.0,
-        decay_all=True,
-    ),
+    optim=AdamW(learning_rate=1e-3, per_images=0, beta_2=0.95, clip_norm=0.0, decay_all=True),
+    schedule=Cosine(warmup_rate=5e-7, min_rate=5e-6, warmup_epochs=2),
     epochs=500,
 )

@@ -9,9 +9,10 @@ Expected  top-1 about 56, as reported
 Obtained  not run: no GPU was at hand
 """
 
-from swins.train.recipes import Augment, Data, Model, Optim, Recipe
+from swins.recipes import AdamW, Cosine
+from swins.tasks.classification import Augment, Classification, Data, Model
 
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model(
         "swin_tiny_patch4_window7_224",
         image_size=64,
@@ -21,8 +22,7 @@ RECIPE = Recipe(
     ),
     data=Data(batch=256, crop=1.0, mean=(0.4802, 0.4481, 0.3975), std=(0.2770, 0.2691, 0.2821)),
     augment=Augment(scale=(0.5, 1.0), rand_augment="rand-m9-n2-mstd0.5", color_jitter=0.3),
-    optim=Optim(
-        learning_rate=3e-4, warmup_rate=3e-6, min_rate=1e-6, per_images=0, warmup_epochs=10, clip_norm=3.0, no_decay=()
-    ),
+    optim=AdamW(learning_rate=3e-4, per_images=0, clip_norm=3.0, no_decay=()),
+    schedule=Cosine(warmup_rate=3e-6, min_rate=1e-6, warmup_epochs=10),
     epochs=200,
 )

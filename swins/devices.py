@@ -1,6 +1,7 @@
 """One device, several, or several processes: keras.distribution on JAX, tf.distribute on TensorFlow."""
 
 import contextlib
+import json
 import os
 from dataclasses import dataclass
 
@@ -104,6 +105,53 @@ def agreed(share, find):
     if told == FAILED:
         raise error or SwinsError("the first process cannot go on, and says why")
     return None if told == NOTHING else told
+
+
+def told_to_all(share, content):
+    """What each of a run's processes tells, as JSON -> [content of each], the same list in all of them."""
+    if share.count == 1:
+        return [content]
+    from jax.experimental import multihost_utils
+
+    text = np.frombuffer(json.dumps(content).encode(), "uint8")
+    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(text)))).reshape(-1)
+    padded = np.zeros(lengths.max(), "uint8")
+    padded[: len(text)] = text
+    rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(share.count, -1)
+    return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+
+class SharedPredict:
+    """A network on the devices of several processes of JAX: a process's images -> arrays of outputs for these.
+
+    Keras' own `predict` hands the outputs of all processes to each, which none of them can read.
+    """
+
+    def __init__(self, network):
+        import jax
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+        self.network = network
+        self.shared = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
+
+        def run(trained, others, images):
+            return network.stateless_call(trained, others, images, training=False)[0]
+
+        self.run = jax.jit(run, out_shardings=self.shared)
+
+    def __call__(self, images):
+        import jax
+
+        groups = (self.network.trainable_variables, self.network.non_trainable_variables)
+        values = [[variable.value for variable in group] for group in groups]
+        outputs = self.run(*values, jax.make_array_from_process_local_data(self.shared, np.asarray(images)))
+        return keras.tree.map_structure(own_rows, outputs)
+
+
+def own_rows(array):
+    """The rows of a divided array that lie on this process' devices."""
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def check_batch(name, batch, devices, micro=1):

@@ -48,7 +48,7 @@ def umask() -> int:
 
 @contextlib.contextmanager
 def replacing(path):
-    """Give the name of a temporary sibling to be written; it takes a file's place if the block ends well."""
+    """Give the name of a temporary sibling to be written; it takes a file's place, and mode, if the block ends well."""
     path = pathlib.Path(path)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{host()}.", suffix=f".{PARTIAL}")
     os.close(handle)
@@ -57,7 +57,7 @@ def replacing(path):
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
-        partial.chmod(0o666 & ~umask())
+        partial.chmod(path.stat().st_mode if path.is_file() else 0o666 & ~umask())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -18,3 +18,19 @@ class Renamed:
     @classmethod
     def from_config(cls, config):
         return cls(**renamed(config))
+
+
+SETTINGS = {  # of recipes until 0.1.0, and what they are called since
+    "optim.warmup_rate": "schedule.warmup_rate",
+    "optim.min_rate": "schedule.min_rate",
+    "optim.warmup_epochs": "schedule.warmup_epochs",
+}
+CLASSES = {"recipe": "Classification", "optim": "AdamW", "schedule": "Cosine"}  # of recipes that record none
+LATER = {"schedule.warmup_updates": 0, "updates_per_epoch": 0}  # settings that came with them, as it was before
+
+
+def renamed_settings(recorded):
+    """A recipe's recorded settings under their names of today, with the classes that all recipes had."""
+    if "recipe" in recorded:
+        return recorded
+    return {**CLASSES, **LATER, **{SETTINGS.get(name, name): value for name, value in recorded.items()}}

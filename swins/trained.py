@@ -5,6 +5,8 @@ import pathlib
 
 from swins.errors import SwinsError
 
+FIRST = "classification"  # the kind of what was recorded before there were others
+
 
 def model_file(path):
     """The .keras file of a training run's folder, or the path itself, as for an artefact, made of a run or not."""
@@ -18,10 +20,12 @@ def training_of(path):
     path = pathlib.Path(path)
     file = path.with_name("result.json") if path.suffix == ".keras" else path / "result.json"
     try:
-        told = json.loads(file.read_text())
-        whole = {"image_size", "crop", "mean", "std"} <= told["preprocess"].keys() and told["recipe"]["model.name"]
+        result = json.loads(file.read_text())
+        whole = "preprocess" in result and result["recipe"]["model.name"]
+        if result.get("task", FIRST) == FIRST:
+            whole = whole and {"image_size", "crop", "mean", "std"} <= result["preprocess"].keys()
         model = path if path.suffix == ".keras" else path / "model.keras"
-        return told if whole and model.is_file() else None
+        return result if whole and model.is_file() else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # it is no training run's
 

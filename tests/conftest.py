@@ -25,6 +25,7 @@ from training import NAME
 from swins.cli import main
 from swins.convert import conversion
 from swins.images import read_idx
+from swins.labels import FASHION_MNIST
 from swins.plans import with_overrides
 from swins.reference import oracle
 from swins.tags import look_up
@@ -210,4 +211,21 @@ def class_folders(tmp_path, pixels):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in np.flatnonzero(labels == number)[:14]:
             Image.fromarray(images[i]).save(tmp_path / "data" / name / f"{i}.png")
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """The first test images and their labels."""
+    pixels, labels = (read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    return pixels[:70], labels[:70]
+
+
+@pytest.fixture
+def folders(samples, tmp_path):
+    """The images as one folder per class."""
+    for i, (image, label) in enumerate(zip(*samples, strict=True)):
+        path = tmp_path / "data" / FASHION_MNIST[label] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
     return tmp_path / "data"

@@ -18,11 +18,13 @@ import numpy as np
 import swins
 from swins import devices
 from swins.data import labelled
-from swins.evaluate import scoring
+from swins.evaluate import evaluation, scoring
+from swins.opening import Opened
+from swins.recipes import AdamW, Cosine
+from swins.tasks.classification import CLASSIFICATION, Augment, Classification, Data, Model
 from swins.train import loop
-from swins.train.recipes import Augment, Data, Model, Optim, Recipe
 
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model(
         "swin_mini_patch2_window4_28.fashion_mnist",
         depths=(1, 1),
@@ -32,7 +34,8 @@ RECIPE = Recipe(
     ),
     data=Data(batch=32, crop=1.0, threads=2),
     augment=Augment(scale=None, pad=1, rand_augment="", erase=0.1, mixup=0.0, cutmix=0.0),
-    optim=Optim(learning_rate=1e-3, per_images=0, warmup_epochs=1, clip_norm=0.1),
+    optim=AdamW(learning_rate=1e-3, per_images=0, clip_norm=0.1),
+    schedule=Cosine(warmup_epochs=1),
     epochs=2,
 )
 
@@ -50,8 +53,11 @@ def evaluated():
         model = swins.SwinTransformer(image_size=28, patch_size=4, in_chans=1, **NUMBERS)
         dataset = labelled.Dataset("noise", len(samples), samples)
         prepare = swins.preprocess(RECIPE.model.name)
-        predictions, _, _ = scoring.evaluate(model, prepare, dataset, 64, progress=False, several=count > 1)
-    return [len(predictions), *(round(part * len(predictions)) for part in scoring.score(predictions))]
+        opened = Opened("noise", model, CLASSIFICATION, {})
+        how = evaluation.Evaluation(batch=64, several=count > 1, progress=False)
+        rows = scoring.run(opened, prepare, dataset, {}, how).rows
+    scores = CLASSIFICATION.score([record for _, record in rows])
+    return [len(rows), *(round(part * len(rows)) for part in scores.values())]
 
 
 class Asked(loop.Progress):

@@ -12,17 +12,19 @@ import sys
 
 import keras
 
-from swins.train import loop, progress
-from swins.train.recipes import Augment, Data, Model, Optim, Recipe
+from swins.recipes import AdamW, Cosine
+from swins.tasks.classification import Augment, Classification, Data, Model
+from swins.train import loop
 
 KILLS = 5
-RECIPE = Recipe(
+RECIPE = Classification(
     model=Model(
         "swin_mini_patch2_window4_28.fashion_mnist", depths=(1, 1), embed_dim=24, drop_rate=0.1, drop_path_rate=0.2
     ),
     data=Data(batch=50, crop=1.0, threads=2),
     augment=Augment(scale=(0.5, 1.0), pad=1, rand_augment="rand-m5-mstd0.5-inc1", erase=0.1, mixup=0.2, cutmix=0.2),
-    optim=Optim(learning_rate=1e-3, per_images=0, warmup_epochs=1, ema=0.9, clip_norm=1.0),
+    optim=AdamW(learning_rate=1e-3, per_images=0, ema=0.9, clip_norm=1.0),
+    schedule=Cosine(warmup_epochs=1),
     epochs=4,
     checkpoint_steps=2,
     deterministic=True,
@@ -44,13 +46,6 @@ class Killed(loop.Progress):
         Killed.after -= 1
         if not Killed.after:
             die()
-
-
-class KilledInValidation(progress.Heeded):
-    """What ends the process after the first batch of a validation."""
-
-    def on_test_batch_end(self, batch, logs=None):
-        die()
 
 
 def killed_while_writing(start):
@@ -77,7 +72,7 @@ def part(data, out, when=None):
         if isinstance(when, int):
             loop.Progress, Killed.after = Killed, when
         elif when == "validation":
-            progress.Heeded = KilledInValidation
+            loop.Progress.heed = lambda progress: die()  # after the first batch of a validation
         elif when:
             killed_while_writing(when)
         loop.train(RECIPE, data, out, say=lambda text: None)

@@ -11,8 +11,10 @@ from PIL import Image
 import swins
 from swins import files
 from swins.errors import SwinsError
-from swins.evaluate import evaluation
 from swins.export import adopt, saved_model, tf_hub
+from swins.opening import open_model
+from swins.task import Prepared
+from swins.tasks.classification import CLASSIFICATION
 from swins.weights import artefacts
 
 pytestmark = needs_tensorflow
@@ -84,9 +86,10 @@ def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, comm
     prepare = swins.preprocess(run_folder)
     assert prepare.resize == (40, 40) and swins.preprocess(folder) == prepare
     assert swins.class_names(folder) == CLASSES
-    model, proof = evaluation.find_model(folder)[0], artefacts.read_certificate(folder)
+    opened = open_model(folder)
+    model, proof = opened.model, opened.certificate
     assert tf_hub.preparation(model, proof) == prepare
-    assert evaluation.preparation(folder, model, proof) == (NAME, "run", prepare)
+    assert CLASSIFICATION.prepare(opened, {}) == Prepared(NAME, "run", prepare)
     assert "no PyTorch was involved" in proof["verdict"] and "blocks" not in proof
     assert proof["exports"]["saved_model"]["serving_bytes"] <= 1e-5
     assert max(proof["targets"]["model.onnx"]["difference"].values()) <= 1e-5

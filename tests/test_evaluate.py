@@ -13,33 +13,18 @@ import pytest
 from conftest import DATA, NAME
 from PIL import Image
 
-from swins.data import labelled, layouts
+from swins import opening
+from swins.data import labelled
 from swins.errors import SwinsError
-from swins.evaluate import evaluation, results, scoring
-from swins.evaluate.evaluation import find_model
+from swins.evaluate import results, scoring
 from swins.images import preprocess
 from swins.labels import FASHION_MNIST, class_names
-from swins.labels import table as class_table
+from swins.opening import open_model
+from swins.tasks.classification import CLASSIFICATION
+from swins.tasks.classification_evaluation import read_real, relabelled
 from swins.weights import artefacts
 
 COUNT = 70
-
-
-@pytest.fixture(scope="module")
-def samples():
-    """The first test images and their labels."""
-    pixels, labels = (labelled.read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
-    return pixels[:COUNT], labels[:COUNT]
-
-
-@pytest.fixture
-def folders(samples, tmp_path):
-    """The images as one folder per class."""
-    for i, (image, label) in enumerate(zip(*samples, strict=True)):
-        path = tmp_path / "data" / FASHION_MNIST[label] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -114,8 +99,8 @@ def test_rgb_weights_made_grey_are_evaluated_on_grey_images(command, perturbed, 
 
 
 def test_score_counts_by_hand():
-    predictions = [("a", 1, [1, 2, 3, 4, 5]), ("b", 2, [1, 2, 3, 4, 5]), ("c", 9, [1, 2, 3, 4, 5])]
-    assert scoring.score(predictions) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    records = [{"label": label, "top": [1, 2, 3, 4, 5]} for label in (1, 2, 9)]
+    assert CLASSIFICATION.score(records) == {"top1": pytest.approx(1 / 3), "top5": pytest.approx(2 / 3)}
 
 
 def test_files_that_are_no_images_are_named_and_counted(command, converted, folders, tmp_path):
@@ -196,81 +181,9 @@ def test_where_no_names_are_known_the_order_is_said(command, converted, folders)
     assert code == 1 and "got 9 and 10" in err and "CSV of labels" in err
 
 
-def numbered(names, count, known=()):
-    return labelled.class_numbers("data", names, labelled.Classes(count, tuple(known)))
-
-
-def test_imagenets_folders_are_matched_by_synset_or_name():
-    synsets, names = [row[0] for row in class_table("imagenet1k")], class_names(1000)
-    for known in (names, ()):  # known by its tag, or by its count alone
-        assert numbered(synsets[::-1], 1000, known).numbers == tuple(range(999, -1, -1))
-        assert numbered(["n01443537", "n02102040"], 1000, known).numbers == (1, 217)  # Imagenette's are ten of them
-    found = numbered(["Goldfish", "golden_retriever", "tench, Tinca tinca"], 1000, names)
-    assert found.numbers == (1, 207, 0) and "Goldfish = goldfish, Carassius auratus" in found.notes[0]
-    with pytest.raises(SwinsError, match=r"crane \(could be 2\)"):
-        numbered(["crane"], 1000, names)  # the bird or the machine
-    assert numbered(["n02102040"], 2, ("n01443537", "n02102040")).numbers == (1,)
-    assert numbered(["goldfish"], 2, ("n01443537", "n02102040")).numbers == (0,)
-    every = [row[0] for row in class_table("imagenet22k")]
-    assert numbered(every, 21841, class_names(21841)).numbers == tuple(range(21841))  # of which many have one name
-    with pytest.raises(SwinsError, match="1 are not: n01440764; the model's are 1000: dog0"):
-        numbered(["n01440764"], 1000, [f"dog{i}" for i in range(1000)])
-
-
-def test_folders_that_are_numbers():
-    assert numbered(["0", "2", "1"], 3, "abc").numbers == (0, 2, 1)
-    found = numbered(["2", "0"], 3)
-    assert found.numbers == (2, 0) and "taken as numbers from 0; 2 of 3" in found.notes[0]
-    assert numbered(["1", "2"], 3, ("1", "2", "3")).numbers == (0, 1)  # a run's names that are numbers are names
-    with pytest.raises(SwinsError, match="2 are not: 01, 02"):
-        numbered(["01", "02"], 3, ("1", "2", "3"))
-    assert numbered(["1", "2", "3"], 3).notes[0].startswith("classes are taken in sorted order")
-
-
-def test_composed_and_decomposed_letters_are_the_same():
-    assert numbered(["cafe\u0301", "C++"], 2, ("c++", "caf\u00e9")).numbers == (1, 0)  # a Mac's; C++ is not C
-    with pytest.raises(SwinsError, match="1 are not: c"):
-        numbered(["c"], 1, ("c++",))
-
-
-def test_splits_of_a_data_set_are_matched_by_name_too(folders, tmp_path):
-    known = ("truck", "ship", "horse", "frog", "dog", "deer", "cat", "bird", "Automobile", "airplane")
-    records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
-    records[:, 0] = (6, 9, 1)
-    records.tofile(tmp_path / layouts.TEST_BATCH)
-    dataset = labelled.find_dataset(tmp_path, 10, names=known)
-    assert [label for _, _, label in dataset.samples] == [3, 0, 8] and "automobile = Automobile" in dataset.notes[0]
-    assert "in this order, airplane, automobile" in labelled.find_dataset(tmp_path, 10).notes[0]
-    shutil.copytree(folders, tmp_path / "both" / "train")
-    shutil.copytree(folders / "sandal", tmp_path / "both" / "val" / "Sandal")
-    dataset = labelled.find_dataset(tmp_path / "both", 10, names=FASHION_MNIST)
-    assert {label for _, _, label in dataset.samples} == {5}
-
-
-def test_other_sources_must_have_the_models_classes_too():
-    with pytest.raises(SwinsError, match="got 10 and 1000"):
-        labelled.find_dataset(DATA, 1000)
-
-
-def test_a_flipped_byte_in_an_idx_file(tmp_path):
-    content = bytearray((DATA / "t10k-labels-idx1-ubyte.gz").read_bytes())
-    for place in range(20, len(content), 400):
-        broken = bytearray(content)
-        broken[place] ^= 0xFF
-        (tmp_path / "x.gz").write_bytes(broken)
-        with pytest.raises(SwinsError, match="not a gzipped IDX file"):
-            labelled.read_idx(tmp_path / "x.gz")
-
-
 def test_outputs_are_checked_before_the_run(command, converted, table, tmp_path):
     code, _, _ = evaluate(command, converted, "--data", table, "--predictions", tmp_path / "new" / "p.csv")
     assert code == 0 and (tmp_path / "new" / "p.csv").is_file()
-
-
-def test_a_flat_folder_needs_a_table(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(SwinsError, match="neither class folders"):
-        labelled.find_dataset(tmp_path, 10)
 
 
 def test_broken_links_and_odd_images_are_counted_too(command, converted, folders):
@@ -294,12 +207,6 @@ def test_outputs_that_cannot_be_written_are_refused_at_once(command, converted, 
 def test_another_models_name_is_refused(command, converted, table):
     code, _, err = evaluate(command, converted, "--data", table, "-m", "swin_tiny_patch4_window7_224")
     assert code == 1 and "is no swin_tiny_patch4_window7_224" in err
-
-
-def test_imagenet_model_wants_1000_folders(tmp_path):
-    (tmp_path / "n01440764x").mkdir()
-    with pytest.raises(SwinsError, match="got 1 and 1000"):
-        labelled.find_dataset(tmp_path, 1000)
 
 
 def test_bad_tables_and_folders(command, converted, table, tmp_path):
@@ -341,40 +248,6 @@ def test_another_table_is_not_appended_to(command, converted, table, tmp_path):
     code, _, err = evaluate(command, converted, "--data", table, "--results", tmp_path / "mine.csv")
     assert code == 1 and "a results table has the columns" in err
     assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
-
-
-def test_tensorflow_datasets_source(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets", reason="needs swins[datasets]")
-    with pytest.raises(SwinsError, match="prepare it with tensorflow-datasets"):
-        labelled.from_tfds("imagenet2012", labelled.Classes(1000), data_dir=tmp_path)
-    with tfds.testing.mock_data(num_examples=3, policy=tfds.testing.MockPolicy.USE_CODE):
-        with pytest.raises(SwinsError, match="1 are not: n04399382; the model's are 21841"):
-            labelled.find_dataset("tfds:imagenet2012", 21841)
-        dataset = labelled.find_dataset("tfds:imagenet2012", 1000)
-        rows = list(dataset.samples)
-    assert len(rows) == 3
-    for name, image, label in rows:
-        assert isinstance(name, str) and isinstance(image, bytes) and 0 <= label < 1000
-
-
-def test_folders_named_by_numbers_are_class_numbers(tmp_path):
-    for i in range(12):
-        (tmp_path / str(i)).mkdir()
-    assert [c.name for c in layouts.folders(tmp_path)] == [str(i) for i in range(12)]
-    (tmp_path / "other").mkdir()
-    assert [c.name for c in layouts.folders(tmp_path)][:3] == ["0", "1", "10"]
-
-
-def test_data_sets_with_splits_are_evaluated_on_the_validation_split(folders, tmp_path):
-    shutil.copytree(folders, tmp_path / "both" / "train")
-    shutil.copytree(folders / "sneaker", tmp_path / "both" / "val" / "sneaker")
-    dataset = labelled.find_dataset(tmp_path / "both", 10)
-    assert dataset.count and {label for _, _, label in dataset.samples} == {sorted(FASHION_MNIST).index("sneaker")}
-    records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
-    records[:, 0] = (6, 9, 2)
-    records.tofile(tmp_path / layouts.TEST_BATCH)
-    dataset = labelled.find_dataset(tmp_path, 10)
-    assert [label for _, _, label in dataset.samples] == [6, 9, 2]
 
 
 def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypatch):
@@ -427,14 +300,15 @@ def test_other_labels(command, converted, table, samples, tmp_path):
     code, row, err = evaluate(command, converted, "--data", table, "--real", tmp_path / "real.json")
     assert code == 0, err
     assert row["images"] == COUNT - 1 and row["top1"] >= plain["top1"] - 0.02 and row["dataset"] == "flat (real)"
-    predictions = [("b.png", 0, [4, 5, 6, 7, 8]), ("a.png", 0, [1, 2, 3, 4, 5])]
+    rows = [("b.png", {"label": 0, "top": [4, 5, 6, 7, 8]}), ("a.png", {"label": 0, "top": [1, 2, 3, 4, 5]})]
     (tmp_path / "map.json").write_text(json.dumps({"a.png": [9, 2], "b.png": [4, 0]}))
-    assert scoring.score(scoring.relabelled(predictions, scoring.read_real(tmp_path / "map.json"))) == (0.5, 1.0)
+    records = [record for _, record in relabelled(rows, read_real(tmp_path / "map.json"))]
+    assert CLASSIFICATION.score(records) == {"top1": 0.5, "top5": 1.0}
     wrong = {"[[1]]": "labels of every image", "{}": "2 have none", "x": "no JSON", "[1, 2]": "list of lists"}
     for text, said in wrong.items():
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(SwinsError, match=said):
-            scoring.relabelled(predictions, scoring.read_real(tmp_path / "bad.json"))
+            relabelled(rows, read_real(tmp_path / "bad.json"))
 
 
 def test_every_artefact_in_a_folder(command, converted, table, tmp_path):
@@ -460,25 +334,9 @@ def test_every_artefact_in_a_folder(command, converted, table, tmp_path):
     assert code == 1 and "--all evaluates many artefacts" in err
 
 
-def test_data_sets_are_told_apart_by_their_names(tmp_path):
-    for name, said in (("noise/1", "noise/1"), ("a/val", "a/val"), ("photos", "photos")):
-        (tmp_path / name).mkdir(parents=True)
-        assert (
-            labelled.named(tmp_path / name) == labelled.named(tmp_path / name, tmp_path / name / "labels.csv") == said
-        )
-        assert labelled.named(tmp_path / name, tmp_path / "mine.csv") == f"{said}:mine.csv"
-
-
-def test_a_folder_with_training_images_alone_is_not_scored_as_it_is(tmp_path):
-    for c in "ab":
-        (tmp_path / "train" / c).mkdir(parents=True)
-    with pytest.raises(SwinsError, match=r"has train/ and no validation images; to score the former, give .*train"):
-        labelled.find_dataset(tmp_path, 2)
-
-
 def test_predictions_of_fewer_than_five_classes_and_of_odd_names(tmp_path):
     odd = os.fsdecode(b"caf\xe9.png")
-    results.write_predictions([(odd, 1, [1, 0, 2])], tmp_path / "p.csv")
+    results.write_predictions(CLASSIFICATION, [(odd, {"label": 1, "top": [1, 0, 2]})], tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_bytes() == b"file,label,top1,top2,top3\ncaf\xe9.png,1,1,0,2\n"
 
 
@@ -507,9 +365,10 @@ def test_linked_folders_are_followed_and_loops_end(command, converted, folders):
 
 
 APPEND = """
-import dataclasses, sys
-from swins.evaluate.results import Result, append_row
-row = Result(**{f.name: sys.argv[2] for f in dataclasses.fields(Result)})
+import sys
+from swins.evaluate.results import append_row, columns_of
+from swins.tasks.classification import CLASSIFICATION
+row = dict.fromkeys(columns_of(CLASSIFICATION), sys.argv[2])
 for _ in range(20):
     append_row(row, sys.argv[1])
     print("row", flush=True)
@@ -529,11 +388,11 @@ def test_two_processes_add_rows_and_one_that_is_killed_leaves_whole_ones(tmp_pat
     assert models.count("b") == 20 and models.count("a") >= 1 and all(len(set(row.values())) == 1 for row in rows)
     # a table that something cut is found before the run, and a link stays one
     (tmp_path / "link.csv").symlink_to(path)
-    results.append_row(results.Result(**{**rows[0], "model": "c", "source_sha256": ""}), tmp_path / "link.csv")
+    results.append_row({**rows[0], "model": "c", "source_sha256": ""}, tmp_path / "link.csv")
     assert (tmp_path / "link.csv").is_symlink() and path.read_text().count("\n") == len(rows) + 2
     path.write_text(path.read_text()[:-3])
     with pytest.raises(SwinsError, match=r"every row must have 15 columns; row \d+ has not"):
-        results.check_targets(path, None)
+        results.check_table(path)
 
 
 def test_an_unfinished_run_is_called_so(command, folders, tmp_path):
@@ -544,7 +403,7 @@ def test_an_unfinished_run_is_called_so(command, folders, tmp_path):
     code, _, err = evaluate(command, run_folder, "--data", folders)
     assert code == 1 and f"an unfinished run of `swins train` ({NAME}, 2 of 30 epochs)" in err
     assert f"swins train RECIPE --data DATA -o {run_folder}" in err
-    for function in (find_model, preprocess, class_names):
+    for function in (open_model, preprocess, class_names):
         with pytest.raises(SwinsError, match="unfinished run"):
             function(run_folder)
 
@@ -552,8 +411,8 @@ def test_an_unfinished_run_is_called_so(command, folders, tmp_path):
 def test_a_name_means_published_weights_whatever_folder_is_called_so(converted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAME).symlink_to(converted)
-    monkeypatch.setattr(evaluation, "create", lambda name, weights: (name, weights))
-    assert find_model(NAME) == ((NAME, "pretrained"), NAME)
-    model, name = find_model(f"./{NAME}")
-    assert model.variant.num_classes == 10 and name == NAME
-    assert find_model(tmp_path / NAME)[1] == NAME
+    monkeypatch.setattr(opening, "of_weights", lambda *arguments: arguments[1:])
+    assert open_model(NAME) == (NAME, "pretrained")
+    opened = open_model(f"./{NAME}")
+    assert opened.model.variant.num_classes == 10 and opened.name == NAME
+    assert open_model(tmp_path / NAME).name == NAME

@@ -10,13 +10,14 @@ from test_convert import parts_of
 import swins
 from swins.convert import certificate, conversion
 from swins.errors import SwinsError
-from swins.evaluate import evaluation
 from swins.export import card, tf_hub
 from swins.images import preparation_of
 from swins.labels import known_classes
 from swins.model_configs import VARIANTS
+from swins.opening import Opened
 from swins.size_rules import SIZE_RULES
 from swins.tags import PRETRAINED
+from swins.tasks.classification import CLASSIFICATION
 from swins.weights import artefacts, checkpoint_files, dialects, facts, identify, load
 
 SMALL = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "image_size": 64, "num_classes": 5}
@@ -180,11 +181,13 @@ def test_a_runs_preparation_and_classes_come_back_from_pytorchs_names(converted,
     load.export_torch(tmp_path / "run", tmp_path / "m.safetensors")
     folder, proof = conversion.convert("swin_mini_patch2_window4_28", tmp_path / "m.safetensors", tmp_path / "again")
     model = artefacts.load_model(folder)
-    _, protocol, prepare = evaluation.preparation(folder, model, proof)
+    opened = Opened(folder, model, CLASSIFICATION, proof)
+    prepared = CLASSIFICATION.prepare(opened, {})
+    protocol, prepare = prepared.protocol, prepared.preparation
     assert protocol == "stated" and prepare == tf_hub.preparation(model, proof) == preparation_of(result)
     assert prepare.resize == (40, 40) and known_classes(folder, model, proof) == tuple(names)
     assert "class 9" in card.class_list(proof) and "40x40" in card.preparing(proof, None, True)
-    assert evaluation.preparation(folder, model, proof, protocol="timm")[1] == "timm"
+    assert CLASSIFICATION.prepare(opened, {"protocol": "timm"}).protocol == "timm"
 
 
 def test_v2_with_other_windows_comes_back_as_it_was(tmp_path):
@@ -261,11 +264,12 @@ def test_a_stated_preparation_is_never_mixed_with_another(facts_of_images, resiz
     proof["preparation"] = facts_of_images
     prepare = tf_hub.preparation(model, proof)
     assert (prepare.resize, prepare.keep_ratio, prepare.mean, prepare.std) == (resize, keep_ratio, (0.5,), (0.25,))
+    opened = Opened(converted, model, CLASSIFICATION, proof)
     proof["preparation"] = {**facts_of_images, "interpolation": "bilinear"}
     assert tf_hub.preparation(model, proof) is None
     with pytest.raises(SwinsError, match=r"states .*bilinear.*--protocol"):
-        evaluation.preparation(converted, model, proof)
-    assert evaluation.preparation(converted, model, proof, protocol="timm")[2].mean != (0.5,)
+        CLASSIFICATION.prepare(opened, {})
+    assert CLASSIFICATION.prepare(opened, {"protocol": "timm"}).preparation.mean != (0.5,)
 
 
 def test_what_a_file_does_not_tell_is_said(library, tmp_path):

@@ -10,10 +10,11 @@ from conftest import ROOT
 from PIL import Image
 from training import log
 
+from swins import recipes
 from swins.errors import SwinsError
-from swins.train import recipes
-from swins.train.optim import schedule
-from swins.train.recipes import Recipe
+from swins.recipes import AdamW, Cosine, Poly, Sgd, Steps
+from swins.tasks.classification import Classification, Data
+from swins.train.schedules import rates_of
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.py")), ids=lambda p: p.stem)
@@ -23,7 +24,7 @@ def test_recipes_say_what_they_are(path):
     for line in ("Command", "Hardware", "Expected", "Obtained", f"swins train recipes/{path.name}"):
         assert line in text, line
     assert f"`{path.name}`" in (ROOT / "recipes" / "README.md").read_text() or f"{path.stem}.py" in text
-    assert recipes.settings(recipe)["model.name"] == recipe.model.name
+    assert recipes.flat_settings(recipe)["model.name"] == recipe.model.name
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes/results").glob("*")), ids=lambda p: p.name)
@@ -41,15 +42,15 @@ def test_committed_results_are_of_their_recipes(path):
 
 def test_settings_are_read_by_their_type():
     recipe = recipes.with_settings(
-        Recipe(),
+        Classification(),
         [
             "optim.learning_rate=5e-4", "model.window_size=(7, 7, 14, 7)", "augment.scale=None", "epochs=12",
-            "model.dtype=mixed_bfloat16", "model.image_size=[192, 256]", "optim.ema=0", "optim.warmup_epochs=1.5",
+            "model.dtype=mixed_bfloat16", "model.image_size=[192, 256]", "optim.ema=0", "schedule.warmup_epochs=1.5",
         ],
     )  # fmt: skip
     assert recipe.optim.learning_rate == 5e-4 and recipe.model.window_size == (7, 7, 14, 7)
     assert recipe.augment.scale is None and recipe.epochs == 12 and recipe.model.dtype == "mixed_bfloat16"
-    assert recipe.model.image_size == (192, 256) and recipe.optim.ema == 0.0 and recipe.optim.warmup_epochs == 1.5
+    assert recipe.model.image_size == (192, 256) and recipe.optim.ema == 0.0 and recipe.schedule.warmup_epochs == 1.5
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_settings_are_read_by_their_type():
     [
         (
             "optim.learning_rat=1",
-            r"unknown setting.*closest are optim.learning_rate.*known: optim.learning_rate, optim.w",
+            r"unknown setting.*closest are optim.learning_rate.*known: optim.learning_rate, optim.p",
         ),
         ("lr=1", "known: model.name"),
         ("optim.learning_rate=fast", r"optim.learning_rate takes float \(finite\); got 'fast'"),
@@ -91,7 +92,7 @@ def test_settings_are_read_by_their_type():
 )
 def test_wrong_settings_are_refused(text, said):
     with pytest.raises(SwinsError, match=said):
-        recipes.with_settings(Recipe(), text.split(";"))
+        recipes.with_settings(Classification(), text.split(";"))
 
 
 HOSTILE = (
@@ -100,10 +101,21 @@ HOSTILE = (
     "", "x", "1", "nan", "float32", "rand-m9", "rand-m1e9", "rand-mstd0", "rand-m-1", "\ud800", "\x00", b"", b"x",
     (), (0,), (1,), (-1, 1), (0.1, 1), (1, 0.1), (math.nan, 1), (0.5, math.nan), (math.inf, math.inf), (1, 10**400),
     ("a", 1), ("x",), ("",), (None,), (None, None), (True, True), ((1, 1), (2, 2)), ((1,),), (((1,),),), ((), ()),
-    [], [1, 2], [[7, 7], 7], ["a"], {}, {"a": 1}, {1, 2}, object(), Recipe, int, lambda: 1, np.float64(0.5),
+    [], [1, 2], [[7, 7], 7], ["a"], {}, {"a": 1}, {1, 2}, object(), Classification, int, lambda: 1, np.float64(0.5),
     np.float64("nan"), np.int64(3), np.array([1, 2]), np.array(1.0), range(2),
 )  # fmt: skip
-FIELDS = sorted(recipes.settings(Recipe()))
+BASES = {
+    "Cosine": Classification(optim=AdamW(per_images=0), schedule=Cosine(warmup_epochs=0)),
+    "Steps": Classification(optim=Sgd(), schedule=Steps(warmup_epochs=0)),
+    "Poly": Classification(optim=Sgd(), schedule=Poly(warmup_epochs=0)),
+}
+FIELDS = [
+    (base, name)
+    for base, recipe in BASES.items()
+    for name in sorted(recipes.flat_settings(recipe))
+    if "." in name or name not in ("optim", "schedule")
+    if base == "Cosine" or name.startswith(("optim.", "schedule."))
+]
 
 
 def with_value(recipe, name, value):
@@ -114,11 +126,10 @@ def with_value(recipe, name, value):
     return dataclasses.replace(recipe, **{section: dataclasses.replace(getattr(recipe, section), **{leaf: value})})
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_field_checks_itself(name):
+@pytest.mark.parametrize(("base", "name"), FIELDS)
+def test_every_field_checks_itself(base, name):
     """A value is refused by name, or it is one that a run can be of, and that its record holds."""
-    easy = dataclasses.replace(Recipe(), optim=dataclasses.replace(recipes.Optim(), warmup_epochs=0, per_images=0))
-    accepted = 0
+    easy, accepted = BASES[base], 0
     for value in HOSTILE:
         try:
             recipe = with_value(easy, name, value)
@@ -126,37 +137,77 @@ def test_every_field_checks_itself(name):
             assert name.rpartition(".")[2] in str(error) and len(str(error)) < 500, value
             continue
         accepted += 1
-        kept = recipes.settings(recipe)[name]
+        kept = recipes.flat_settings(recipe)[name]
         assert json.loads(json.dumps(recipes.as_json(recipe), allow_nan=False))[name] == json.loads(json.dumps(kept))
-        if name.startswith(("optim.", "data.batch", "epochs")):
-            rates = schedule(recipe.optim, recipe.data.batch, min(recipe.epochs, 1000), 10)
+        if name.startswith(("optim.", "schedule.", "data.batch", "epochs")):
+            rates = rates_of(dataclasses.replace(recipe, epochs=min(recipe.epochs, 1000)), 10)
             assert all(math.isfinite(float(rates(step))) for step in (0, 5, 1000)), value
-        recipes.model_options(recipe)
+        recipe.model.options()
     assert 0 < accepted < len(HOSTILE)
-    assert recipes.settings(with_value(easy, name, recipes.settings(easy)[name])) == recipes.settings(easy)
+    assert with_value(easy, name, recipes.flat_settings(easy)[name]) == easy
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_field_checks_what_is_set(name):
+@pytest.mark.parametrize(("base", "name"), FIELDS)
+def test_every_field_checks_what_is_set(base, name):
     for text in ("", "1e999", "nan", "-1", "None", "(", "{[]: 1}", "9" * 5000, "(" * 3000, "1+1j", "('a', 1)", "\x00"):
         try:
-            recipe = recipes.with_settings(Recipe(), [f"{name}={text}"])
+            recipe = recipes.with_settings(BASES[base], [f"{name}={text}"])
         except SwinsError as error:
             assert len(str(error)) < 700 + len(text), text
         else:
             json.dumps(recipes.as_json(recipe), allow_nan=False)
 
 
-@pytest.mark.parametrize("value", [3, None, recipes.Data(), {"learning_rate": 1.0}])
+def test_a_class_is_chosen_by_its_name():
+    recipe = recipes.with_settings(
+        Classification(), ["schedule=Steps", "schedule.epochs=(30, 60)", "optim=Sgd", "optim.ema=0.9"]
+    )
+    assert recipe.schedule == Steps(epochs=(30, 60)) and recipe.optim == Sgd(ema=0.9)
+    again = recipes.with_settings(recipe, ["optim=AdamW", "optim.beta_1=0.8"])
+    assert again.optim == AdamW(ema=0.9, beta_1=0.8)  # what was set, and both have, stays
+    assert recipes.as_json(again)["recipe"] == "Classification" and recipes.as_json(again)["schedule"] == "Steps"
+    for text, said in (
+        ("optim=Lion", "unknown optim 'Lion': known: AdamW, Sgd"),
+        ("optim.momentum=0.9", "unknown setting 'optim.momentum'.*known: optim.learning_rate"),
+        ("schedule.epochs=(10, 300)", r"schedule.epochs must be below epochs; got \(10.*300.*\) and 300"),
+    ):
+        with pytest.raises(SwinsError, match=said):
+            recipes.with_settings(dataclasses.replace(again, optim=AdamW()), [text])
+    with pytest.raises(SwinsError, match=r"optim.nesterov needs optim.momentum above 0"):
+        Classification(optim=Sgd(momentum=0.0, nesterov=True))
+
+
+def test_rates_follow_their_schedules():
+    """Against the formulas of PyTorch's MultiStepLR and PolynomialLR, after a linear warm-up by updates."""
+    steps = Classification(
+        data=Data(batch=64),
+        optim=Sgd(learning_rate=0.1, per_images=32),
+        schedule=Steps(warmup_rate=0.01, warmup_epochs=1, warmup_updates=5, epochs=(3, 5), factor=0.1),
+        epochs=8,
+    )
+    rates = rates_of(steps, 10)
+    wanted = [0.02 + (0.2 - 0.02) * i / 15 if i < 15 else 0.2 * 0.1 ** ((i >= 30) + (i >= 50)) for i in range(80)]
+    np.testing.assert_allclose([float(rates(i)) for i in range(80)], wanted, rtol=1e-6)
+    poly = dataclasses.replace(steps, schedule=Poly(warmup_rate=0.0, warmup_epochs=0, warmup_updates=20, power=0.9))
+    rates = rates_of(poly, 10)
+    wanted = [0.2 * i / 20 if i < 20 else 0.2 * (1 - (i - 20) / 60) ** 0.9 for i in range(80)]
+    np.testing.assert_allclose([float(rates(i)) for i in range(80)], wanted, rtol=1e-5)
+    constant = rates_of(dataclasses.replace(steps, schedule=Steps(warmup_epochs=0)), 10)
+    assert {round(float(constant(i)), 7) for i in (0, 40, 79)} == {0.2}
+    copy = type(rates).from_config(rates.get_config())
+    assert float(copy(33)) == float(rates(33))
+
+
+@pytest.mark.parametrize("value", [3, None, Data(), {"learning_rate": 1.0}])
 def test_a_section_is_of_its_class(value):
-    with pytest.raises(SwinsError, match="optim takes Optim; got"):
-        Recipe(optim=value)
+    with pytest.raises(SwinsError, match="optim takes AdamW or Sgd; got"):
+        Classification(optim=value)
 
 
 def test_everything_that_is_wrong_is_said_at_once():
     with pytest.raises(SwinsError) as refused:
         recipes.with_settings(
-            Recipe(), ["epochs=0", "data.std=(0,)", "optim.ema=1", "augment.flip=7", "model.dtype=int8"]
+            Classification(), ["epochs=0", "data.std=(0,)", "optim.ema=1", "augment.flip=7", "model.dtype=int8"]
         )
     for name in ("epochs", "data.std", "optim.ema", "augment.flip", "model.dtype"):
         assert f"{name} must be" in str(refused.value)
@@ -175,8 +226,8 @@ def test_everything_that_is_wrong_is_said_at_once():
         ("img_size", "model.image_size"),
         ("optim.epochs", "epochs"),
         ("epoch", "epochs"),
-        ("warmup", "optim.warmup_epochs"),
-        ("optim.warmup_steps", "optim.warmup_epochs"),
+        ("warmup", "schedule.warmup_epochs"),
+        ("optim.warmup_steps", "schedule.warmup_epochs"),
         ("model.classes", "model.num_classes"),
         ("drop_path", "model.drop_path_rate"),
         ("optim.clip_grad", "optim.clip_norm"),
@@ -191,7 +242,7 @@ def test_everything_that_is_wrong_is_said_at_once():
 )
 def test_the_name_that_was_meant_is_suggested(name, meant):
     with pytest.raises(SwinsError, match=f"unknown setting '{name}': the closest are {meant}, "):
-        recipes.with_settings(Recipe(), [f"{name}=1"])
+        recipes.with_settings(Classification(), [f"{name}=1"])
 
 
 def test_files_that_are_no_recipes(tmp_path):

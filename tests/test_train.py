@@ -22,13 +22,15 @@ from swins import devices
 from swins.data import layouts
 from swins.errors import SwinsError
 from swins.images import Preprocess
+from swins.tasks import classification
+from swins.tasks.classification import CLASSIFICATION
 from swins.train import checkpoints, folder, loop, progress
 
 
 @pytest.mark.backends
 def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
-    faster = {"learning_rate": 5e-3, "warmup_epochs": 1}
-    recipe = dataclasses.replace(changed(SMALL, model={"compile": None}, optim=faster, data={"batch": 10}), epochs=6)
+    recipe = changed(SMALL, model={"compile": None}, optim={"learning_rate": 5e-3}, schedule={"warmup_epochs": 1})
+    recipe = dataclasses.replace(changed(recipe, data={"batch": 10}), epochs=6)
     told = []
     result = loop.train(recipe, idx, tmp_path / "run", say=told.append)
     rows = log(tmp_path / "run")
@@ -90,7 +92,8 @@ def test_killed_in_every_phase_a_run_ends_as_if_it_had_not_been(idx, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
-    recipe = changed(SMALL, optim={"learning_rate": 1e30, "clip_norm": 0.0, "warmup_rate": 1e30, "min_rate": 1e30})
+    recipe = changed(SMALL, optim={"learning_rate": 1e30, "clip_norm": 0.0})
+    recipe = changed(recipe, schedule={"warmup_rate": 1e30, "min_rate": 1e30})
     recipe = dataclasses.replace(recipe, checkpoint_steps=1)
     with pytest.raises(SwinsError, match=r"the loss is (nan|inf) at step \d+.*lower optim.learning_rate"):
         loop.train(recipe, idx, tmp_path / "run", say=quiet)
@@ -150,6 +153,11 @@ def test_asked_to_end_a_run_saves_its_state_and_goes_on(idx, tmp_path, monkeypat
     assert "all epochs are done: nothing is left to train" in told
 
 
+def network(recipe, num_classes):
+    """The network of a recipe for so many classes."""
+    return classification.network(recipe, layouts.Split("none", [], tuple(map(str, range(num_classes)))))
+
+
 def one_epoch(**changes):
     return dataclasses.replace(SMALL, epochs=1, **changes)
 
@@ -163,17 +171,17 @@ def test_what_happens_in_validation_loses_no_epoch(idx, tmp_path, monkeypatch, p
     """The state is saved before; the epoch is validated on the way back, to the row that it would have had."""
     whole = loop.train(one_epoch(), idx, tmp_path / "whole", say=quiet)
 
-    class Broken(progress.Heeded):
-        def on_test_batch_end(self, batch, logs=None):
-            if problem == "unreadable":
-                raise SwinsError("more than 7 images cannot be read")
-            if problem == "memory":
-                raise MemoryError("x")
-            signal.raise_signal(signal.SIGINT)
-            super().on_test_batch_end(batch, logs)
+    def broken(self):
+        if problem == "unreadable":
+            raise SwinsError("more than 7 images cannot be read")
+        if problem == "memory":
+            raise MemoryError("x")
+        signal.raise_signal(signal.SIGINT)
+        heed(self)
 
+    heed = loop.Progress.heed
     expected = {"unreadable": SwinsError, "memory": SwinsError, "interrupt": KeyboardInterrupt}[problem]
-    monkeypatch.setattr(progress, "Heeded", Broken)
+    monkeypatch.setattr(loop.Progress, "heed", broken)
     told = []
     with pytest.raises(expected):
         loop.train(one_epoch(), idx, tmp_path / "run", say=told.append)
@@ -220,7 +228,13 @@ def test_the_best_epoch_is_kept(idx, tmp_path, monkeypatch, ema):
 
     def graded(self):
         validate = self.validate
-        self.validate = lambda model, callbacks: {**validate(model, callbacks), "top1": tops[len(self.run.rows)]}
+
+        def given(trainee, heed):
+            validation = validate(trainee, heed)
+            scores = {**validation.scores, "top1": tops[len(self.run.rows)]}
+            return dataclasses.replace(validation, scores=scores)
+
+        self.validate = given
         row = fit_validate(self)
         self.validate = validate
         path = tmp_path / "run" / "best.keras"
@@ -245,7 +259,7 @@ def test_the_best_epoch_is_kept(idx, tmp_path, monkeypatch, ema):
 
 def test_tensorboard_is_asked_for_before_anything_is_made(idx, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else True)
-    monkeypatch.setattr(loop, "new_model", None)
+    monkeypatch.setattr(loop, "task_of_recipe", None)
     with pytest.raises(SwinsError, match=r"--tensorboard needs tensorboard: pip install tensorboard; log.csv has"):
         loop.train(SMALL, idx, tmp_path / "run", tensorboard=True, say=quiet)
     assert not (tmp_path / "run").exists()
@@ -260,7 +274,7 @@ def test_the_loss_is_looked_at_seldom_but_before_every_save(tmp_path):
             looked.append(self)
             return float.__float__(self)
 
-    this = folder.Run(tmp_path, quiet)
+    this = folder.Run(tmp_path, CLASSIFICATION, quiet)
     told = progress.Progress(this, dataclasses.replace(SMALL, checkpoint_steps=7), 100, None, None, None, writes=False)
     told.ending = progress.Ending(devices.ALONE)
     for _ in range(20):
@@ -276,9 +290,9 @@ def test_what_start_does_is_in_the_file_that_a_run_leaves(tmp_path):
     """Reich's start takes the dropout of position networks away; the model of a run must not have it back."""
     recipe = changed(SMALL, model={"name": "swin_transformer_v2_t", "start": "torch", "image_size": 32})
     recipe = changed(recipe, model={"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 16, "window_size": 4})
-    model = loop.new_model(recipe, 3)
-    loop.compile_model(model, recipe, 10)
-    folder.save_model(model, tmp_path / "model.keras")
+    trainee = loop.Trainee(network(recipe, 3), CLASSIFICATION)
+    loop.compile_trainee(trainee, recipe, 10)
+    folder.save_model(trainee, tmp_path / "model.keras")
     left = keras.saving.load_model(tmp_path / "model.keras")
     for other in (left, swins.resize(left, image_size=64, window_size=8)):
         rates = [layer.attn.meta_drop.rate for layer in other.layers if "_blocks_" in layer.name]
@@ -304,9 +318,9 @@ def test_too_little_memory_says_what_to_lower(idx, tmp_path, monkeypatch, error)
 
 def test_pretrained_weights_are_carried_over_to_other_windows(checkpoint):
     recipe = changed(SMALL, model={"weights": str(checkpoint), "window_size": 7, "depths": None, "embed_dim": None})
-    model = loop.new_model(recipe, 3)
+    model = network(recipe, 3)
     assert model.get_layer("stages_0_blocks_0").window_size == (7, 7) and model.output.shape == (None, 3)
-    native = loop.new_model(changed(recipe, model={"window_size": None}), 10)
+    native = network(changed(recipe, model={"window_size": None}), 10)
     path = "stages_0_blocks_0/mlp/fc1/kernel"
     ours, theirs = (next(np.array(v) for v in m.variables if v.path == path) for m in (model, native))
     np.testing.assert_array_equal(ours, theirs)

@@ -14,8 +14,10 @@ from swins import devices
 from swins.data import layouts
 from swins.data.labelled import find_dataset
 from swins.errors import SwinsError
-from swins.evaluate.evaluation import evaluate
+from swins.evaluate.evaluation import Evaluation, evaluate
 from swins.images import Preprocess, open_image, read_idx
+from swins.task import Reading
+from swins.tasks import classification
 from swins.train import input_pipeline, loop
 
 
@@ -156,8 +158,9 @@ def test_four_channels(tmp_path, rng):
     said = []
     loop.train(four, folder, tmp_path / "run", say=said.append)
     assert "classes are taken in sorted order: boots, shirts, trousers" in said
-    row = evaluate(tmp_path / "run", folder, progress=False, predictions=tmp_path / "p.csv")
-    assert row.images == 18 and row.unreadable == 0
+    how = Evaluation(progress=False, predictions=tmp_path / "p.csv")
+    row = evaluate(tmp_path / "run", folder, how=how)
+    assert row["images"] == 18 and row["unreadable"] == 0
     assert (tmp_path / "p.csv").read_text().startswith("file,label,top1,top2,top3\nboots/0.npy,0,")
     # beside images of Pillow's, .npy are something else, and said to be left out
     Image.fromarray(rng.integers(0, 256, (30, 33, 4), "uint8")).save(folder / "boots" / "a.png")
@@ -187,12 +190,14 @@ def test_labels_that_are_no_class(tmp_path, idx):
         list(find_dataset(tmp_path, 10).samples)
 
 
+PREPARE = Preprocess((28, 28), (28, 28), True, (0.286,), (0.353,))
+
+
 def batches(split, recipe, start=0, share=None, count=3):
-    prepare = Preprocess((28, 28), (28, 28), True, (0.286,), (0.353,))
+    reading = classification.training(recipe, PREPARE, split)
     unreadable = input_pipeline.Unreadable("unused", 0)
-    options = (unreadable, start, share or devices.Share())
-    found = input_pipeline.training_batches(split, recipe, prepare, len(split.classes), *options)
-    return [batch for batch, _ in zip(found, range(count), strict=False)]
+    found = input_pipeline.training_batches(split, reading, recipe, unreadable, start, share or devices.Share())
+    return [(images, arrays["target"]) for (images, arrays), _ in zip(found, range(count), strict=False)]
 
 
 def test_batches_depend_on_the_seed_and_the_step_alone(idx):
@@ -227,11 +232,11 @@ def test_an_epoch_has_every_image_once_and_processes_share_its_batches(idx):
 
 def test_validation_counts_every_image_once(idx, tmp_path):
     _, validation = layouts.find_splits(idx)
-    prepare = Preprocess((28, 28), (28, 28), True, (0.286,), (0.353,))
+    reading = classification.validating(SMALL, PREPARE, validation)
     for share in (devices.Share(), devices.Share(1, 2)):
         unreadable = input_pipeline.Unreadable(tmp_path / "u.txt", 5)
-        found, count = input_pipeline.validation_batches(validation, prepare, 32, 10, unreadable, 1, share)
-        weights = np.concatenate([w for _, _, w in found])
+        found, count = input_pipeline.validation_batches(validation, reading, 32, unreadable, 1, share)
+        weights = np.concatenate([arrays["weight"] for _, arrays, _ in found])
         assert count == 3 and len(weights) == 96 // share.count and weights.sum() == 70 // share.count
 
 
@@ -340,3 +345,37 @@ def test_tensorflow_datasets_in_array_records(tmp_path, pixels):
     scored = find_dataset("tfds:swins_shapes", 2)
     assert scored.count == 4
     assert [(image, label) for _, image, label in scored.samples] == [validation[i][1:] for i in range(4)]
+
+
+def test_batches_of_a_group_have_one_size_drawn_for_each(idx):
+    """As pictures that lie are batched apart from those that stand, at several scales."""
+    training, _ = layouts.find_splits(idx)
+    groups = np.arange(200) % 3 == 0  # 67 and 133, of which 60 and 120 fill batches
+    sizes = (((28, 28), (32, 32)), ((28, 40), (32, 48)))
+
+    def sample(image, label, rng, size):
+        return np.full((*size, 1), label, "float32"), (size, rng.random())
+
+    def batch(samples, rng):
+        images, facts = zip(*samples, strict=True)
+        assert len({size for size, _ in facts}) == 1
+        return np.stack(images), {"drawn": np.array([drawn for _, drawn in facts])}
+
+    reading = Reading(sample, batch, groups=groups.astype(int), sizes=sizes)
+    assert input_pipeline.samples_per_epoch(training, reading, 20) == 180
+    unreadable = input_pipeline.Unreadable("unused", 0)
+
+    def read(start, count, share=devices.ALONE):
+        found = input_pipeline.training_batches(training, reading, SMALL, unreadable, start, share)
+        return [(images, arrays["drawn"]) for (images, arrays), _ in zip(found, range(count), strict=False)]
+
+    whole = read(0, 27)  # three epochs
+    shapes = [images.shape[1:3] for images, _ in whole]
+    assert set(shapes) == {size for group in sizes for size in group}
+    assert all(sum(shape in sizes[1] for shape in shapes[i : i + 9]) == 3 for i in (0, 9, 18))
+    for start in (5, 20):
+        (again,) = read(start, 1)
+        np.testing.assert_array_equal(again[1], whole[start][1])
+    parts = [read(5, 1, devices.Share(i, 2))[0] for i in (0, 1)]
+    assert {part[0].shape[1:3] for part in parts} == {shapes[5]}
+    np.testing.assert_array_equal(np.sort(np.concatenate([part[1] for part in parts])), np.sort(whole[5][1]))

@@ -12,9 +12,15 @@ from PIL import Image
 from test_models import moved
 
 import swins
+from swins.data import augment
+from swins.data.layouts import Split
 from swins.errors import SwinsError
-from swins.train import augment, loop, optim
-from swins.train.recipes import Augment, Model, Optim, Recipe
+from swins.layer_depths import depths_of
+from swins.recipes import AdamW, Cosine, Sgd
+from swins.tasks import classification
+from swins.tasks.classification import Augment, Classification, Data, Model
+from swins.train import optimisers
+from swins.train.schedules import rates_of
 from swins.weights import checkpoint_files, rules
 
 DRAWS = 6000
@@ -147,12 +153,13 @@ def test_mixup_and_cutmix_are_drawn_as_often(theirs):
 
 
 def test_learning_rates_at_twelve_steps(theirs):
-    numbers = Optim(learning_rate=1e-3, warmup_rate=1e-6, min_rate=1e-5, per_images=0, warmup_epochs=4)
-    schedule = optim.schedule(numbers, 64, 30, 10)
-    ours = [float(schedule(step)) for step in theirs["schedule/steps"]]
+    numbers = {"data": Data(batch=64), "epochs": 30}
+    cosine = Cosine(warmup_rate=1e-6, min_rate=1e-5, warmup_epochs=4)
+    rates = rates_of(Classification(optim=AdamW(learning_rate=1e-3, per_images=0), schedule=cosine, **numbers), 10)
+    ours = [float(rates(step)) for step in theirs["schedule/steps"]]
     assert len(ours) == 12
     np.testing.assert_allclose(ours, theirs["schedule/rates"], rtol=1e-5)
-    scaled = optim.schedule(Optim(per_images=512, warmup_epochs=4), 1024, 30, 10)
+    scaled = rates_of(Classification(schedule=Cosine(warmup_epochs=4), epochs=30), 10)
     np.testing.assert_allclose([float(scaled(s)) for s in (0, 40, 300)], [1e-6, 1e-3, 1e-5], rtol=1e-5)
 
 
@@ -162,7 +169,8 @@ def test_groups_are_timms(folder, name, kind):
     expected = json.loads((folder / "groups.json").read_text())[f"{name}/{kind}"]
     numbers = {"image_size": 64, "embed_dim": 24, "depths": (2, 3), "num_heads": (2, 4), "num_classes": 5}
     model = getattr(swins, name)(window_size=4, **numbers)
-    made = optim.groups(model, Optim(layer_decay=0.75 if kind == "layers" else 1.0))
+    optim = AdamW(layer_decay=0.75 if kind == "layers" else 1.0)
+    made = optimisers.groups(model.trainable_variables, optim, depths_of(model))
     table = rules.expand(rules.TABLES[type(model.variant)], model.variant)
     ours = {table[path].torch_name: (group.weight_decay, group.rate_scale) for path, group in made.items()}
     assert set(ours) == set(expected)
@@ -170,11 +178,14 @@ def test_groups_are_timms(folder, name, kind):
         assert ours[parameter] == (decay, pytest.approx(scale)), parameter
 
 
+TEN = Split("ten", [], tuple("0123456789"))
+
+
 @pytest.mark.backends
 def test_v2_cr_begins_as_its_authors_modules_do(theirs):
     numbers = {"image_size": 32, "embed_dim": 48, "depths": (1, 2), "num_heads": (2, 4), "window_size": 4}
-    recipe = Recipe(Model("swin_transformer_v2_t", start="torch", deformable=(1,), **numbers), epochs=30)
-    model, again = (loop.new_model(recipe, 10) for _ in range(2))
+    recipe = Classification(Model("swin_transformer_v2_t", start="torch", deformable=(1,), **numbers), epochs=30)
+    model, again = (classification.network(recipe, TEN) for _ in range(2))
     compared = 0
     for weight, same in zip(model.trainable_variables, again.trainable_variables, strict=True):
         value = keras.ops.convert_to_numpy(weight)
@@ -188,9 +199,9 @@ def test_v2_cr_begins_as_its_authors_modules_do(theirs):
             compared += 1
     assert compared == 10 and model.get_layer("stages_1_blocks_1").attn.meta_drop.rate == 0
     with pytest.raises(SwinsError, match="is for V2-CR"):
-        loop.new_model(Recipe(Model(start="torch", **numbers | {"num_heads": (3, 6)}), epochs=30), 10)
+        classification.network(Classification(Model(start="torch", **numbers | {"num_heads": (3, 6)}), epochs=30), TEN)
     with pytest.raises(SwinsError, match="deformable"):
-        loop.new_model(Recipe(Model(deformable=(1,)), epochs=30), 10)
+        classification.network(Classification(Model(deformable=(1,)), epochs=30), TEN)
 
 
 @pytest.mark.backends
@@ -199,8 +210,8 @@ def test_one_step_equals_torchs(folder, theirs):
     model = swins.create(
         "swin_tiny_patch4_window7_224", weights=folder / "before.safetensors", num_classes=10, drop_path_rate=0.0
     )
-    numbers = Optim(learning_rate=1e-3, clip_norm=5.0, warmup_epochs=0, per_images=0, min_rate=1e-3)
-    optimizer = optim.AdamW(1e-3, optim.groups(model, numbers), global_clipnorm=5.0)
+    groups = optimisers.groups(model.trainable_variables, AdamW())
+    optimizer = optimisers.AdamW(1e-3, groups, global_clipnorm=5.0)
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=COMPILED)
     loss = model.train_on_batch(theirs["step/images"], theirs["step/rows"])
     assert abs(float(loss) - theirs["step/loss"]) <= 1e-5 * theirs["step/loss"]
@@ -217,10 +228,24 @@ def test_one_step_equals_torchs(folder, theirs):
     assert compared > 0.96 * total
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_torchs(theirs, nesterov):
+    weight = keras.Variable(theirs["sgd/start"], name="kernel")
+    groups = optimisers.groups([weight], Sgd(weight_decay=0.01))
+    optimizer = optimisers.Sgd(0.1, groups, nesterov=nesterov)
+    optimizer.build([weight])
+    for i, gradient in enumerate(theirs["sgd/gradients"]):
+        optimizer.learning_rate = 0.1 / (i + 1)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)])
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), theirs[f"sgd/{nesterov}"][i], rtol=1e-5)
+
+
 def test_the_optimiser_survives_saving(tmp_path):
     model = swins.SwinTransformer(image_size=28, patch_size=4, embed_dim=8, depths=(1,), num_heads=(1,), num_classes=3)
     moved(model)
-    model.compile(optim.AdamW(1e-3, optim.groups(model, Optim()), use_ema=True), "mse")
+    groups = optimisers.groups(model.trainable_variables, AdamW())
+    model.compile(optimisers.AdamW(1e-3, groups, use_ema=True), "mse")
     model.train_on_batch(np.ones((2, 28, 28, 3), "float32"), np.zeros((2, 3), "float32"))
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")

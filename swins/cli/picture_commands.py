@@ -37,14 +37,15 @@ def explain_command(args):
 
 def explained(args):
     """The model that `explain` is asked for, and its name -> (model, name)."""
-    from swins.evaluate.evaluation import find_model
+    from swins.opening import open_model
     from swins.weights.load import create
 
     name = args.model or PUBLISHED
     if args.weights:
         if not pathlib.Path(args.weights).exists():
             raise SwinsError(f"{args.weights}: no such artefact, run or file; for published weights -m NAME alone")
-        return find_model(args.weights, args.model)
+        opened = open_model(args.weights, args.model)
+        return opened.model, args.model or opened.name
     if name.partition(".")[0] not in list_variants() and pathlib.Path(name).exists():
         raise SwinsError(f"-m names a variant, as in convert and eval; a folder or a file is --weights {name}")
     look_up(name)

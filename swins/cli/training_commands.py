@@ -1,6 +1,5 @@
 """`swins train` and `swins eval`: models on data sets."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -9,7 +8,9 @@ from swins.errors import SwinsError
 
 
 def train_command(args):
-    from swins.train import loop, recipes
+    from swins import recipes
+    from swins.task import task_of_recipe
+    from swins.train import loop
 
     chosen = recipes.with_settings(recipes.load(args.recipe), args.set)
     folder = args.output or pathlib.Path("runs") / pathlib.Path(args.recipe).stem
@@ -20,55 +21,55 @@ def train_command(args):
         raise SwinsError("train needs --data: a folder of images, or tfds:NAME")
     result = loop.train(chosen, args.data, folder, overwrite=args.overwrite, tensorboard=args.tensorboard, say=say)
     if result:
-        print(f"top-1 {result['top1']:.4f} of {result['images']} images after {result['hours']} hours")
+        headline = task_of_recipe(chosen).headline
+        value = result[headline.name]
+        print(f"{headline.words} {value:.4f} of {result['images']} images after {result['hours']} hours")
         print(f"wrote {pathlib.Path(folder, 'model.keras')}, log.csv and curves.png")
 
 
 def eval_command(args):
     from swins import devices
     from swins.data import labelled
-    from swins.evaluate import evaluation, results, scoring
+    from swins.evaluate import evaluation, results
 
     labelled.require_source(args.data)
-    if args.real:
-        scoring.read_real(args.real)
     if args.all and (args.predictions or args.model):
         raise SwinsError("--all evaluates many artefacts, so it takes no --predictions and no --model")
-    results.check_targets(args.results, args.predictions)
+    results.check_writable([args.results, args.predictions])
+    if args.results:
+        results.check_table(args.results)
     scope, _, count = devices.start(join=False)
     devices.check_batch("--batch", args.batch, count)
-    found = evaluation.artefacts_in(args.artefact) if args.all else [args.artefact]
+    how = evaluation.Evaluation(
+        batch=args.batch,
+        several=count > 1,
+        table=args.results,
+        only_new=args.all,
+        predictions=args.predictions,
+        skip_unreadable=args.skip_unreadable,
+        progress=not args.quiet,
+    )
+    options = {name: getattr(args, name) for name in ("model", "protocol", "labels", "class_order", "real")}
+    paths = evaluation.artefacts_in(args.artefact) if args.all else [args.artefact]
     failed = []
-    for path in found:
-        if len(found) > 1:
+    for path in paths:
+        if len(paths) > 1:
             say(f"{path}:")
         try:
             with scope():
-                evaluation.evaluate(
-                    path,
-                    args.data,
-                    name=args.model,
-                    protocol=args.protocol,
-                    labels=args.labels,
-                    class_order=args.class_order,
-                    real=args.real,
-                    batch=args.batch,
-                    table=args.results,
-                    predictions=args.predictions,
-                    only_new=args.all,
-                    skip_unreadable=args.skip_unreadable,
-                    progress=not args.quiet,
-                    several=count > 1,
-                    show=lambda row: print(json.dumps(dataclasses.asdict(row), indent=1)),
-                    say=say,
-                )
+                evaluation.evaluate(path, args.data, options, how, show=print_json, say=say)
         except SwinsError as error:
             if not args.all:
                 raise
             say(error)
             failed.append(path)
     if failed:
-        raise SwinsError(f"{len(failed)} of {len(found)} could not be evaluated: {', '.join(map(str, failed))}")
+        raise SwinsError(f"{len(failed)} of {len(paths)} could not be evaluated: {', '.join(map(str, failed))}")
+
+
+def print_json(row):
+    """Print a dict."""
+    print(json.dumps(row, indent=1))
 
 
 def add(commands):

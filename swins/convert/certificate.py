@@ -22,10 +22,15 @@ LOGITS_TOLERANCE = 2e-5  # of the largest logit
 BLOCK_TOLERANCE = 1e-5  # of the largest value of the block's output
 
 
+def normal_images(shape, count=IMAGES, seed=SEED):
+    """Standard normal images of a shape (H, W, C) -> (count, H, W, C) float32."""
+    return np.random.default_rng(seed).standard_normal((count, *shape), dtype="float32")
+
+
 def seeded_images(variant, count=IMAGES, seed=SEED, open_size=(224, 224)):
     """Standard normal images of a variant's size -> (count, H, W, in_chans) float32; `open_size` if it takes any."""
     size = open_size if variant.image_size == ANY else variant.image_size
-    return np.random.default_rng(seed).standard_normal((count, *size, variant.in_chans), dtype="float32")
+    return normal_images((*size, variant.in_chans), count, seed)
 
 
 def native_size(name):

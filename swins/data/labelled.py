@@ -20,10 +20,11 @@ from swins.data.layouts import (
 )
 from swins.data.matching import ORDERS, Numbering, by_name, by_number, by_order, listing, read_names
 from swins.errors import SwinsError, first_line
-from swins.images import read_idx
+from swins.images import open_image, planes, read_idx
 from swins.labels import LISTS, synonyms, table
 
 LABEL_COLUMNS = ("label", "imagenet_class_index", "class_index", "class", "target")
+FIRST = 10  # samples, of which one that can be read tells the channels
 FILE_COLUMNS = ("file", "filename", "image", "path")
 
 
@@ -32,6 +33,7 @@ class Dataset:
     """A name, how many samples, and an iterable of (sample name, image, label); image is a path, bytes or an array.
 
     strays: files that are no images by their endings, and left out. notes: lines on what was taken for what.
+    count_scored: how many of them a results table counts; None where some have no label.
     """
 
     name: str
@@ -39,6 +41,11 @@ class Dataset:
     samples: object
     strays: tuple = ()
     notes: tuple = ()
+    count_scored: int | None = -1
+
+    def __post_init__(self):
+        if self.count_scored == -1:
+            object.__setattr__(self, "count_scored", self.count)
 
 
 @dataclass(frozen=True)
@@ -184,6 +191,21 @@ def from_tfds(name, classes, data_dir=None):
         raise SwinsError(f"tfds:{name}: {first_line(error)}; prepare it with tensorflow-datasets first") from error
     found = class_numbers(f"tfds:{name}", builder.info.features["label"].names, classes, own_order=True)
     return Dataset(name, count, checked(f"tfds:{name}", samples, found.numbers), (), found.notes)
+
+
+def require_channels(split, channels):
+    """Raise SwinsError, before a run has a folder, if the first image that can be read is not of so many channels."""
+    for i in range(min(len(split), FIRST)):
+        name, image, _ = split[i]
+        try:
+            opened = open_image(image)
+        except SwinsError:
+            continue
+        try:
+            planes(opened, channels)
+        except SwinsError as error:
+            raise SwinsError(f"{split.name}: {name}: {error}") from error
+        return
 
 
 def require_source(source):

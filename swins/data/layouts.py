@@ -70,6 +70,12 @@ def require_label(source, name, label, num_classes):
         )
 
 
+def require_truth(split, name, truth):
+    """Raise SwinsError for a class number that is none of a Split's classes; other truths are their task's to check."""
+    if split.classes and isinstance(truth, int):
+        require_label(split.name, name, truth, len(split.classes))
+
+
 class Stored:
     """Samples of a data set that tensorflow-datasets prepared for random access."""
 

@@ -1,4 +1,4 @@
-"""Top-1 and top-5 of a model over labelled images."""
+"""Models over many images: batches of outputs, answers, and records that scores are computed from."""
 
 import itertools
 import json
@@ -6,23 +6,24 @@ import pathlib
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 
 from swins.devices import cores
-from swins.errors import SwinsError, first_line
+from swins.errors import SwinsError
 
 PREDICTED_AT_ONCE = 8  # batches, where `predict` divides them: it takes long to begin
 
 
-def decode(preprocess, sample):
-    """(name, image, label) -> (name, array or None, label, error or None)."""
-    name, image, label = sample
+def decode(prepare, sample):
+    """(name, image, truth) -> (name, array or None, truth, error or None)."""
+    name, image, truth = sample
     try:
-        return name, preprocess(image), label, None
+        return name, prepare(image), truth, None
     except SwinsError as error:
-        return name, None, label, str(error)
+        return name, None, truth, str(error)
 
 
 def prefetch(function, items, workers, ahead):
@@ -43,7 +44,7 @@ def batches(samples, size):
 
 
 def predict(model, images, size, several=False):
-    """Logits of up to `size` images; a short batch is padded, so that nothing is compiled twice.
+    """Outputs of up to `size` images, arrays; a short batch is padded, so that nothing is compiled twice.
 
     On several devices each gets as many; TensorFlow divides what `predict` is given, but no single batch.
     """
@@ -51,8 +52,10 @@ def predict(model, images, size, several=False):
     padded = np.zeros((total, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
     if several and keras.backend.backend() == "tensorflow":
-        return np.asarray(model.predict(padded, batch_size=size, verbose=0))[: len(images)]
-    return np.asarray(model.predict_on_batch(padded))[: len(images)]
+        outputs = model.predict(padded, batch_size=size, verbose=0)
+    else:
+        outputs = model.predict_on_batch(padded)
+    return keras.tree.map_structure(lambda y: np.asarray(y)[: len(images)], outputs)
 
 
 def journal_of(path):
@@ -95,7 +98,7 @@ class Journal:
         samples, kept = iter(samples), []
         for row in self.rows:
             sample = next(samples, None)
-            if sample is None or [sample[0], sample[2]] != row[:2]:
+            if sample is None or [sample[0], plain(sample[2])] != row[:2]:
                 samples = itertools.chain([] if sample is None else [sample], samples)
                 break
             kept.append(row)
@@ -104,44 +107,53 @@ class Journal:
         return samples
 
     def add(self, rows):
-        """Remember (name, label, classes or the text of an error) of some samples."""
+        """Remember (name, truth, record or the text of an error) of some samples."""
         self.rows += rows
         with open(self.path, "a") as file:
             file.writelines(f"{json.dumps(row)}\n" for row in rows)
 
 
-def evaluate(model, preprocess, dataset, batch=32, progress=True, several=False, journal=None):
-    """Run a model over a Dataset -> (predictions, unreadable, images per second).
+def plain(truth):
+    """A truth as JSON gives it back."""
+    return json.loads(json.dumps(truth))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came of a data set: [(name of an image, record)], texts on files that are no images, images per second of
+    the whole run but the first batch, decoding included."""
+
+    rows: list
+    unreadable: list
+    images_per_second: float
+
+
+def run(opened, prepare, dataset, facts, how, journal=None) -> Scored:
+    """Run a model over a data set.
 
     Args:
-        model: images -> logits.
-        preprocess: a Preprocess.
+        opened: an Opened.
+        prepare: what prepares its images.
         dataset: a Dataset.
-        batch: images at a time.
-        progress: whether a bar is drawn on standard error.
-        several: whether the model lies on several devices.
+        facts: of the model, for its answers.
+        how: an Evaluation.
         journal: a Journal; samples that it has are not run again.
-
-    Returns:
-        predictions: list of (sample name, label, classes of the five largest logits, first the largest).
-        unreadable: list of texts, one for each file that is not an image.
-        images per second: of the whole run but the first batch, decoding included.
     """
-    workers, samples = cores(), journal.follow(dataset.samples) if journal else dataset.samples
+    task, model = opened.task, opened.model
+    samples = journal.follow(dataset.samples) if journal else dataset.samples
     rows = list(journal.rows) if journal else []
-    readable = prefetch(lambda s: decode(preprocess, s), samples, workers, ahead=2 * batch)
+    readable = prefetch(lambda sample: decode(prepare, sample), samples, cores(), ahead=2 * how.batch)
     start, warm = None, 0
-    at_once = PREDICTED_AT_ONCE if several and keras.backend.backend() == "tensorflow" else 1
-    with bar(dataset.count, progress) as done:
+    at_once = PREDICTED_AT_ONCE if how.several and keras.backend.backend() == "tensorflow" else 1
+    with bar(dataset.count, how.progress) as done:
         done.update(len(rows))
-        for group in batches(readable, batch * at_once):
+        for group in batches(readable, how.batch * at_once):
             good = [image for _, image, _, error in group if not error]
-            top = []
+            results = iter(())
             if good:
-                logits = predict(model, np.stack(good), batch, several)
-                top = np.argsort(-logits, axis=1, kind="stable")[:, :5].tolist()
-            found = iter(top)
-            new = [(name, label, error or next(found)) for name, _, label, error in group]
+                outputs = task.named(model, predict(model, np.stack(good), how.batch, how.several))
+                results = iter(task.answers(outputs, facts))
+            new = [(n, plain(truth), error or task.record(next(results), truth)) for n, _, truth, error in group]
             rows += new
             if journal:
                 journal.add(new)
@@ -149,9 +161,11 @@ def evaluate(model, preprocess, dataset, batch=32, progress=True, several=False,
                 start, warm = time.perf_counter(), len(rows)
             done.update(len(group))
     seconds = time.perf_counter() - (start or 0)
-    predictions = [(name, label, top) for name, label, top in rows if not isinstance(top, str)]
-    unreadable = [text for _, _, text in rows if isinstance(text, str)]
-    return predictions, unreadable, (len(rows) - warm) / seconds if start and len(rows) > warm else 0.0
+    return Scored(
+        [(name, record) for name, _, record in rows if not isinstance(record, str)],
+        [text for _, _, text in rows if isinstance(text, str)],
+        (len(rows) - warm) / seconds if start and len(rows) > warm else 0.0,
+    )
 
 
 def bar(count, show):
@@ -161,53 +175,3 @@ def bar(count, show):
     except ModuleNotFoundError as error:
         raise SwinsError("evaluating needs tqdm: pip install 'swins[eval]'") from error
     return tqdm(total=count, unit="img", disable=not show, file=sys.stderr)
-
-
-def score(predictions):
-    """(top-1, top-5) of predictions, as fractions."""
-    top1 = np.mean([row[0] == label for _, label, row in predictions])
-    top5 = np.mean([label in row for _, label, row in predictions])
-    return float(top1), float(top5)
-
-
-def read_real(path):
-    """Other sets of right answers, as ImageNet-ReaL's JSON has them. Raises SwinsError if the file has none."""
-    try:
-        real = json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise SwinsError(f"{path}: no JSON of labels ({first_line(error)})") from error
-    if not (
-        isinstance(real, dict | list)
-        and all(isinstance(x, list) for x in (real.values() if isinstance(real, dict) else real))
-    ):
-        raise SwinsError(f"{path}: must be a list of lists of classes, or {{file name: list of classes}}")
-    return real
-
-
-def relabelled(predictions, real):
-    """Predictions with other sets of right answers, as ImageNet-ReaL has them -> predictions, one label each.
-
-    A prediction is right if any of an image's labels is; images without a label are left out. The label given back is
-    the best placed of them.
-
-    Args:
-        real: a list of lists of classes in the order of the images' names, or {name: list of classes}.
-
-    Raises:
-        SwinsError: if it has no labels for an image, or is a list of another length.
-    """
-    names = [pathlib.PurePath(name).name for name, _, _ in predictions]
-    if isinstance(real, list):
-        if len(real) != len(names):
-            raise SwinsError(
-                f"--real: a list must have labels of every image, and every image be readable; got {len(real)} and "
-                f"{len(names)} images"
-            )
-        real = dict(zip(sorted(names), real, strict=True))
-    missing = [name for name in names if name not in real]
-    if missing:
-        raise SwinsError(
-            f"--real: must have a list of classes for every image; {len(missing)} have none: {missing[:3]}"
-        )
-    kept = [(n, real[name], row) for (n, _, row), name in zip(predictions, names, strict=True) if real[name]]
-    return [(name, next((c for c in row if c in labels), labels[0]), row) for name, labels, row in kept]

@@ -15,10 +15,11 @@ from swins import files
 from swins.convert.certificate import IMAGES, SEED
 from swins.errors import SwinsError
 from swins.tags import look_up
+from swins.task import task_of
 from swins.trained import training_of
-from swins.weights import artefacts, checkpoint_files, rules
+from swins.weights import artefacts
 
-FACTS = ("top1", "top5", "images", "classes", "preprocess", "date")  # of a run's result.json
+APART = ("task", "recipe", "best", "changes", "hours", "parameters", "machine", "versions")  # of result.json
 
 
 def places(path, output=None):
@@ -82,7 +83,8 @@ def opened(path, output=None):
 
 def make(path, folder):
     """Write model.keras, certificate.json and a run's result.json into an empty folder."""
-    model, training = artefacts.load_model(file_of(path)), training_of(path)
+    model, training = artefacts.read_model(file_of(path)), training_of(path)
+    task = task_of(model, (training or {}).get("task"), path)
     shutil.copyfile(file_of(path), folder / artefacts.MODEL)
     name = model.name
     if training:
@@ -90,6 +92,7 @@ def make(path, folder):
         shutil.copyfile(file_of(path).with_name(artefacts.RESULT), folder / artefacts.RESULT)
     sha256 = files.sha256(folder / artefacts.MODEL)
     certificate = {
+        "task": task.name,
         "name": name,
         "architecture": name,
         "title": name_of(path),
@@ -99,7 +102,7 @@ def make(path, folder):
             "dialect": "keras",
             "wrappers": [],
         },
-        "weights_sha256": checkpoint_files.digest(rules.state_dict(model)),
+        "weights_sha256": artefacts.weights_digest(model),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
@@ -108,8 +111,8 @@ def make(path, folder):
             "numpy": np.__version__,
         },
         "seed": SEED,
-        "images": [IMAGES, *tested_size(model, name, training), model.variant.in_chans],
-        "image_size": list(model.variant.image_size),
+        "images": [IMAGES, *tested_size(model, name, training), model.input.shape[-1]],
+        "image_size": list(model.input.shape[1:3]),
         "parameters": {"keras": model.count_params()},
         "verdict": "its exports agree with Keras; no PyTorch was involved, so the model is compared with none",
         "model": {"file": artefacts.MODEL, "sha256": sha256},
@@ -119,15 +122,15 @@ def make(path, folder):
             "run": name_of(path),
             "begun_as": training["recipe"]["model.name"],
             "sha256": files.sha256(folder / artefacts.RESULT),
-            **{key: training.get(key) for key in FACTS},
+            **{key: value for key, value in training.items() if key not in APART},
         }
     artefacts.write_json(folder / artefacts.CERTIFICATE, certificate)
 
 
 def tested_size(model, name, training=None):
     """(height, width) in pixels of the images that a model is tested on: its own, a run's, the variant's, or 224."""
-    if None not in model.variant.image_size:
-        return model.variant.image_size
+    if None not in model.input.shape[1:3]:
+        return tuple(model.input.shape[1:3])
     if training:
         return tuple(training["preprocess"]["image_size"])
     try:

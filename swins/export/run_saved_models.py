@@ -14,36 +14,38 @@ import numpy as np
 import tensorflow as tf
 
 
+def arrays(signature, outputs):
+    """{"signature/name": array} of named outputs."""
+    return {f"{signature}/{name}": y.numpy() for name, y in outputs.items()}
+
+
 def run(folder, images, encoded, out):
     """One SavedModel -> its .npz."""
     images = tf.constant(np.load(images))
     encoded = [base64.b64decode(text) for text in json.loads(pathlib.Path(encoded).read_text())]
     model = tf.saved_model.load(folder)
-    (default,) = model.signatures["serving_default"](images=images).values()
-    served = []
+    default = model.signatures["serving_default"](images=images)
+    results = arrays("serving_default", default)
     if "serving_bytes" in model.signatures:
-        served = [y.numpy() for y in model.signatures["serving_bytes"](image_bytes=tf.constant(encoded)).values()]
-    complete = {}
+        results |= arrays("serving_bytes", model.signatures["serving_bytes"](image_bytes=tf.constant(encoded)))
     if "all_outputs" in model.signatures:
-        complete = {
-            f"all_outputs/{k}": y.numpy() for k, y in model.signatures["all_outputs"](images=images[:1]).items()
-        }
+        results |= arrays("all_outputs", model.signatures["all_outputs"](images=images[:1]))
+    called = model(images)
+    results |= arrays("call", called if isinstance(called, dict) else dict.fromkeys(default, called))
     gradients, trained = [], model.trainable_variables
     if trained:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(model(images, training=True)))
+            outputs = tf.nest.flatten(model(images, training=True))
+            loss = tf.add_n([tf.reduce_mean(tf.square(y)) for y in outputs if y.dtype.is_floating])
         gradients = tape.gradient(loss, trained)
     else:
         model(images, training=True)
     np.savez(
         out,
-        call=model(images).numpy(),
-        serving_default=default.numpy(),
-        serving_bytes=served[0] if served else [],
         trainable=len(trained),
         gradients=sum(g is not None for g in gradients),
         swins="swins" in sys.modules,
-        **complete,
+        **results,
     )
 
 

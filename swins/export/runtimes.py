@@ -1,8 +1,8 @@
 """Run an ONNX, LiteRT or OpenVINO file with its own runtime. Imports nothing of swins, Keras or TensorFlow.
 
 Run as a script: python -P runtimes.py FILE BATCHES.npz OUT.npz
-Each array of BATCHES, images (B, H, W, C) float32, becomes one of OUT under the same name: logits or features. Arrays
-of more than CHUNK images go in parts.
+Of each array of BATCHES, images (B, H, W, C) float32, OUT gets what the file gives, under BATCH/OUTPUT. Arrays of more
+than CHUNK images go in parts.
 """
 
 import pathlib
@@ -17,21 +17,22 @@ def onnx(path):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})[0]
+    names = [output.name for output in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
 def litert(path):
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(path, num_threads=2).get_signature_runner("serving_default")
-    return lambda images: next(iter(runner(images=images).values()))
+    return lambda images: runner(images=images)
 
 
 def openvino(path):
     import openvino
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: compiled(images)[0]
+    return lambda images: {output.get_any_name(): values for output, values in compiled(images).items()}
 
 
 RUNTIMES = {".onnx": onnx, ".tflite": litert, ".xml": openvino}
@@ -44,5 +45,5 @@ if __name__ == "__main__":
         for name in arrays.files:
             images = arrays[name]
             parts = [run(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK)]
-            outputs[name] = np.concatenate(parts)
+            outputs |= {f"{name}/{output}": np.concatenate([part[output] for part in parts]) for output in parts[0]}
     np.savez(out, **outputs)

@@ -7,7 +7,6 @@ import functools
 
 import keras
 
-from swins.attention import blocks_of
 from swins.errors import SwinsError
 
 
@@ -18,33 +17,6 @@ def require_tensorflow(target="SavedModel"):
             f"{target} is written under TensorFlow; Keras runs on {keras.backend.backend()}; "
             "set KERAS_BACKEND=tensorflow (a .keras file moves between backends)"
         )
-
-
-def features(model):
-    """The model without its head: images -> pooled features (B, C)."""
-    return keras.Model(model.input, model.get_layer("pool").output, name=f"{model.name}_fe")
-
-
-def everything(model):
-    """All outputs of a classifier in one pass -> a function of images.
-
-    images (B, H, W, C) -> {"logits": (B, classes), "features": (B, C'), "attention_stage0_block0": (B, K, heads, N, N),
-    ...}; without logits where the model has no classifier.
-    """
-    blocks = blocks_of(model)
-    inputs = [block.input for block in blocks.values()]
-    trunk = keras.Model(model.input, [model.output, model.get_layer("pool").output, *inputs])
-
-    def call(images):
-        logits, pooled, *maps = trunk(images, training=False)
-        outputs = {"logits": logits} if model.variant.num_classes else {}
-        outputs["features"] = pooled
-        for (name, block), x in zip(blocks.items(), maps, strict=True):
-            key = "attention_" + name.replace("stage_", "stage").replace("/block_", "_block")
-            outputs[key] = keras.ops.cast(block.scores(x), "float32")
-        return outputs
-
-    return call
 
 
 def decode_rgb(data):
@@ -116,20 +88,20 @@ def decoder(preprocess):
     return decode
 
 
-def save(model, preprocess, folder, output, complete=None):
+def save(model, preprocess, folder, output, everything=None):
     """Write a model as a reusable SavedModel.
 
     The root is callable as `root(images, training=False)` and has `variables`, `trainable_variables` and
     `regularization_losses`. Signatures: `serving_default` takes `images` (B, H, W, C) float32, normalised;
-    `serving_bytes` takes `image_bytes` (B,), files that `decode_rgb` reads. Both give {output: ...}. With `complete`,
-    `all_outputs` takes `images` and gives logits, features and each block's attention, as `everything` does.
+    `serving_bytes` takes `image_bytes` (B,), files that `decode_rgb` reads. Both give {name: output}. With `everything`
+    `all_outputs` takes `images` and gives what it does.
 
     Args:
-        model: images -> one tensor.
+        model: images -> a tensor, or {name: tensor}.
         preprocess: the Preprocess that `serving_bytes` applies; None leaves that signature out.
         folder: where the SavedModel is written.
-        output: name of the signatures' output, "logits" or "features".
-        complete: the whole Swin whose outputs `all_outputs` gives; None leaves that signature out.
+        output: name of the signatures' output, where the model gives a tensor.
+        everything: a function of images -> {name: tensor}; None leaves that signature out.
     """
     require_tensorflow()
     import tensorflow as tf
@@ -143,19 +115,22 @@ def save(model, preprocess, folder, output, complete=None):
 
     infer, _ = (call.get_concrete_function(images, training=training) for training in (False, True))
 
+    def named(outputs):
+        return dict(outputs) if isinstance(outputs, dict) else {output: outputs}
+
     @graph(input_signature=[images])
     def serving_default(images):
-        return {output: infer(images)}
+        return named(infer(images))
 
     signatures = {"serving_default": serving_default}
-    if complete:
-        signatures["all_outputs"] = graph(everything(complete), input_signature=[images])
+    if everything:
+        signatures["all_outputs"] = graph(everything, input_signature=[images])
     if preprocess:
         decode = decoder(preprocess)
 
         @graph(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
         def serving_bytes(image_bytes):
-            return {output: infer(tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32))}
+            return named(infer(tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32)))
 
         signatures["serving_bytes"] = serving_bytes
     # concrete ones: while it saves, TensorFlow would trace any other anew

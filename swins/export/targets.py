@@ -1,7 +1,7 @@
 """ONNX, LiteRT and OpenVINO files of an artefact's model, each run by its own runtime before it is kept.
 
-LiteRT and OpenVINO files are made from a SavedModel with the signature `images` -> `logits` (or `features`), ONNX files
-from the model (to_onnx.py).
+LiteRT and OpenVINO files are made from a SavedModel with the signature `images` -> named outputs, ONNX files from the
+model (to_onnx.py).
 
 Precisions: float32; float16, weights stored in half precision and computed with in float32; int8_dynamic, weights in 8
 bits and activations quantised as they come; int8, both in 8 bits over ranges seen on calibration images.
@@ -15,29 +15,31 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from swins import changes, files
-from swins.convert.certificate import difference, seeded_images
+from swins.convert.certificate import normal_images
 from swins.deploy import deploy
 from swins.errors import SwinsError, unknown_name
 from swins.export import adopt, saved_model, to_onnx
 from swins.export.card import write_card
 from swins.export.steps import Steps
-from swins.export.tf_hub import preparation
+from swins.export.tf_hub import worst
 from swins.images import find_images, prepare_all
-from swins.plans import ANY
+from swins.task import task_of
 from swins.weights import artefacts, checkpoint_files
 
 CALIBRATION = 128  # images that int8 sees
-AGREEMENT = 512  # images that top-1 is compared on
+AGREEMENT = 512  # images that answers are compared on
+PATCH = 32  # pixels that images of other sizes are multiples of, where a model does not tell
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "int8_dynamic": 0.1, "int8": 0.25}  # of the largest output
 RUNTIMES = pathlib.Path(__file__).with_name("runtimes.py")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What files are made of: a model, what it gives ("logits" or "features"), and a SavedModel of it in a folder."""
+    """What files are made of: a model, the name of what it gives, and a SavedModel of it in a folder."""
 
     model: object
     output: str
@@ -112,7 +114,7 @@ def versions_of(target):
 
 
 def run(path, **batches):
-    """Outputs of a target's file for batches of images, by its own runtime in a fresh process -> {name: array}."""
+    """A target's file on batches of images, by its own runtime in a fresh process -> {batch: {output: array}}."""
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
         np.savez(place / "batches.npz", **batches)
@@ -121,43 +123,40 @@ def run(path, **batches):
         if done.returncode:
             raise SwinsError(f"{path.name} does not run: {done.stderr.strip()[-2000:]}")
         with np.load(place / "out.npz") as out:
-            return dict(out)
-
-
-def agreement(ours, theirs):
-    """Share of images whose largest output is the same one."""
-    return float(np.mean(np.argmax(ours, axis=1) == np.argmax(theirs, axis=1)))
+            pairs = {key: key.partition("/")[::2] for key in out.files}
+            return {batch: {n: out[k] for k, (b, n) in pairs.items() if b == batch} for batch in batches}
 
 
 def float32_twin(model):
-    """The model with float32 policy: itself, or a copy with its weights."""
-    if model.policy == "float32":
+    """The model with float32 policy: itself, or a copy with its weights; models of others are as they are."""
+    if getattr(model, "policy", "float32") == "float32":
         return model
     return changes.copy(model, dtype="float32")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What files of a model are tried on: {name: images (B, H, W, C)}, and {name: what Keras gives for them}."""
+    """What files of a model are tried on: {name: images (B, H, W, C)}, and {name: {output: what Keras gives}}."""
 
+    task: object
     name: str
     batches: dict
     expected: dict
 
 
-def trial(model, certificate, images=None):
+def trial(task, model, certificate, images=None):
     """The Trial of a model: seeded images, those of another size where it takes any, and real ones, prepared."""
-    open_size, patch = None, model.variant.patch_size
-    if model.variant.image_size == ANY:
-        open_size = adopt.tested_size(model, certificate["name"], certificate.get("training"))
-    batches = {"batch_1": seeded_images(model.variant, 1, open_size=open_size)}
-    batches["batch_3"] = seeded_images(model.variant, 3, seed=1, open_size=open_size)
-    if open_size:
-        height, width = (patch * (side // patch * 3 // 4) for side in open_size)
-        batches["other_size"] = seeded_images(model.variant, 1, seed=2, open_size=(height, width + patch))
+    name, channels = certificate["name"], model.input.shape[-1]
+    size = adopt.tested_size(model, name, certificate.get("training"))
+    batches = {"batch_1": normal_images((*size, channels), 1), "batch_3": normal_images((*size, channels), 3, seed=1)}
+    if None in model.input.shape[1:3]:
+        patch = model.variant.patch_size if hasattr(model, "variant") else PATCH
+        height, width = (patch * (side // patch * 3 // 4) for side in size)
+        batches["other_size"] = normal_images((height, width + patch, channels), 1, seed=2)
     if images is not None:
         batches["images"] = images
-    return Trial(certificate["name"], batches, {name: predict(model, batch) for name, batch in batches.items()})
+    expected = {batch: task.named(model, predict(model, images)) for batch, images in batches.items()}
+    return Trial(task, name, batches, expected)
 
 
 def predict(model, images, most=32):
@@ -165,7 +164,8 @@ def predict(model, images, most=32):
     size = min(most, 4 * -(-len(images) // 4))
     padded = np.zeros((size * -(-len(images) // size), *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
-    return model.predict(padded, batch_size=size, verbose=0)[: len(images)]
+    outputs = model.predict(padded, batch_size=size, verbose=0)
+    return keras.tree.map_structure(lambda y: y[: len(images)], outputs)
 
 
 def check(trial, path, target, precision, deployed=False):
@@ -183,7 +183,7 @@ def check(trial, path, target, precision, deployed=False):
     images, expected = trial.batches.get("images"), trial.expected
     outputs = run(path, **trial.batches)
     judged = ["images"] if precision == "int8" else list(trial.batches)  # int8 has seen no noise
-    differences = {key: difference(outputs[key], expected[key])["relative"] for key in judged}
+    differences = {key: worst(outputs[key], expected[key]) for key in judged}
     names = files_of(target, precision, deployed)
     record = {
         "target": target,
@@ -194,7 +194,7 @@ def check(trial, path, target, precision, deployed=False):
         "versions": versions_of(target),
         "difference": differences,
         "tolerance": TOLERANCES[precision],
-        "top1_agreement": None if images is None else agreement(outputs["images"], expected["images"]),
+        "agreement": {} if images is None else trial.task.agreement(outputs["images"], expected["images"]),
         "images": 0 if images is None else len(images),
     }
     if not all(d <= TOLERANCES[precision] for d in differences.values()):  # NaN is not
@@ -288,7 +288,7 @@ def export(
         folder: an artefact made by `convert`, a training run's folder or a .keras file (see `adopt.places`).
         targets: of "onnx", "litert", "openvino".
         precisions: of "float32", "float16", "int8_dynamic", "int8"; the last two are LiteRT's.
-        images: a folder of real images, which calibrate int8 and on which top-1 is compared.
+        images: a folder of real images, which calibrate int8 and on which answers are compared.
         output: another folder for the result; by default the artefact itself is completed with what it has not yet.
         deployed: make `model_deploy.*` from `swins.deploy(model, portable=True)`, which is faster.
         overwrite: replace an existing `output`, or such files that the artefact already has.
@@ -305,28 +305,30 @@ def export(
         names = names_of(todo or wanted, deployed)
         with artefacts.completing(source, target, names, overwrite, say) as partial:
             certificate = artefacts.read_certificate(source)
-            model = float32_twin(artefacts.load_model(source))
-            prepare = preparation(model, certificate)
+            model = float32_twin(artefacts.read_model(source))
+            task = task_of(model, certificate.get("task"), certificate["name"])
+            prepare = task.serving(model, certificate)
             real = None if images is None else real_images(images, prepare)
-            records = make_all(model, certificate, partial, todo, real, deployed, Steps(1 + 2 * len(todo), say))
+            records = make_all(task, model, certificate, partial, todo, real, deployed, Steps(1 + 2 * len(todo), say))
             certificate.setdefault("targets", {}).update(records)
             if "exports" in certificate:
-                write_card(partial, model, certificate)
+                write_card(partial, task, model, certificate)
             artefacts.write_json(partial / artefacts.CERTIFICATE, certificate)
     return target, certificate
 
 
-def make_all(model, certificate, folder, pairs, images, deployed, steps):
+def make_all(task, model, certificate, folder, pairs, images, deployed, steps):
     """Make and check the files of several targets and precisions in a folder -> {name of the first file: record}."""
     records = {}
     calibration = None if images is None else images[:: max(1, len(images) // CALIBRATION)][:CALIBRATION]
     with tempfile.TemporaryDirectory() as temporary:
         with steps("building the model to export"):
-            kind = "logits" if model.variant.num_classes else "features"
-            source = Source(deploy(model, portable=True) if deployed else model, kind, pathlib.Path(temporary))
+            source = Source(
+                deploy(model, portable=True) if deployed else model, task.output(model), pathlib.Path(temporary)
+            )
             if any(target != "onnx" for target, _ in pairs):
-                saved_model.save(source.model, None, source.saved_model, kind)
-            tried = trial(model, certificate, images)
+                saved_model.save(source.model, None, source.saved_model, source.output)
+            tried = trial(task, model, certificate, images)
         for target, precision in pairs:
             path = folder / files_of(target, precision, deployed)[0]
             with steps(f"writing {path.name}"):
@@ -346,7 +348,8 @@ def verify(folder):
     certificate = artefacts.read_certificate(folder)
     records = {}
     if certificate.get("targets"):
-        tried = trial(float32_twin(artefacts.load_model(folder)), certificate)
+        model = float32_twin(artefacts.read_model(folder))
+        tried = trial(task_of(model, certificate.get("task"), certificate["name"]), model, certificate)
     for name, recorded in certificate.get("targets", {}).items():
         for file, sha256 in recorded["files"].items():
             if not (folder / file).is_file() or checkpoint_files.sha256(folder / file) != sha256:

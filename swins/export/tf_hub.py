@@ -1,6 +1,8 @@
 """The exporter: completes an artefact with SavedModels that have been run where swins is not."""
 
 import base64
+import dataclasses
+import functools
 import gzip
 import io
 import json
@@ -12,21 +14,21 @@ import tempfile
 
 import numpy as np
 
-from swins.convert.certificate import difference, seeded_images
-from swins.deploy import deploy
+from swins.convert.certificate import difference, normal_images
 from swins.errors import SwinsError
 from swins.export import adopt, saved_model
 from swins.export.card import measured_row, write_card
 from swins.export.steps import Steps
 from swins.files import tidy
-from swins.images import pillow, preparation_of, preprocess, stated_preparation
+from swins.images import pillow
+from swins.task import task_of
 from swins.weights import artefacts, checkpoint_files
 from swins.weights.artefacts import archive_name
 
 TOLERANCE = 1e-5  # of the largest output
 PIXEL_TOLERANCE = 3e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/6 of 1/255)
-PARTS = {"saved_model": "logits", "saved_model_fe": "features", "saved_model_deploy": "logits"}  # the last if asked for
 ROOT = "saved_model.pb"
+PLAIN = {"saved_model", "saved_model_fe"}  # which are made unasked
 RUN_SAVED_MODELS = pathlib.Path(__file__).with_name("run_saved_models.py")
 
 
@@ -62,23 +64,21 @@ def photographs(image_size):
     return files
 
 
-def parts_of(model, deployed):
-    """{part: what it gives} of an export of this model."""
-    kinds = {part: kind if model.variant.num_classes else "features" for part, kind in PARTS.items()}
-    if not model.variant.num_classes:
-        del kinds["saved_model"]
-    if not deployed:
-        del kinds["saved_model_deploy"]
-    return kinds
+def of_signature(outputs, signature):
+    """{name: array} of one signature, of what `run_elsewhere` gives of a part."""
+    return {k.partition("/")[2]: y for k, y in outputs.items() if k.startswith(f"{signature}/")}
 
 
-def giving(model, kind):
-    """The Keras model that gives "logits" or "features"."""
-    return model if kind == "logits" or not model.variant.num_classes else saved_model.features(model)
+def worst(outputs, expected):
+    """The largest difference of named outputs, over the largest value of each."""
+    if set(outputs) != set(expected):
+        raise SwinsError(f"outputs must be {sorted(expected)}; got {sorted(outputs)}")
+    each = [difference(outputs[name], np.asarray(y))["relative"] for name, y in expected.items()]
+    return float(np.max(each))  # NaN if any is
 
 
-def check(model, prepare, folder, parts, certificate):
-    """Compare SavedModels, {part: what it gives}, with the Keras model -> {part: record for the certificate}.
+def check(task, model, folder, parts, certificate):
+    """Compare SavedModels, {name: Part}, with the Keras models that they are of -> {name: record for the certificate}.
 
     The certificate is the artefact's. `serving_bytes` must give what the model gives for its decoded pixels, and these
     must be close to Pillow's.
@@ -86,9 +86,10 @@ def check(model, prepare, folder, parts, certificate):
     Raises:
         SwinsError: if an output differs, or not every trainable variable gets a gradient.
     """
-    name = certificate["name"]
+    name, prepare = certificate["name"], task.serving(model, certificate)
     size = adopt.tested_size(model, name, certificate.get("training"))
-    images, files = seeded_images(model.variant, open_size=size), photographs(size) if prepare else []
+    images = normal_images((*size, model.input.shape[-1]))
+    files = photographs(size) if prepare else []
     outputs = run_elsewhere(folder, parts, images, files)
     if prepare:
         decoded = np.stack([saved_model.decoder(prepare)(file) for file in files])
@@ -97,55 +98,34 @@ def check(model, prepare, folder, parts, certificate):
             raise SwinsError(f"{name}: decoded pixels must be within {PIXEL_TOLERANCE} of Pillow's; got {pixels:.4f}")
     records = {}
     for part, out in outputs.items():
-        reference = giving(model, parts[part])
-        expected = np.asarray(reference(images, training=False))
+        reference = (parts[part].reference or parts[part].make)()
+
+        def expected(images, reference=reference, output=parts[part].output):
+            outputs = reference(images, training=False)
+            return outputs if isinstance(outputs, dict) else {output: outputs}
+
+        wanted = expected(images)
         record = {
-            "output": parts[part],
-            "call": difference(out["call"], expected)["relative"],
-            "serving_default": difference(out["serving_default"], expected)["relative"],
+            "output": ", ".join(wanted),
+            "call": worst(of_signature(out, "call"), wanted),
+            "serving_default": worst(of_signature(out, "serving_default"), wanted),
             "trainable_variables": int(out["trainable"]),
         }
         if prepare:
-            expected = np.asarray(reference(decoded, training=False))
-            record["serving_bytes"] = difference(out["serving_bytes"], expected)["relative"]
+            record["serving_bytes"] = worst(of_signature(out, "serving_bytes"), expected(decoded))
             record["pixels_from_pillow"] = pixels
-        complete = {k.removeprefix("all_outputs/"): y for k, y in out.items() if k.startswith("all_outputs/")}
-        if complete:
-            wanted = saved_model.everything(model)(images[:1])  # attention weights are large
-            if set(wanted) != set(complete):
-                raise SwinsError(f"{name}: all_outputs must be {sorted(wanted)}; got {sorted(complete)}")
-            each = [difference(complete[k], np.asarray(y))["relative"] for k, y in wanted.items()]
-            record["all_outputs"] = float(np.max(each))  # NaN if any is
+        if complete := of_signature(out, "all_outputs"):
+            record["all_outputs"] = worst(complete, parts[part].everything()(images[:1]))  # attention weights are large
         if out["swins"]:
             raise SwinsError(f"{name}: {part} must be checked without swins, and it was imported")
         compared = ("call", "serving_default", "serving_bytes", "all_outputs")
         if not all(record.get(k, 0.0) <= TOLERANCE for k in compared):  # NaN is not
             raise SwinsError(f"{name}: {part} must agree with Keras within {TOLERANCE:g}; got {record}")
-        trainable = 0 if part == "saved_model_deploy" else len(reference.trainable_variables)
+        trainable = len(reference.trainable_variables) if parts[part].trains else 0
         if not int(out["gradients"]) == int(out["trainable"]) == trainable:
             raise SwinsError(f"{name}: every trainable variable of {part} must get a gradient; got {record}")
         records[part] = record
     return records
-
-
-def preparation(model, certificate):
-    """The Preprocess of an artefact's model: its training run's, or the published one; None where there is none."""
-    variant = model.variant
-    if variant.in_chans not in (1, 3):
-        return None
-    if "training" in certificate:
-        return preparation_of(certificate["training"])
-    if "blocks" not in certificate:  # a bare .keras file, which does not tell
-        return None
-    try:
-        stated = stated_preparation(certificate.get("preparation") or {}, variant.image_size)
-    except (
-        SwinsError
-    ):  # a preparation that this package has not: then there is no `serving_bytes`, and the card says so
-        return None
-    if stated and len(stated.mean) == variant.in_chans:
-        return stated
-    return preprocess(certificate["name"], image_size=variant.image_size, in_chans=variant.in_chans)
 
 
 def pack(folder, archive):
@@ -190,57 +170,61 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
         in_place = source.absolute() == target.absolute()
         if not in_place:
             artefacts.refuse(target, overwrite)
-        model = artefacts.load_model(source)
-        parts = parts_of(model, deployed or "saved_model_deploy" in certificate.get("exports", {}))
+        model = artefacts.read_model(source)
+        task = task_of(model, certificate.get("task"), certificate["name"])
+        every = task.parts_of(model, True)
+        parts = task.parts_of(model, deployed or bool(set(every) & set(certificate.get("exports", {})) - PLAIN))
         todo = parts
         if in_place and not overwrite:
             own = artefacts.own_files(source)
-            todo = {part: kind for part, kind in parts.items() if not {archive_name(part), f"{part}/{ROOT}"} <= own}
+            todo = {name: part for name, part in parts.items() if not {archive_name(name), f"{name}/{ROOT}"} <= own}
         names = [*(todo or parts), *map(archive_name, todo or parts)]
         if not in_place:
-            names = [*PARTS, *map(archive_name, PARTS)]
+            names = [*every, *map(archive_name, every)]
         with artefacts.completing(source, target, names, overwrite, say) as partial:
             certificate = artefacts.read_certificate(source)
-            new = make_all(model, certificate, partial, todo, Steps(2 * len(todo) + 1, say))
+            new = make_all(task, model, certificate, partial, todo, Steps(2 * len(todo) + 1, say))
             records = {**certificate.get("exports", {}), **new} if in_place else new
-            certificate["exports"] = {part: records[part] for part in PARTS if part in records}
+            certificate["exports"] = {name: records[name] for name in every if name in records}
             certificate["measured"] = measured_row(results, certificate) or certificate.get("measured")
-            write_card(partial, model, certificate)
+            write_card(partial, task, model, certificate)
             artefacts.write_json(partial / artefacts.CERTIFICATE, certificate)
     return target, certificate
 
 
-def make_all(model, certificate, folder, parts, steps):
-    """Make, pack and check SavedModels, {part: what it gives}, in a folder -> {part: record}."""
-    prepare, first = preparation(model, certificate), next(iter(parts_of(model, False)))
-    for part, kind in parts.items():
-        with steps(f"writing {part} ({kind})"):
-            complete = model if part == first else None
-            exported = deploy(model) if part == "saved_model_deploy" else giving(model, kind)
-            saved_model.save(exported, prepare, folder / part, kind, complete)
-        with steps(f"packing {archive_name(part)}"):
-            pack(folder / part, folder / archive_name(part))
+def make_all(task, model, certificate, folder, parts, steps):
+    """Make, pack and check SavedModels, {name: Part}, in a folder -> {name: record}."""
+    prepare, kept = task.serving(model, certificate), {}
+    for name, part in parts.items():
+        with steps(f"writing {name} ({part.output})"):
+            everything = part.everything() if part.everything else None
+            kept[name] = part.make()
+            saved_model.save(kept[name], prepare, folder / name, part.output, everything)
+        with steps(f"packing {archive_name(name)}"):
+            pack(folder / name, folder / archive_name(name))
     with steps(f"running {', '.join(parts)} where swins is not"):
-        records = check(model, prepare, folder, parts, certificate)
-    for part in parts:
-        inside = sorted(path for path in (folder / part).rglob("*") if path.is_file())
-        records[part]["sha256"] = checkpoint_files.sha256(folder / archive_name(part))
-        records[part]["files"] = {
-            path.relative_to(folder / part).as_posix(): checkpoint_files.sha256(path) for path in inside
+        made = {name: dataclasses.replace(part, make=functools.partial(kept.get, name)) for name, part in parts.items()}
+        records = check(task, model, folder, made, certificate)
+    for name in parts:
+        inside = sorted(path for path in (folder / name).rglob("*") if path.is_file())
+        records[name]["sha256"] = checkpoint_files.sha256(folder / archive_name(name))
+        records[name]["files"] = {
+            path.relative_to(folder / name).as_posix(): checkpoint_files.sha256(path) for path in inside
         }
     return records
 
 
 def verify_exports(folder):
-    """Run an artefact's SavedModels again -> {part: record}. Raises SwinsError if one differs from the model."""
+    """Run an artefact's SavedModels again -> {name: record}. Raises SwinsError if one differs from the model."""
     folder = pathlib.Path(folder)
     certificate = artefacts.read_certificate(folder)
     if "exports" not in certificate:
         return {}
-    model = artefacts.load_model(folder)
-    for part, recorded in certificate["exports"].items():
-        archive = folder / archive_name(part)
+    model = artefacts.read_model(folder)
+    task = task_of(model, certificate.get("task"), certificate["name"])
+    for name, recorded in certificate["exports"].items():
+        archive = folder / archive_name(name)
         if not archive.is_file() or checkpoint_files.sha256(archive) != recorded["sha256"]:
             raise SwinsError(f"{archive} is not the archive that was made with its artefact; export again")
-    parts = {part: recorded["output"] for part, recorded in certificate["exports"].items()}
-    return check(model, preparation(model, certificate), folder, parts, certificate)
+    parts = {name: part for name, part in task.parts_of(model, True).items() if name in certificate["exports"]}
+    return check(task, model, folder, parts, certificate)

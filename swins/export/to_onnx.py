@@ -30,7 +30,7 @@ def graph_of(model, output):
             values[i] = weight
         count = len(model.trainable_variables)
         outputs, _ = model.stateless_call(values[:count], values[count:], images, training=False)
-        return {output: outputs}
+        return dict(outputs) if isinstance(outputs, dict) else {output: outputs}
 
     signature = [tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, name="images")]
     signature += [tf.TensorSpec(arrays[i].shape, tf.float32, name=name) for i, name in zip(outside, names, strict=True)]

@@ -4,19 +4,19 @@ import csv
 import errno
 import io
 import json
-import os
 import pathlib
 import shutil
 
 import keras
 
-from swins.changes import copy
+from swins.changes import Recorded, copy
 from swins.devices import agreed
 from swins.errors import SwinsError
+from swins.files import write
+from swins.recipes import TUNED, as_json, differences
 from swins.train.checkpoints import Checkpoints
-from swins.train.recipes import TUNED, as_json, differences
 
-COLUMNS = ("epoch", "learning_rate", "loss", "val_loss", "val_top1", "val_top5", "val_images", "unreadable", "seconds")
+BEFORE, AFTER = ("epoch", "learning_rate", "loss", "val_loss"), ("val_images", "unreadable", "seconds")
 WRITTEN = (
     "checkpoints",
     "tensorboard",
@@ -27,14 +27,13 @@ WRITTEN = (
     "result.json",
     "unreadable*.txt",
 )
-HEADLINE = "val_top1"  # by which an epoch is the best
 
 
 class Run:
     """A folder, and how far the run in it has come."""
 
-    def __init__(self, folder, say):
-        self.folder, self.say = pathlib.Path(folder), say
+    def __init__(self, folder, task, say):
+        self.folder, self.task, self.say = pathlib.Path(folder), task, say
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.rows, self.step, self.seconds = [], 0, 0.0
         self.unvalidated = self.best = self.record = self.lock = None
@@ -46,20 +45,21 @@ class Run:
         Raises:
             SwinsError: if it is of others, or another process trains in it.
         """
-        path, mine = self.folder / "recipe.json", as_json(recipe)
+        path, settings = self.folder / "recipe.json", as_json(recipe)
         for part, split in zip(("training", "validation"), splits, strict=True):
-            mine[f"{part} data"] = f"{len(split)} images, {split.digest()}"
+            settings[f"{part} data"] = f"{len(split)} images, {split.digest()}"
         self.folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
             raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
         self.take()
-        for partial in self.folder.glob(".*.partial.keras"):  # of this run, when it was killed
-            partial.unlink()
+        for ending in (".partial.keras", ".partial"):  # of this run, when it was killed
+            for partial in self.folder.glob(f".*{ending}"):
+                partial.unlink()
         if path.is_file() and overwrite:
             self.clear(path)
         elif path.is_file():
             record = recorded(path)
-            changed = differences({k: v for k, v in record.items() if k != "changes"}, mine)
+            changed = differences({k: v for k, v in record.items() if k != "changes"}, settings)
             if set(changed) - set(TUNED):
                 raise SwinsError(
                     f"{self.folder} holds a run of other settings ({'; '.join(changed.values())}); go on with the same "
@@ -68,9 +68,9 @@ class Run:
                 )
             if changed:
                 self.say(f"going on with other settings: {'; '.join(changed.values())}")
-            self.record = with_changes(record, mine)
+            self.record = with_changes(record, settings)
             return
-        write(path, json.dumps(mine, indent=1) + "\n")
+        write(path, json.dumps(settings, indent=1) + "\n")
 
     def take(self):
         """Keep other processes out of the folder until this one closes it or ends, where the file system has locks."""
@@ -121,9 +121,11 @@ class Run:
 
     def keep_best(self, model, row):
         """Write best.keras if no epoch before that of a row was as good."""
-        if all(float(row[HEADLINE]) > float(other[HEADLINE]) for other in self.rows):
+        headline = self.task.headline
+        value, others = (float(row[f"val_{headline.name}"]), [float(r[f"val_{headline.name}"]) for r in self.rows])
+        if all(headline.better(value, other) for other in others):
             save_model(model, self.folder / "best.keras")
-            self.best = {"epoch": row["epoch"], "top1": float(row[HEADLINE])}
+            self.best = {"epoch": row["epoch"], headline.name: value}
 
     def changes(self):
         """What was changed on the way, of recipe.json."""
@@ -132,11 +134,16 @@ class Run:
     def write_log(self):
         """log.csv and curves.png of the rows so far."""
         lines = io.StringIO()
-        writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(lines, self.columns(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write(self.folder / "log.csv", lines.getvalue())
-        draw(self.rows, self.folder / "curves.png")
+        names = [score.name for score in self.task.scores]
+        draw(self.rows, names, self.folder / "curves.png")
+
+    def columns(self):
+        """Columns of the log."""
+        return [*BEFORE, *(f"val_{score.name}" for score in self.task.scores), *AFTER]
 
 
 def recorded(path):
@@ -160,14 +167,14 @@ def with_changes(record, now):
 
 
 def save_model(model, path):
-    """Write a model that is trained, whole or not at all, not compiled, with the averages of its weights if it has any.
+    """Write the network of a Trainee, whole or not at all, not compiled; of averaged weights, the averages.
 
     One process does: nothing in it may wait for the others.
     """
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
-        plain = copy(model)
+        plain = copy_of(model.network)
         if model.optimizer.use_ema:
             model.optimizer.average_into(plain.trainable_variables)
         partial = path.with_name(f".{path.stem}.partial.keras")
@@ -177,25 +184,25 @@ def save_model(model, path):
         keras.distribution.set_distribution(distribution)
 
 
-def write(path, text):
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def copy_of(network):
+    """A network of its own with the same weights, as Keras or this package copies one."""
+    if isinstance(network, Recorded):
+        return copy(network)
+    twin = keras.models.clone_model(network)
+    twin.set_weights(network.get_weights())
+    return twin
 
 
-def draw(rows, path):
-    """A picture of losses, accuracy and learning rate over the epochs."""
+def draw(rows, scores, path):
+    """A picture of losses, scores and learning rate over the epochs."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return  # log.csv has the numbers
     figure = Figure((12, 3.2), layout="constrained")
     epochs = [row["epoch"] for row in rows]
-    panels = {"loss": ("loss", "val_loss"), "accuracy": ("val_top1", "val_top5"), "learning rate": ("learning_rate",)}
+    scores = [f"val_{name}" for name in scores]
+    panels = {"loss": ["loss", "val_loss"], "score": scores, "learning rate": ["learning_rate"]}
     for axis, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for name in names:
             axis.plot(epochs, [float(row[name]) for row in rows], label=name, marker="." if len(rows) < 40 else "")

@@ -1,20 +1,20 @@
 """Batches of a data set to train on and to validate with, whose order and augmentation a seed determines."""
 
+import functools
 import os
 import pathlib
 import threading
 
 import numpy as np
 
-from swins.data.layouts import require_label
+from swins.data.layouts import require_truth
 from swins.devices import ALONE, cores
 from swins.errors import SwinsError
-from swins.images import Preprocess, open_image, planes
-from swins.train.augment import TrainTransform, mix, targets
+from swins.images import open_image
 
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
-FIRST = 10  # samples, of which one that can be read tells the channels
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
+AUGMENTED, BATCHED, SIZED, ORDERED = range(4)  # what a generator of random numbers is for
 
 
 def lines_of(path):
@@ -75,21 +75,21 @@ class Unreadable:
 
 
 def sample(split, index, unreadable):
-    """(name, image, label) of a sample. Raises SwinsError for a label that is none of the classes."""
-    name, image, label = split[index]
+    """(name, image, truth) of a sample. Raises SwinsError for a truth that cannot be one."""
+    name, image, truth = split[index]
     try:
-        require_label(split.name, name, label, len(split.classes))
+        require_truth(split, name, truth)
     except SwinsError as error:
         unreadable.fail(error)
-    return name, image, label
+    return name, image, truth
 
 
 def readable(split, index, unreadable):
-    """(image, label) of a sample, or of the next that can be read; which one could not is remembered."""
+    """(image, truth) of a sample, or of the next that can be read; which one could not is remembered."""
     for i in range(len(split)):
-        name, image, label = sample(split, (index + i) % len(split), unreadable)
+        name, image, truth = sample(split, (index + i) % len(split), unreadable)
         try:
-            return open_image(image), label
+            return open_image(image), truth
         except SwinsError as error:
             unreadable.add(name, str(error))
     raise SwinsError(f"{split.name}: none of its {len(split)} images can be read")
@@ -105,108 +105,121 @@ def reader():
     return grain
 
 
-def training_batches(split, recipe, prepare, num_classes, unreadable, start=0, share=ALONE):
-    """Endless batches to train on -> grain.IterDataset of (images (b, H, W, C) float32, targets (b, classes)).
+class Grouped:
+    """Places of an endless sequence of batches of one group each -> indices of samples, in another order each epoch.
+
+    Args:
+        groups: number of each sample's group, (n,) integers; batch: samples a batch; seed: of the orders. What fills no
+            batch of a group is left out of an epoch.
+    """
+
+    def __init__(self, groups, batch, seed):
+        self.groups, self.batch, self.seed = np.asarray(groups), batch, seed
+        self.per_epoch = sum(int(n) // batch for n in np.bincount(self.groups)) * batch
+
+    def __len__(self):
+        return self.per_epoch
+
+    @functools.lru_cache(2)  # noqa: B019 (an order at a time, and the next)
+    def order(self, epoch):
+        """Indices of all samples of an epoch."""
+        rng = np.random.default_rng((self.seed, ORDERED, epoch))
+        batches = []
+        for group in np.unique(self.groups):
+            members = rng.permutation(np.flatnonzero(self.groups == group))
+            whole = len(members) // self.batch * self.batch
+            batches += list(members[:whole].reshape(-1, self.batch))
+        return np.concatenate([batches[i] for i in rng.permutation(len(batches))])
+
+    def index(self, place):
+        """The index of the sample at a place."""
+        epoch, within = divmod(place, self.per_epoch)
+        return int(self.order(epoch)[within])
+
+
+def samples_per_epoch(split, reading, batch):
+    """How many samples an epoch has, of those that fill whole batches."""
+    if reading.groups is None:
+        return len(split) // batch * batch
+    return len(Grouped(reading.groups, batch, 0))
+
+
+def training_batches(split, reading, recipe, unreadable, start=0, share=ALONE):
+    """Endless batches to train on -> grain.IterDataset of (images (b, H, W, C) float32, {name: array (b, ...)}).
 
     Every sample and every number drawn depends on the seed and the step alone, not on threads or on where a run began.
     An epoch is another order of all samples but the remainder that fills no batch.
 
     Args:
-        split: the Split; prepare: the Preprocess of validation, whose size and statistics hold here too.
+        split: the Split; reading: how its samples become batches.
         recipe: the Recipe.
         start: micro-batches, `accumulate` to a batch, that were read before.
         share: which samples of a batch are this process'.
     """
     grain = reader()
-    batch = recipe.data.batch // recipe.optim.accumulate
-    transform = TrainTransform(recipe.augment, prepare.image_size, prepare.mean, prepare.std)
-    seed, smoothing = recipe.seed, recipe.augment.smoothing
+    batch, seed = recipe.data.batch // recipe.optim.accumulate, recipe.seed
     own = batch // share.count
 
+    def size_of(place, index):
+        group = 0 if reading.groups is None else int(np.asarray(reading.groups)[index])
+        if not reading.sizes:
+            return None
+        choices = reading.sizes[group]
+        return choices[np.random.default_rng((seed, SIZED, place // batch)).integers(len(choices))]
+
     def load(place, index):
-        image, label = readable(split, index % len(split), unreadable)
-        return place, transform(image, np.random.default_rng((seed, 0, place))), label
+        image, truth = readable(split, index, unreadable)
+        rng = np.random.default_rng((seed, AUGMENTED, place))
+        return place, reading.sample(image, truth, rng, size_of(place, index))
 
     def collate(samples):
-        places, images, labels = zip(*samples, strict=True)
-        rows = targets(np.array(labels), num_classes, smoothing)
-        return mix(np.stack(images), rows, recipe.augment, np.random.default_rng((seed, 1, places[0])))
+        places, samples = zip(*samples, strict=True)
+        return reading.batch(samples, np.random.default_rng((seed, BATCHED, places[0])))
 
-    per_epoch = len(split) // recipe.data.batch * recipe.data.batch
-    order = grain.MapDataset.range(len(split)).shuffle(seed=seed)[:per_epoch].repeat()
-    order = order[share.index :: share.count].map_with_index(
-        lambda i, index: load(i * share.count + share.index, index)
-    )
+    if reading.groups is None:
+        per_epoch = samples_per_epoch(split, reading, recipe.data.batch)
+        order = grain.MapDataset.range(len(split)).shuffle(seed=seed)[:per_epoch].repeat()
+        order = order[share.index :: share.count].map_with_index(
+            lambda i, index: load(i * share.count + share.index, index % len(split))
+        )
+    else:
+        grouped = Grouped(reading.groups, batch, seed)
+        order = (
+            grain.MapDataset.range(len(grouped))
+            .repeat()[share.index :: share.count]
+            .map_with_index(
+                lambda i, _: load(i * share.count + share.index, grouped.index(i * share.count + share.index))
+            )
+        )
     threads = recipe.data.threads or cores()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * own, 16))
     return order[start * own :].to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate)
 
 
-def validation_batches(split, prepare, batch, num_classes, unreadable, threads=0, share=ALONE):
-    """Every sample once, in batches of one size -> (grain.IterDataset of images, one-hot rows and weights, count).
+def validation_batches(split, reading, batch, unreadable, threads=0, share=ALONE):
+    """Every sample once, in batches of one size -> (grain.IterDataset of images, arrays and truths, count of batches).
 
-    What fills the last batch, and what cannot be read, has weight 0.
+    The arrays' "weight" is 0 for what fills the last batch, and for what cannot be read; its truth is None.
     """
     grain = reader()
     own = batch // share.count
     count = -(-len(split) // batch)
-    size = (*prepare.image_size, len(prepare.mean))
 
     def load(place):
         if place >= len(split):
-            return np.zeros(size, "float32"), 0, 0.0
-        name, image, label = sample(split, place, unreadable)
+            return reading.filler(), None
+        name, image, truth = sample(split, place, unreadable)
         try:
-            return prepare(image), label, 1.0
+            return reading.sample(open_image(image), truth, None, None), truth
         except SwinsError as error:
             unreadable.add(name, str(error))
-            return np.zeros(size, "float32"), label, 0.0
+            return reading.filler(), None
 
     def collate(samples):
-        images, labels, weights = zip(*samples, strict=True)
-        return np.stack(images), targets(np.array(labels), num_classes), np.float32(weights)
+        samples, truths = zip(*samples, strict=True)
+        images, arrays = reading.batch(samples, None)
+        return images, {**arrays, "weight": np.float32([truth is not None for truth in truths])}, truths
 
     places = grain.MapDataset.range(count * batch)[share.index :: share.count].map(load)
     options = grain.ReadOptions(num_threads=threads or cores(), prefetch_buffer_size=max(2 * own, 16))
     return places.to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate), count
-
-
-def require_channels(splits, prepare):
-    """Raise SwinsError, before a run has a folder, if the first images that can be read are not of its channels."""
-    for split in splits:
-        for i in range(min(len(split), FIRST)):
-            name, image, _ = split[i]
-            try:
-                opened = open_image(image)
-            except SwinsError:
-                continue
-            try:
-                planes(opened, len(prepare.mean))
-            except SwinsError as error:
-                raise SwinsError(f"{split.name}: {name}: {error}") from error
-            break
-
-
-def evaluation_transform(recipe, size, weights, channels):
-    """The Preprocess of validation images: scaled so that the centre crop is `crop` of the shorter side.
-
-    Args:
-        size: (height, width) in pixels.
-        weights: whose statistics hold where the recipe has none: they have mean and std.
-        channels: 3, or 1 for grey images, which take the mean statistics of RGB.
-    """
-    if channels not in (1, 3) and (recipe.augment.rand_augment or recipe.augment.color_jitter):
-        raise SwinsError(
-            f"augment.rand_augment and color_jitter are for grey or RGB images; the model takes {channels} channels; "
-            "leave them out: --set augment.rand_augment= --set augment.color_jitter=0"
-        )
-    mean, std = recipe.data.mean or weights.mean, recipe.data.std or weights.std
-    if channels == 1:
-        mean, std = ((sum(x) / len(x),) for x in (mean, std))
-    if not len(mean) == len(std) == channels:
-        raise SwinsError(
-            f"data.mean and data.std need a number a channel; got {mean}, {std} and {channels} channels; set both, as "
-            f"--set data.mean={list(mean[:1] * channels)}"
-        )
-    resize = tuple(int(side / recipe.data.crop) for side in size)
-    return Preprocess(size, resize, True, tuple(mean), tuple(std))

@@ -6,65 +6,90 @@ for.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.util
 import json
 import platform
 import re
 import sys
+from dataclasses import dataclass
 
 import keras
 
 from swins import devices
-from swins.data.layouts import find_splits, left_out
+from swins.data.layouts import left_out
 from swins.errors import SwinsError
-from swins.resize import resize
-from swins.tags import look_up
+from swins.files import write
+from swins.recipes import Recipe, as_json
+from swins.task import Task, task_of_recipe
 from swins.train import input_pipeline
-from swins.train.folder import Run, save_model, write
-from swins.train.optim import optimizer, peak_rate
+from swins.train.folder import Run, save_model
+from swins.train.optimisers import optimiser
 from swins.train.progress import Ending, EveryBatch, Progress
-from swins.train.recipes import as_json, model_options
-from swins.train.start import begin_as_torch
-from swins.weights.load import create
+from swins.train.schedules import peak_rate
+from swins.train.trainee import Trainee
+from swins.train.validation import Validation, validate
 
 
-def new_model(recipe, num_classes):
-    """The model of a recipe with the weights that it begins with."""
-    wanted = recipe.model.num_classes
-    if wanted not in (None, num_classes):
-        raise SwinsError(
-            f"model.num_classes must be the data's; got {wanted} and {num_classes}; leave it out, or choose other data"
-        )
-    name, options = recipe.model.name, model_options(recipe)
-    if not recipe.model.weights:
-        model = create(name, num_classes=num_classes, **options)
-        if recipe.model.start:
-            begin_as_torch(model, recipe.seed)
-        return model
-    sizes = {key: options.pop(key) for key in ("image_size", "window_size") if key in options}
-    model = create(name, weights=recipe.model.weights, num_classes=num_classes, **options)
-    return resize(model, **sizes) if sizes else model  # which carries bias tables over
+@dataclass(frozen=True)
+class Job:
+    """All that a run is of: its task and recipe, its Splits, how its images are prepared and read, and on what.
+
+    scope makes a context in which models are made; share is what this process reads; devices how many there are.
+    """
+
+    task: Task
+    recipe: Recipe
+    splits: tuple
+    scope: object
+    share: devices.Share
+    devices: int
+    preparation: object = None
+    readings: tuple = ()
+
+    @property
+    def several(self) -> bool:
+        """Whether a batch is divided among devices."""
+        return self.devices > 1
+
+    @property
+    def facts(self) -> dict:
+        """What prediction needs to know."""
+        return self.task.facts(self.recipe, self.preparation, self.splits[0])
+
+    @property
+    def per_epoch(self) -> int:
+        """Calls of the training step an epoch; `accumulate` of them are one update."""
+        training, optim, batch = self.splits[0], self.recipe.optim, self.recipe.data.batch
+        if len(training) < batch:
+            raise SwinsError(
+                f"data.batch must not exceed the training images; got {batch} and {len(training)}; lower it: "
+                f"--set data.batch={max(2, len(training) // 4 * 2)}"
+            )
+        if self.recipe.updates_per_epoch:
+            return self.recipe.updates_per_epoch * optim.accumulate
+        images = len(training) // batch * batch
+        if self.readings:
+            images = input_pipeline.samples_per_epoch(training, self.readings[0], batch)
+        if not images:
+            raise SwinsError(f"data.batch must not exceed a group's training images; got {batch}; lower it")
+        return images // batch * optim.accumulate
 
 
-def compile_model(model, recipe, steps_per_epoch, several=False):
+def compile_trainee(trainee, recipe, updates_per_epoch, several=False):
     """Compile for a recipe, for one device or several, and build the optimiser."""
     compiled = recipe.model.compile
     if several and keras.backend.backend() == "tensorflow":
         if recipe.optim.accumulate > 1:
             raise SwinsError("optim.accumulate is for one device on TensorFlow; set it to 1, or KERAS_BACKEND=jax")
         compiled = bool(compiled)  # a replica's step reaches the others' from outside of a compiled program
-    model.compile(
-        optimizer=optimizer(model, recipe, steps_per_epoch),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[
-            keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-            keras.metrics.CategoricalAccuracy(name="top1"),
-            keras.metrics.TopKCategoricalAccuracy(min(5, model.variant.num_classes), name="top5"),
-        ],
+    depths = trainee.task.depths(trainee.network)
+    trainee.compile(
+        optimizer=optimiser(trainee.trainable_variables, recipe, updates_per_epoch, depths),
         jit_compile="auto" if compiled is None else compiled,
     )
-    model.optimizer.build(model.trainable_variables)
+    trainee.optimizer.build(trainee.trainable_variables)
 
 
 def out_of_memory(error):
@@ -74,49 +99,70 @@ def out_of_memory(error):
     )
 
 
-def fit(model, run, recipe, splits, prepare, share, ending, tensorboard):
+def fit(trainee, run, job, ending, tensorboard):
     """Train from where the run is to its end, epoch by epoch."""
-    training, validation = splits
-    classes, per_epoch = len(training.classes), batches_per_epoch(recipe, training)
+    recipe, share, per_epoch = job.recipe, job.share, job.per_epoch
+    training, validation = job.splits
     micro = recipe.data.batch // recipe.optim.accumulate  # what there is memory for
-    mine = f".{share.index}" if share.index else ""
+    process = f".{share.index}" if share.index else ""
+    names = (f"unreadable{process}.txt", f"unreadable_validation{process}.txt")
     run.unreadable, run.not_scored = (
-        input_pipeline.Unreadable(
-            run.folder / name, max(1, int(input_pipeline.MOST_UNREADABLE * len(split) / share.count))
-        )
-        for name, split in zip((f"unreadable{mine}.txt", f"unreadable_validation{mine}.txt"), splits, strict=True)
+        input_pipeline.Unreadable(run.folder / name, limit(split, share))
+        for name, split in zip(names, job.splits, strict=True)
     )
 
-    def validate(model, callbacks):
+    def validated(trainee, heed):
         run.not_scored.forget()  # it may have been mended
-        held, count = input_pipeline.validation_batches(
-            validation, prepare, micro, classes, run.not_scored, recipe.data.threads, share
+        batches, count = input_pipeline.validation_batches(
+            validation, job.readings[1], micro, run.not_scored, recipe.data.threads, share
         )
-        averages = [keras.callbacks.SwapEMAWeights()] if recipe.optim.ema else []
-        watching = EveryBatch([*averages, *callbacks], model=model)
-        told = model.evaluate(held, steps=count, callbacks=watching, return_dict=True, verbose=0)
+        with averaged(trainee):
+            held = (batch for batch, _ in zip(batches, range(count), strict=False))
+            loss, records = validate(trainee, held, job.facts, share, job.several, heed)
         missing = run.not_scored.of_all()
-        return {**told, "images": len(validation) - missing, "unreadable": missing}
+        if not records:
+            raise SwinsError(f"{validation.name}: none of its {len(validation)} validation images can be read")
+        return Validation(loss, job.task.score(records), len(validation) - missing, missing)
 
-    progress = Progress(run, recipe, per_epoch, validate, run.unreadable, ending, writes=share.index == 0)
+    progress = Progress(run, recipe, per_epoch, validated, run.unreadable, ending, writes=share.index == 0)
     callbacks = [progress]
     if tensorboard and share.index == 0:
         callbacks.append(keras.callbacks.TensorBoard(run.folder / "tensorboard", write_graph=False))
     if run.unvalidated:
         run.say(f"epoch {run.unvalidated['epoch']} is trained and not yet validated")
-        progress.set_model(model)
+        progress.set_model(trainee)
         progress.validated()
     while run.step < recipe.epochs * per_epoch:
         epoch, done = divmod(run.step, per_epoch)  # the epoch that was killed on its way is a fit of its own
-        model.fit(
-            input_pipeline.training_batches(training, recipe, prepare, classes, run.unreadable, run.step, share),
+        trainee.fit(
+            input_pipeline.training_batches(training, job.readings[0], recipe, run.unreadable, run.step, share),
             initial_epoch=epoch,
             epochs=epoch + 1 if done else recipe.epochs,
             steps_per_epoch=per_epoch - done,
-            callbacks=EveryBatch(callbacks, add_history=True, model=model),
+            callbacks=EveryBatch(callbacks, add_history=True, model=trainee),
             shuffle=False,
             verbose=0,
         )
+
+
+def limit(split, share):
+    """How many images of a Split a process may fail to read."""
+    return max(1, int(input_pipeline.MOST_UNREADABLE * len(split) / share.count))
+
+
+@contextlib.contextmanager
+def averaged(trainee):
+    """The averages of the weights in their place, if there are any."""
+    if not trainee.optimizer.use_ema:
+        yield
+        return
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(trainee)
+    swap.on_test_begin()
+    try:
+        yield
+    finally:
+        swap.on_test_end()
 
 
 def require_tensorboard():
@@ -124,16 +170,6 @@ def require_tensorboard():
     for package in ("tensorflow", "tensorboard"):
         if importlib.util.find_spec(package) is None:
             raise SwinsError(f"--tensorboard needs {package}: pip install {package}; log.csv has losses and accuracies")
-
-
-def batches_per_epoch(recipe, training):
-    """Calls of the training step an epoch; `accumulate` of them are one update."""
-    if len(training) < recipe.data.batch:
-        raise SwinsError(
-            f"data.batch must not exceed the training images; got {recipe.data.batch} and {len(training)}; lower it: "
-            f"--set data.batch={max(2, len(training) // 4 * 2)}"
-        )
-    return len(training) // recipe.data.batch * recipe.optim.accumulate
 
 
 def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=print):
@@ -144,7 +180,7 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
 
     Args:
         recipe: a Recipe.
-        source: a data set, as `find_splits` takes it.
+        source: a data set, as the recipe's kind of work takes it.
         folder: where everything goes.
         overwrite: begin again, and delete the run that is there.
         tensorboard: write TensorBoard's events too.
@@ -156,48 +192,46 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
     input_pipeline.reader()
     if tensorboard:
         require_tensorboard()
-    scope, share, count = devices.start()
+    task, (scope, share, count) = task_of_recipe(recipe), devices.start()
     devices.check_batch("data.batch", recipe.data.batch, count, recipe.optim.accumulate)
-    splits = find_splits(source, recipe.data.held_out, recipe.seed)
-    strays = [path for split in splits for path in split.strays]
+    job = Job(task, recipe, task.splits(source, recipe), scope, share, count)
+    strays = [path for split in job.splits for path in split.strays]
     if strays:
         say(left_out(source, strays))
-    for note in (note for split in splits for note in split.notes):
+    for note in (note for split in job.splits for note in split.notes):
         say(note)
-    per_epoch = batches_per_epoch(recipe, splits[0])
+    job.per_epoch  # noqa: B018 (refuses a batch that is too large, before anything is made)
     if recipe.deterministic:
         make_deterministic()
     keras.utils.set_random_seed(recipe.seed)
-    classes = splits[0].classes
     with scope():
-        model = new_model(recipe, len(classes))
-        compile_model(model, recipe, per_epoch // recipe.optim.accumulate, several=count > 1)
-    size = model.variant.image_size
-    if None in size:
-        raise SwinsError("model.image_size must be given: images of a batch have one size; got any")
-    prepare = input_pipeline.evaluation_transform(
-        recipe, size, look_up(recipe.model.name).weights, model.variant.in_chans
-    )
-    input_pipeline.require_channels(splits, prepare)
-    with contextlib.closing(Run(folder, say)) as run:
-        devices.agreed(share, lambda: run.open(recipe, splits, overwrite))
-        return train_in(run, model, recipe, splits, prepare, (scope, share, count), tensorboard)
+        network = task.network(recipe, job.splits[0])
+        preparation = task.preparation(recipe, network, job.splits)
+        makers = zip((task.training, task.validating), job.splits, strict=True)
+        readings = tuple(reading(recipe, preparation, split) for reading, split in makers)
+        job = dataclasses.replace(job, preparation=preparation, readings=readings)
+        trainee = Trainee(network, task)
+        compile_trainee(trainee, recipe, job.per_epoch // recipe.optim.accumulate, job.several)
+    with contextlib.closing(Run(folder, task, say)) as run:
+        devices.agreed(share, lambda: run.open(recipe, job.splits, overwrite))
+        return train_in(run, trainee, job, tensorboard)
 
 
-def train_in(run, model, recipe, splits, prepare, on, tensorboard):
-    """Train a compiled model in the folder of a run -> the result; on is what devices.start gave."""
-    (scope, share, count), say = on, run.say
-    size, per_epoch, classes = prepare.image_size, batches_per_epoch(recipe, splits[0]), splits[0].classes
-    with scope():
-        run.restore(model, share)
-    say(f"{recipe.model.name}: {model.count_params():,} parameters, {size[0]}x{size[1]} pixels, {count} device(s)")
-    say(f"{len(splits[0])} images to train on, {len(splits[1])} to validate, {len(classes)} classes")
+def train_in(run, trainee, job, tensorboard):
+    """Train a compiled Trainee in the folder of a run -> the result."""
+    recipe, say, (training, validation) = job.recipe, run.say, job.splits
+    with job.scope():
+        run.restore(trainee, job.share)
+    pixels = "x".join(map(str, job.preparation.image_size))
+    say(f"{recipe.model.name}: {trainee.count_params():,} parameters, {pixels} pixels, {job.devices} device(s)")
+    classes = f", {len(training.classes)} classes" if training.classes else ""
+    say(f"{len(training)} images to train on, {len(validation)} to validate{classes}")
     say(f"learning rate up to {peak_rate(recipe):.3g}, {recipe.data.batch} images a batch")
-    if run.step >= recipe.epochs * per_epoch:
+    if run.step >= recipe.epochs * job.per_epoch:
         say("all epochs are done: nothing is left to train")
     try:
-        with Ending(share) as ending:
-            fit(model, run, recipe, splits, prepare, share, ending, tensorboard)
+        with Ending(job.share) as ending:
+            fit(trainee, run, job, ending, tensorboard)
     except SwinsError:
         raise
     except Exception as error:  # each backend has errors of its own
@@ -205,7 +239,7 @@ def train_in(run, model, recipe, splits, prepare, on, tensorboard):
             if unreadable.failed:  # in a thread of TensorFlow's, which tells it in its own way
                 raise unreadable.failed from error
         if out_of_memory(error):
-            whole = count > 1 and keras.backend.backend() == "tensorflow"  # where micro-batches are refused
+            whole = job.several and keras.backend.backend() == "tensorflow"  # where micro-batches are refused
             raise SwinsError(
                 f"out of memory at data.batch={recipe.data.batch}, optim.accumulate={recipe.optim.accumulate}: "
                 f"{'' if whole else 'raise optim.accumulate, '}lower data.batch or set model.dtype=mixed_bfloat16, in "
@@ -213,33 +247,26 @@ def train_in(run, model, recipe, splits, prepare, on, tensorboard):
                 "--overwrite"
             ) from error
         raise
-    if share.index:
+    if job.share.index:
         return {}
-    return finish(model, run, recipe, prepare, classes)
+    return finish(trainee, run, job)
 
 
-def finish(model, run, recipe, prepare, classes):
+def finish(trainee, run, job):
     """Write model.keras, with averaged weights if there are, and result.json -> the result."""
-    save_model(model, run.folder / "model.keras")
+    save_model(trainee, run.folder / "model.keras")
     run.write_log()  # it may have been killed before it did
-    backend = keras.backend.backend()
-    last = run.rows[-1]
+    backend, last = keras.backend.backend(), run.rows[-1]
     result = {
-        "recipe": as_json(recipe),
-        "top1": float(last["val_top1"]),
-        "top5": float(last["val_top5"]),
+        "task": job.task.name,
+        "recipe": as_json(job.recipe),
+        **{score.name: float(last[f"val_{score.name}"]) for score in job.task.scores},
         "images": last["val_images"],
         "best": run.best,
         "changes": run.changes(),
         "hours": round(last["seconds"] / 3600, 3),
-        "parameters": model.count_params(),
-        "classes": list(classes),
-        "preprocess": {
-            "image_size": prepare.image_size,
-            "crop": recipe.data.crop,
-            "mean": prepare.mean,
-            "std": prepare.std,
-        },
+        "parameters": trainee.count_params(),
+        **job.facts,
         "machine": f"{platform.system()} {platform.machine()}, {devices.cores()} CPUs",
         "versions": f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -77,22 +77,6 @@ class EveryBatch(keras.callbacks.CallbackList):
             callback.on_test_batch_end(batch, logs)
 
 
-class Heeded(keras.callbacks.Callback):
-    """Ends a validation on its way, where the process was asked to.
-
-    Args:
-        ending: an Ending; leave: what to call then.
-    """
-
-    def __init__(self, ending, leave):
-        super().__init__()
-        self.ending, self.leave = ending, leave
-
-    def on_test_batch_end(self, batch, logs=None):
-        if self.ending.asked:  # by a signal, which several processes do not heed
-            self.leave()
-
-
 class Progress(keras.callbacks.Callback):
     """Counts batches, saves the state, keeps the log, says how far it is, and stops when the loss is no number.
 
@@ -101,7 +85,8 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         run: the Run; recipe: its Recipe; per_epoch: batches.
-        validate: (model, callbacks) -> what came of it, a dict; unreadable: the Unreadable of training images.
+        validate: (model, stop) -> a Validation; stop is called after each of its batches; unreadable: the Unreadable of
+            training images.
         ending: an Ending.
         writes: whether this process writes files.
     """
@@ -197,23 +182,27 @@ class Progress(keras.callbacks.Callback):
         self.save()
         row = self.validated()
         if logs is not None:  # for the callbacks after this one
-            logs.update({key: float(row[key]) for key in ("val_loss", "val_top1", "val_top5")})
+            names = ("loss", *(score.name for score in self.run.task.scores))
+            logs.update({f"val_{name}": float(row[f"val_{name}"]) for name in names})
         if self.ending.reached(self.run.step - self.first):
+            self.leave()
+
+    def heed(self):
+        """End the process between batches of a validation, where a signal asked for it; several processes heed none."""
+        if self.ending.asked:
             self.leave()
 
     def validated(self):
         """Validate the epoch that is saved, and log it -> its row."""
-        epoch = self.run.unvalidated
-        told = self.validate(self.model, [Heeded(self.ending, self.leave)])
-        if not math.isfinite(told["cross_entropy"]):
-            self.stop(f"the validation loss is {told['cross_entropy']} after step {self.run.step}", self.run.step)
+        epoch, validation = self.run.unvalidated, self.validate(self.model, self.heed)
+        if not math.isfinite(validation.loss):
+            self.stop(f"the validation loss is {validation.loss} after step {self.run.step}", self.run.step)
         row = {
             **{key: epoch[key] for key in ("epoch", "learning_rate", "loss")},
-            "val_loss": f"{float(told['cross_entropy']):.6f}",
-            "val_top1": f"{float(told['top1']):.6f}",
-            "val_top5": f"{float(told['top5']):.6f}",
-            "val_images": told["images"],
-            "unreadable": epoch["unreadable"] + told["unreadable"],
+            "val_loss": f"{validation.loss:.6f}",
+            **{f"val_{name}": f"{value:.6f}" for name, value in validation.scores.items()},
+            "val_images": validation.images,
+            "unreadable": epoch["unreadable"] + validation.unreadable,
             "seconds": round(self.seconds()),
         }
         if self.writes:

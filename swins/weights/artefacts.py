@@ -212,11 +212,11 @@ def read_certificate(folder):
     return certificate
 
 
-def load_model(path):
-    """The Keras model of a .keras file or an artefact folder, in safe mode.
+def read_model(path):
+    """The Keras model of a .keras file or an artefact folder, in safe mode, of whatever kind.
 
     Raises:
-        SwinsError: no such file, or not a Swin of this package.
+        SwinsError: no such file, or one that Keras cannot read.
     """
     path = pathlib.Path(path)
     file = path / MODEL if path.is_dir() else path
@@ -225,12 +225,29 @@ def load_model(path):
             files.laid_aside(path) or f"{path}: no {MODEL} there; pass an artefact folder or a .keras file"
         )
     try:
-        model = keras.saving.load_model(file, compile=False)
+        return keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras and zipfile raise whatever a broken file leads them to
         raise SwinsError(f"{file}: not a readable .keras file ({first_line(error)[:300]})") from error
+
+
+def load_model(path):
+    """The Swin of a .keras file or an artefact folder, in safe mode.
+
+    Raises:
+        SwinsError: no such file, or not a Swin of this package.
+    """
+    model = read_model(path)
     if not hasattr(model, "variant"):
-        raise SwinsError(f"{file}: holds a {type(model).__name__}, not a Swin of this package")
+        raise SwinsError(f"{path}: holds a {type(model).__name__}, not a Swin of this package")
     return model
+
+
+def weights_digest(model):
+    """Hex digest of a model's weights: of a Swin under today's timm names, as in every format; else by their paths."""
+    if hasattr(model, "variant"):
+        return checkpoint_files.digest(rules.state_dict(model))
+    variables = (v for v in model.variables if not v.path.endswith("seed_generator_state"))
+    return checkpoint_files.digest({v.path: keras.ops.convert_to_numpy(v) for v in variables})
 
 
 def open_evaluated(path):
@@ -242,8 +259,8 @@ def open_evaluated(path):
         SwinsError: also if an artefact's model is not the one certified.
     """
     certificate = read_certificate(path) if pathlib.Path(path).is_dir() else {}
-    model = load_model(path)
-    digest = checkpoint_files.digest(rules.state_dict(model))
+    model = read_model(path)
+    digest = weights_digest(model)
     if certificate and certificate["weights_sha256"] != digest:
         raise SwinsError(f"{path}: {MODEL} does not hold the weights that were certified; evaluate the .keras file")
     return model, {**certificate, "weights_sha256": digest}

@@ -197,12 +197,28 @@ def step(out):
     }
 
 
+def momentum(out):
+    """Five steps of torch's SGD on one matrix, at rates that fall, plain and with Nesterov's momentum."""
+    start, gradients = torch.randn(4, 3), torch.randn(5, 4, 3)
+    out |= {"sgd/start": start.numpy(), "sgd/gradients": gradients.numpy()}
+    for kind in (False, True):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = torch.optim.SGD([weight], 0.1, momentum=0.9, weight_decay=0.01, nesterov=kind)
+        steps = []
+        for i, gradient in enumerate(gradients):
+            optimizer.param_groups[0]["lr"] = 0.1 / (i + 1)
+            weight.grad = gradient.clone()
+            optimizer.step()
+            steps.append(weight.detach().numpy().copy())
+        out[f"sgd/{kind}"] = np.stack(steps)
+
+
 def main():
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
     out = {}
-    for part in (operations, drawn, crops, jittered, erased, mixed, starts, schedules, step):
+    for part in (operations, drawn, crops, jittered, erased, mixed, starts, schedules, step, momentum):
         part(out)
     np.savez(OUT / "training.npz", **out)
     (OUT / "groups.json").write_text(json.dumps(groups()))

@@ -1,4 +1,4 @@
-"""Fields of a recipe that check themselves: their type, their range, and the name that was meant by another."""
+"""Settings of a recipe that check themselves: their type, their range, and the name that was meant by another."""
 
 import dataclasses
 import difflib
@@ -118,19 +118,32 @@ def shown(value):
     return text if len(text) < 80 else f"{text[:80]}..."
 
 
-def problems(section, prefix=""):
-    """What is wrong with the fields of a recipe or a part of one -> a list of texts, each with a field's name."""
-    found, hints = [], typing.get_type_hints(type(section))
+class Section:
+    """What the sections of a recipe have in common: frozen dataclasses whose fields are `setting`s."""
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, tuples(value))
+
+    def conflicts(self) -> dict[str, bool]:
+        """{text: whether it holds} of what settings, each right by itself, can be to each other."""
+        return {}
+
+
+def problems(section, prefix: str = "") -> list[str]:
+    """What is wrong with the fields of a recipe or a part of one -> texts, each with a field's name."""
+    wrong, hints = [], typing.get_type_hints(type(section))
     for field in dataclasses.fields(section):
         name, value, kinds = f"{prefix}{field.name}", getattr(section, field.name), kinds_of(hints[field.name])
         if dataclasses.is_dataclass(kinds[0]):
-            same = type(value) is kinds[0]
-            found += problems(value, f"{name}.") if same else [f"{name} takes {kinds[0].__name__}; got {shown(value)}"]
+            same = type(value) in kinds
+            names = " or ".join(kind.__name__ for kind in kinds)
+            wrong += problems(value, f"{name}.") if same else [f"{name} takes {names}; got {shown(value)}"]
         elif not any(is_of(value, kind) for kind in kinds):
-            found.append(f"{name} takes {names_of(kinds)}; got {shown(value)}")
+            wrong.append(f"{name} takes {names_of(kinds)}; got {shown(value)}")
         elif value is not None and field.metadata and not field.metadata["holds"](value):
-            found.append(f"{name} must be {field.metadata['rule']}; got {shown(value)}")
-    return found
+            wrong.append(f"{name} must be {field.metadata['rule']}; got {shown(value)}")
+    return wrong or [text for text, conflict in section.conflicts().items() if conflict]
 
 
 def likeness(name, known):

@@ -1,0 +1,206 @@
+"""What a kind of work is: a Task, a frozen object of functions; workshops know one, and no kind of work.
+
+A new kind is a file of its own that makes a Task and registers it: see `swins/tasks/classification.py`, and
+`tests/angles.py`, which is one in a test.
+"""
+
+import importlib
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from swins.errors import SwinsError, unknown_name
+from swins.trained import FIRST
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number that says how good a model is. larger: whether larger is better; percent: whether it is shown as one."""
+
+    name: str
+    words: str
+    larger: bool = True
+    percent: bool = False
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether a value is better than another."""
+        return value > other if self.larger else value < other
+
+    def text(self, value: float) -> str:
+        """A value for people."""
+        return f"{value:.2%}" if self.percent else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples of a Split become batches; every random number comes from the generator that is passed in.
+
+    sample: (image as `open_image` gives it, truth, generator, size) -> one sample, whatever `batch` takes; size is
+        (height, width) in pixels, one of `sizes`, or None where there are none.
+    batch: ([sample], generator) -> (images (b, H, W, C), {name: array (b, ...)}), all of static shapes but for sizes.
+    filler: a sample in place of one that cannot be read, or that fills a batch up where samples are scored.
+    groups: number of the group that each sample of the Split is in, (n,) integers, if batches are of one group each;
+        sizes: for each group, the sizes that its batches are drawn from. Empty: all samples have one size.
+    """
+
+    sample: Callable
+    batch: Callable
+    filler: Callable = lambda: None
+    groups: object = None
+    sizes: tuple = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How a model's images are prepared: a callable, what of (a variant, a run), and by whose rules, for tables."""
+
+    name: str
+    protocol: str
+    preparation: Callable
+
+
+@dataclass(frozen=True)
+class Part:
+    """A SavedModel to write. output: name of what it gives, where that is a tensor; make: -> its Keras model.
+
+    reference: -> the Keras model that it is compared with, if another; everything: -> a function of images for a
+    further signature, `all_outputs`; trains: whether it can be trained.
+    """
+
+    output: str
+    make: Callable
+    reference: Callable | None = None
+    everything: Callable | None = None
+    trains: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of work.
+
+    Of training:
+        name; recipe: the class of its recipes; scores: what models are judged by, the first is the headline.
+        splits: (source, recipe) -> (Split to train on, Split to validate on).
+        network: (recipe, training Split) -> keras.Model, images -> a tensor or {name: tensor}, with first weights.
+        preparation: (recipe, network, splits) -> a callable that prepares images as validation and prediction do.
+        training, validating: (recipe, preparation, Split) -> Reading.
+        losses: (network, {name: array} of a batch, {name: output}) -> {name: scalar}, means over the batch's images;
+            "weight" (b,) in the batch is 0 for fillers.
+        depths: network -> {path of a variable: depth}, for rates that grow with it.
+        facts: (recipe, preparation, training Split) -> what result.json keeps for prediction, as JSON.
+    Of prediction:
+        owns: whether a Keras model is one of this kind.
+        output: model -> name of its output, where that is a tensor.
+        known: Opened -> facts of its model, as `facts` gives.
+        prepare: (Opened, {option: value}) -> Prepared.
+        answers: ({name: output (b, ...)}, facts) -> [result], one for each image; results draw and become JSON.
+    Of evaluation:
+        options: names of what else than a source an evaluation is told, as the command line has them.
+        dataset: (source, Opened, facts, {option: value}) -> labelled images.
+        record: (result, truth) -> what scoring needs of one image, as JSON.
+        revise: ([(name of an image, record)], {option: value}) -> the same, changed.
+        score: [record] -> {name: number}, in the order of `scores`.
+        columns: [record] -> (header, [row]) of a table of predictions.
+    Of export:
+        parts: (model, deployed) -> {name of a SavedModel: Part}.
+        serving: (model, certificate) -> how a SavedModel prepares image files itself, or None.
+        agreement: ({name: output}, {name: reference}) -> {name of a score: share of images with the same answer}.
+        rating: certificate -> how good it is, in a few words.
+        card: (model, certificate) -> {placeholder: text} of its model card; "template" is the card itself, if its own.
+    """
+
+    name: str
+    recipe: type
+    scores: tuple[Score, ...]
+    splits: Callable
+    network: Callable
+    preparation: Callable
+    training: Callable
+    validating: Callable
+    losses: Callable
+    facts: Callable
+    owns: Callable
+    answers: Callable
+    record: Callable
+    score: Callable
+    known: Callable
+    prepare: Callable
+    dataset: Callable
+    depths: Callable = lambda network: {}
+    output: Callable = lambda model: "output"
+    options: tuple[str, ...] = ()
+    revise: Callable = lambda rows, options: rows
+    columns: Callable = lambda records: (sorted(records[0]), [[row[k] for k in sorted(row)] for row in records])
+    parts: Callable | None = None
+    serving: Callable = lambda model, certificate: None
+    agreement: Callable = lambda outputs, reference: {}
+    rating: Callable = lambda certificate: "not measured"
+    card: Callable = lambda model, certificate: {}
+
+    @property
+    def headline(self) -> Score:
+        """The first of the scores."""
+        return self.scores[0]
+
+    def parts_of(self, model, deployed: bool = False) -> dict:
+        """{name of a SavedModel: Part} of a model; by default the model itself."""
+        if self.parts:
+            return self.parts(model, deployed)
+        return {"saved_model": Part(self.output(model), lambda: model)}
+
+    def named(self, model, outputs) -> dict:
+        """A model's outputs by their names."""
+        return outputs if isinstance(outputs, dict) else {self.output(model): outputs}
+
+
+TASKS: dict[str, Task] = {}
+
+
+def register(task: Task) -> Task:
+    """Make a kind of work known by its name, the class of its recipes, and the models that it owns."""
+    TASKS[task.name] = task
+    return task
+
+
+def task_of_recipe(recipe) -> Task:
+    """The Task of a recipe, by its class."""
+    for task in registered().values():
+        if isinstance(recipe, task.recipe):
+            return task
+    raise unknown_name("recipe", type(recipe).__name__, [task.recipe.__name__ for task in TASKS.values()])
+
+
+def task_named(name: str | None) -> Task:
+    """The Task of a name that a run or a certificate records; those before there were others record none.
+
+    Raises:
+        SwinsError: an unknown name: the module that registers the task is not imported.
+    """
+    tasks = registered()
+    if (name or FIRST) not in tasks:
+        raise unknown_name("task", str(name), list(tasks))
+    return tasks[name or FIRST]
+
+
+def task_of(model: keras.Model, stated: str | None = None, where: object = "the file") -> Task:
+    """The Task of a Keras model: that of a name, if a run or a certificate states one, else the one that owns it.
+
+    Raises:
+        SwinsError: if none is known here.
+    """
+    if stated:
+        return task_named(stated)
+    task = next((task for task in registered().values() if task.owns(model)), None)
+    if task is None:
+        raise SwinsError(f"{where}: holds a {type(model).__name__}, of no kind of work that is known here")
+    return task
+
+
+def registered() -> dict[str, Task]:
+    """All tasks, those of `swins.tasks` among them."""
+    for path in sorted(pathlib.Path(__file__).with_name("tasks").glob("*.py")):
+        if path.stem != "__init__":
+            importlib.import_module(f"swins.tasks.{path.stem}")
+    return TASKS

@@ -1,0 +1,187 @@
+"""Optimisers as PyTorch has them, with a decay and a rate for each variable."""
+
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from swins import recipes
+from swins.train.schedules import ByUpdates, rates_of
+
+
+@dataclass(frozen=True)
+class Group:
+    """How a variable is optimised: its weight decay, and its learning rate over the others'."""
+
+    weight_decay: float
+    rate_scale: float
+
+
+def groups(variables, optim, depths: dict | None = None) -> dict[str, Group]:
+    """{path: Group} of trainable variables, by the numbers of a recipe's optimiser.
+
+    Variables of one axis do not decay, nor do those that `no_decay` names, unless all do: timm's rule.
+
+    Args:
+        variables: of a model; optim: AdamW or Sgd of `swins.recipes`.
+        depths: {path: depth of its layer}, the last of which has the whole rate; None: all have.
+    """
+    depths = depths or {}
+    last = max(depths.values(), default=0)
+    table = {}
+    for variable in variables:
+        bare = len(variable.shape) <= 1 or any(part in variable.path for part in optim.no_decay)
+        decay = optim.weight_decay if optim.decay_all or not bare else 0.0
+        table[variable.path] = Group(decay, optim.layer_decay ** (last - depths.get(variable.path, last)))
+    return table
+
+
+def replicas():
+    """Devices that TensorFlow's strategy divides a batch among."""
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+class Grouped(keras.optimizers.Optimizer):
+    """What these optimisers have in common: groups of variables, clipping over devices, an average over updates.
+
+    Args:
+        learning_rate: a number or a schedule.
+        groups: {path of a variable: Group}; others do not decay and have the whole rate.
+        **options: keras.optimizers.Optimizer's: global_clipnorm, use_ema, gradient_accumulation_steps, ...
+    """
+
+    moments = ()  # names of what is kept for each variable
+
+    def __init__(self, learning_rate, groups=None, *, name, **options):
+        together = None
+        if keras.backend.backend() == "tensorflow" and replicas() > 1:  # Keras would clip each replica's part by itself
+            together, options = options.get("global_clipnorm"), {**options, "global_clipnorm": None}
+        super().__init__(learning_rate=learning_rate, name=name, **options)
+        self.clip_together = together
+        self.groups = {path: g if isinstance(g, Group) else Group(*g) for path, g in (groups or {}).items()}
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.kept = self.add_optimizer_variables(variables, list(self.moments)) if self.moments else ()
+        fallback = Group(0.0, 1.0)
+        self.group_by_index = [self.groups.get(variable.path, fallback) for variable in variables]
+
+    def apply(self, grads, trainable_variables=None):
+        if keras.backend.backend() == "tensorflow":  # whose gradient of a bias table has a row each time one is read:
+            import tensorflow as tf  # the norm of these is not that of their sum
+
+            grads = [g if g is None else tf.convert_to_tensor(g) for g in grads]
+            if self.clip_together:
+                total = tf.distribute.get_replica_context().all_reduce("sum", grads)
+                scale = self.clip_together / tf.maximum(tf.linalg.global_norm(total), self.clip_together)
+                grads = [g * scale for g in grads]
+        return super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        group, moments = self.group_by_index[index], [moment[index] for moment in self.kept]
+        rate = ops.cast(learning_rate, variable.dtype) * group.rate_scale
+        self.update(ops.cast(gradient, variable.dtype), variable, moments, rate, group.weight_decay)
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        """Average after an update; Keras does after every part of one too."""
+        momentum, micro = self.ema_momentum, self.gradient_accumulation_steps or 1
+        if micro > 1:
+            self.ema_momentum = ops.where(ops.equal((self._iterations + 1) % micro, 0), momentum, 1.0)
+        super()._update_model_variables_moving_average(trainable_variables)
+        self.ema_momentum = momentum
+
+    def finalize_variable_values(self, variables):
+        """Nothing: a run is several fits, and the average takes the weights' place at its end alone."""
+
+    def average_into(self, variables):
+        """Give variables the values of their moving averages."""
+        super().finalize_variable_values(variables)
+
+    def get_config(self):
+        pairs = {path: [g.weight_decay, g.rate_scale] for path, g in self.groups.items()}
+        config = {**super().get_config(), "groups": pairs}
+        return {**config, "global_clipnorm": self.clip_together or config["global_clipnorm"]}
+
+
+@keras.saving.register_keras_serializable("swins")
+class AdamW(Grouped):
+    """Decoupled weight decay (arXiv:1711.05101), step for step PyTorch's.
+
+    Keras' AdamW differs: its epsilon is added before the second moment is corrected, and it has one decay and one rate
+    for all variables that are not excluded by their short names.
+
+    Args: Grouped's, and
+        beta_1, beta_2: decay of the moments.
+        epsilon: added to the corrected second moment's root.
+    """
+
+    moments = ("momentum", "velocity")
+
+    def __init__(
+        self, learning_rate=1e-3, groups=None, beta_1=0.9, beta_2=0.999, epsilon=1e-8, name="adamw", **options
+    ):
+        super().__init__(learning_rate, groups, name=name, **options)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+
+    def update(self, gradient, variable, moments, rate, decay):
+        m, v = moments
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        self.assign(m, m + (gradient - m) * (1 - self.beta_1))
+        self.assign(v, self.beta_2 * v + (1 - self.beta_2) * gradient * gradient)
+        first = m / (1 - ops.power(ops.cast(self.beta_1, variable.dtype), step))
+        second = v / (1 - ops.power(ops.cast(self.beta_2, variable.dtype), step))
+        self.assign(variable, variable * (1 - rate * decay) - rate * first / (ops.sqrt(second) + self.epsilon))
+
+    def get_config(self):
+        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("swins")
+class Sgd(Grouped):
+    """Gradient descent with momentum, step for step PyTorch's: decay is added to the gradient, the rate comes last.
+
+    Keras' SGD differs: its momentum holds steps that were multiplied with the rates of their time.
+
+    Args: Grouped's, and
+        momentum: decay of the sum of gradients, 0 for none; nesterov: whether it looks ahead.
+    """
+
+    moments = ("momentum",)
+
+    def __init__(self, learning_rate=0.01, groups=None, momentum=0.9, nesterov=False, name="sgd", **options):
+        super().__init__(learning_rate, groups, name=name, **options)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def update(self, gradient, variable, moments, rate, decay):
+        (m,) = moments
+        gradient = gradient + decay * variable
+        self.assign(m, self.momentum * m + gradient)
+        step = gradient + self.momentum * m if self.nesterov else m
+        self.assign(variable, variable - rate * step)
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
+
+
+def optimiser(variables, recipe, updates_per_epoch: int, depths: dict | None = None) -> Grouped:
+    """The optimiser of a recipe for a model's trainable variables; depths: see `groups`."""
+    optim = recipe.optim
+    rates = rates_of(recipe, updates_per_epoch)
+    own = {
+        recipes.AdamW: lambda: {"beta_1": optim.beta_1, "beta_2": optim.beta_2, "epsilon": optim.epsilon},
+        recipes.Sgd: lambda: {"momentum": optim.momentum, "nesterov": optim.nesterov},
+    }[type(optim)]()
+    return {recipes.AdamW: AdamW, recipes.Sgd: Sgd}[type(optim)](
+        ByUpdates(rates, optim.accumulate) if optim.accumulate > 1 else rates,
+        groups(variables, optim, depths),
+        **own,
+        global_clipnorm=optim.clip_norm or None,
+        use_ema=optim.ema > 0,
+        ema_momentum=optim.ema or 0.99,
+        gradient_accumulation_steps=optim.accumulate if optim.accumulate > 1 else None,
+    )

@@ -1,0 +1,39 @@
+"""The model that Keras' fit trains: a network, and the losses of its kind of work."""
+
+import keras
+from keras import ops
+
+
+class Given(keras.losses.Loss):
+    """A loss that is computed already, in the scale that several devices want."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+class Trainee(keras.Model):
+    """A network under training: images -> outputs, whose losses are its task's.
+
+    Args:
+        network: images -> a tensor or {name: tensor}.
+        task: a Task.
+    """
+
+    def __init__(self, network, task):
+        super().__init__(name=network.name)
+        self.network, self.task = network, task
+        self.trackers, self.built = {}, True
+
+    def call(self, images, training=None):
+        return self.network(images, training=training)
+
+    def losses_of(self, truths, outputs) -> dict:
+        """{name: scalar} of a batch, each a mean over its images."""
+        return self.task.losses(self.network, truths, self.task.named(self.network, outputs))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The sum of the task's losses, and of what layers add."""
+        total = sum(self.losses_of(y, y_pred).values())
+        for extra in self.losses:
+            total = total + Given()(None, ops.reshape(ops.cast(extra, total.dtype), (1,)))
+        return total
