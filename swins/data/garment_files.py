@@ -55,11 +55,16 @@ def written(garments, folder):
             raise SwinsError(f"{path} must be a folder; it is a file; choose another")
 
     def dropped(old):
-        """Files of the split, if this folder's record says that swins wrote them."""
-        if not (old / record).is_file():
-            return lambda path: False
-        names = {*json.loads((old / record).read_text(encoding="utf-8"))["files"], record}
-        return lambda path: path.as_posix() in names
+        """Files that the folder's record says swins wrote for this split, and those that are the same in both."""
+        names = set()
+        if (old / record).is_file():
+            names = {*json.loads((old / record).read_text(encoding="utf-8"))["files"], record}
+
+        def same(path):
+            both = old / path, partial / path
+            return all(map(pathlib.Path.is_file, both)) and both[0].read_bytes() == both[1].read_bytes()
+
+        return lambda path: path.as_posix() in names or same(path)
 
     with files.folder(folder, check, dropped) as partial:
         yield partial
@@ -138,6 +143,4 @@ def write_masks(garments: Garments, folder: str | pathlib.Path) -> None:
             mask.putpalette(bytes([0, 0, 0, *sum(PALETTE, ())]))
             mask.save(partial / "masks" / garments.split / name)
         names = "".join(f"{name}\n" for name in (BACKGROUND, *garments.classes))
-        other = pathlib.Path(folder, "classes.txt")
-        if not (other.is_file() and other.read_text(encoding="utf-8") == names):
-            (partial / "classes.txt").write_text(names, encoding="utf-8")
+        (partial / "classes.txt").write_text(names, encoding="utf-8")

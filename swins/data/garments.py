@@ -272,6 +272,7 @@ def backdrop(garments, rng):
     if kind == "noise":
         coarse = rng.integers(0, DARK - GRAIN, (channels, height // CELL + 2, width // CELL + 2)).astype(np.uint8)
         smooth = np.stack([scaled(levels, (height, width)) for levels in coarse], -1)
+        smooth = np.minimum(smooth, DARK - GRAIN - 1)  # cubic curves overshoot
         return smooth + rng.integers(0, GRAIN + 1, (height, width, 1), np.uint8)
     start, end = rng.integers(0, DARK, (2, channels)).astype(np.int32)
     if kind == "plain":
