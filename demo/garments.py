@@ -18,7 +18,7 @@ from swins.data.garments import Garments
 HERE = pathlib.Path(__file__).parent
 SOURCE = HERE / "fashion_mnist"
 SHEET = Garments(SOURCE, "val", count=20, size=(112, 144), objects=(2, 7), scale=(12, 96), overlap=0.4)
-COLUMNS, SPACE, SCALE, COLOURS = 5, 4, 2, 200  # of the sheet: canvases a row, pixels between, pixels a pixel, palette
+COLUMNS, SPACE, SCALE, COLOURS = 5, 4, 2, 256  # of the sheet: canvases a row, pixels between, pixels a pixel, palette
 SETS = (Garments(SOURCE, "train", count=400), Garments(SOURCE, "val", count=200))
 SMALL, MEDIUM = 32**2, 96**2  # COCO's bounds of area, in pixels
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 import pickle
@@ -200,8 +201,17 @@ def test_crowding_sizes_and_overlap_are_as_asked():
     assert 0.7 <= part < 0.8 and 0.1 < iou <= 0.2
     _, _, part, iou = statistics(overlap=0.9, visible=0.2, **dense)
     assert 0.2 <= part < 0.4 and 0.4 < iou <= 0.9
-    full = Garments(DATA, "train", count=2, size=64, objects=(15, 15), scale=(8, 64), overlap=0.0, visible=1.0)
-    assert full.room == 15 and [len(canvas.labels) for canvas in full] == [15, 15]  # a place for each was found
+
+
+def test_full_canvases_are_filled_with_smaller_garments(monkeypatch):
+    largest, compose = [], Garments.compose
+    monkeypatch.setattr(Garments, "compose", lambda *args: largest.append(args[-1]) or compose(*args))
+    full = Garments(DATA, "train", count=4, size=64, objects=(15, 15), scale=(8, 64), overlap=0.0, visible=1.0)
+    assert full.room == 15 and [len(canvas.labels) for canvas in full] == [15] * 4
+    assert 64 in largest and 32 in largest  # all begin at 64; where one finds no place, all begin again
+    starts = [i for i, side in enumerate(largest) if side == 64]
+    assert all(b == a // 2 for i, (a, b) in enumerate(itertools.pairwise(largest), 1) if i not in starts)
+    assert len(starts) == 4 and min(largest) >= 8
 
 
 def test_all_of_coco_sizes_occur_on_a_large_canvas():

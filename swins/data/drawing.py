@@ -61,9 +61,9 @@ def draw(canvas: Canvas, scale: int = 1):
 
     A box is drawn along its own outermost pixels, with a dark line around.
     """
+    picture = pillow().fromarray(tinted(canvas, scale))  # which says so where Pillow is missing
     from PIL import ImageDraw, ImageFont
 
-    picture = pillow().fromarray(tinted(canvas, scale))
     pen, font, taken = ImageDraw.Draw(picture), ImageFont.load_default(TEXT), []
     boxes = (canvas.boxes * scale).astype(int).tolist()
     colours = [PALETTE[label % len(PALETTE)] for label in canvas.labels.tolist()]
