@@ -22,7 +22,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("models", "fused"),
     ("build", "describe", "attention", "resize", "labels", "archives", "devices"),
     ("explain", "hub", "deploy", "data", "weights"),
-    ("convert", "evaluate"),
+    ("backbone", "convert", "evaluate"),
     ("export", "train"),
     ("public",),
     ("cli", "__init__"),

@@ -33,8 +33,9 @@ class Checkpoint:
 
     wrappers are the keys and prefixes taken off; dropped holds buffers and what belongs to no classifier, under timm's
     names; translated is True for files that timm's own loader does not take; facts are what the file, or one beside it,
-    says of the model besides its tensors; program is what runs such files here, None if nothing does; original holds
-    the tensors under its names; key names these weights among the several that a file holds, others the rest.
+    says of the model besides its tensors; dense whether it is a detector's or segmenter's backbone; program is what
+    runs such files here, None if nothing does; original holds the tensors under its names; key names these weights
+    among the several that a file holds, others the rest.
     """
 
     path: pathlib.Path
@@ -44,6 +45,7 @@ class Checkpoint:
     dropped: dict = field(default_factory=dict)
     translated: bool = False
     facts: Facts = NOTHING
+    dense: bool = False
     program: str | None = None
     original: dict = field(default_factory=dict)
     key: str = ""
@@ -70,6 +72,13 @@ class Checkpoint:
         """Image channels that the patch embedding expects."""
         kernel = self.state.get("patch_embed.proj.weight")
         return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
+
+    def norm_of(self, stage):
+        """The (weight, bias) with which a dense backbone norms a stage's map; None if it does not."""
+        last = stage == dialects.stages(self.state) - 1
+        name, tensors = ("norm", self.state) if last and self.dense else (f"norm{stage}", self.dropped)
+        parts = tuple(tensors.get(f"{name}.{part}") for part in ("weight", "bias"))
+        return None if any(part is None for part in parts) else parts
 
 
 def files_of(path):
@@ -267,6 +276,7 @@ def read(path, key=None):
         dropped={**weights.left_out, **translation.dropped},
         translated=not (dialect.program == "timm" and as_timm) or path.name.endswith(hub_folder.INDEX),
         facts=facts.join(facts.of_program(translation), header),
+        dense=translation.dense,
         program=dialect.program,
         original=translation.original,
         key=weights.key,

@@ -271,7 +271,8 @@ class Translation:
     """A state dict in today's timm names, and what its own names tell.
 
     original holds the Swin's tensors under its program's names, without the prefix; dropped what is left out, under
-    timm's; size_rule is what the program does about sizes; final_norm whether the last map is normalised.
+    timm's; dense whether it is a detector's or segmenter's backbone; size_rule is what the program does about sizes;
+    final_norm whether the last map is normalised.
     """
 
     state: dict
@@ -279,6 +280,7 @@ class Translation:
     original: dict
     dialect: Dialect
     prefix: str
+    dense: bool
     size_rule: str
     final_norm: bool
 
@@ -329,6 +331,7 @@ def to_timm(state):
         original={name: value for name, value in original.items() if not name.startswith(ELSEWHERE)},
         dialect=dialect,
         prefix=prefix,
+        dense=dense,
         size_rule=dialect.dense_rule if dense else dialect.size_rule,
         final_norm="norm.weight" in kept or not (dense or dialect.program == "transformers"),
     )

@@ -192,7 +192,7 @@ def the_variant(checkpoint):
     if names:
         raise SwinsError(
             f"{checkpoint.path}: without -m a file must fit one variant; this one fits {', '.join(names)}, which "
-            "differ in what it does not hold; choose with -m"
+            "differ in what it does not hold; choose with -m, in Python by name with weights=FILE"
         )
     name, found = closest(checkpoint)
     raise SwinsError(
