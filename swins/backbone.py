@@ -12,6 +12,7 @@ from swins.layers import layer_norm
 from swins.plans import Variant
 from swins.tags import look_up, names_variant
 from swins.weights import identify, load
+from swins.weights.conversion_table import Table, fill, norm, weights_of
 
 
 def backbone(source, *, weights=None, weights_key=None, norms=False, merged=False, name=None, **overrides):
@@ -112,12 +113,13 @@ def norm_name(swin, level):
 
 def load_norms(pyramid, swin, levels, checkpoint):
     """Give a pyramid's norms the weights that a Checkpoint has of them -> the levels that stay fresh."""
-    fresh = []
-    for level in levels:
-        layer, tensors = pyramid.get_layer(norm_name(swin, level)), checkpoint.norm_of(list(swin.pyramid).index(level))
-        if tensors is None:
-            fresh.append(level)
-        else:
-            layer.gamma.assign(tensors[0])
-            layer.beta.assign(tensors[1])
-    return fresh
+    stages = {level: list(swin.pyramid).index(level) for level in levels}
+    state, loaded = {}, []
+    for stage in stages.values():
+        if tensors := checkpoint.norm_of(stage):
+            state |= {f"norm{stage}.{part}": tensor for part, tensor in tensors.items()}
+            loaded.append(stage)
+    table = Table(norm("norm{s}", "norm{s}", over="stages"), {"stages": [{"s": stage} for stage in loaded]})
+    weights = {path: variable for path, variable in weights_of(pyramid).items() if path in table.filled}
+    fill(weights, state, table, pyramid.name, checkpoint.path.name)
+    return [level for level, stage in stages.items() if stage not in loaded]

@@ -119,8 +119,7 @@ def coordinates(window, pretrained):
 def test_every_variant_is_told_from_the_others():
     """By names, and by shapes that stand for tables, scales and buffers; no model is built."""
     for name, variant in VARIANTS.items():
-        table = rules.expand(rules.TABLES[type(variant)], variant)
-        state = {rule.torch_name: np.zeros(1, "float32") for rule in table.values()}
+        state = {name: np.zeros(1, "float32") for name in rules.table_of(variant).torch_names}
         p = variant.patch_size
         state["patch_embed.proj.weight"] = np.zeros((variant.embed_dim, variant.in_chans, p, p), "float32")
         buffers = {}

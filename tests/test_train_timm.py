@@ -163,7 +163,7 @@ def test_groups_are_timms(folder, name, kind):
     numbers = {"image_size": 64, "embed_dim": 24, "depths": (2, 3), "num_heads": (2, 4), "num_classes": 5}
     model = getattr(swins, name)(window_size=4, **numbers)
     made = optim.groups(model, Optim(layer_decay=0.75 if kind == "layers" else 1.0))
-    table = rules.expand(rules.TABLES[type(model.variant)], model.variant)
+    table = rules.table_of(model.variant).filled
     ours = {table[path].torch_name: (group.weight_decay, group.rate_scale) for path, group in made.items()}
     assert set(ours) == set(expected)
     for parameter, (decay, scale) in expected.items():

@@ -74,11 +74,11 @@ class Checkpoint:
         return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
 
     def norm_of(self, stage):
-        """The (weight, bias) with which a dense backbone norms a stage's map; None if it does not."""
+        """{"weight": ..., "bias": ...} with which a dense backbone norms a stage's map; empty if it does not."""
         last = stage == dialects.stages(self.state) - 1
         name, tensors = ("norm", self.state) if last and self.dense else (f"norm{stage}", self.dropped)
-        parts = tuple(tensors.get(f"{name}.{part}") for part in ("weight", "bias"))
-        return None if any(part is None for part in parts) else parts
+        parts = {part: tensors[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in tensors}
+        return parts if len(parts) == 2 else {}
 
 
 def files_of(path):

@@ -140,7 +140,7 @@ def agrees(told, wanted):
 
 def differences(identity, optional, variant):
     """How a file's numbers and optional parts differ from a Variant's -> ["embed dim 24, not 96", ...]."""
-    names = [rule.torch_name for rule in rules.expand(rules.TABLES[type(variant)], variant).values()]
+    names = rules.table_of(variant).torch_names
     windows = tuple(plan.window_size[0] for plan in plan_stages(variant))
     pretrained = tuple(p[0] for p in getattr(variant, "pretrained", ((0, 0),) * len(windows)))
     wanted = {
