@@ -11,7 +11,7 @@ from swins.errors import SwinsError, unknown_name
 from swins.layers import layer_norm
 from swins.plans import Variant
 from swins.tags import look_up, names_variant
-from swins.weights import identify, load
+from swins.weights import checkpoint_files, identify, load
 from swins.weights.conversion_table import Table, fill, norm, weights_of
 
 
@@ -85,11 +85,12 @@ def open_source(source, weights, key, overrides):
 
 
 def open_file(path, key, overrides):
-    """The Swin in a .keras file, an artefact, a run or a checkpoint, and its Checkpoint."""
+    """The Swin in a .keras file, an artefact, a run or a checkpoint, and a Checkpoint of the norms beside it."""
     if load.is_keras(path):
         swin = load.read_keras(path, key)
-        checkpoint = load.checkpoint_of(swin, path)
-        return load.with_weights(swin.variant, checkpoint, overrides, swin.name) if overrides else swin, checkpoint
+        if overrides:
+            swin = load.with_weights(swin.variant, load.checkpoint_of(swin, path), overrides, swin.name)
+        return swin, checkpoint_files.Checkpoint(pathlib.Path(path), {}, "keras", ())
     checkpoint = load.open_weights(path, key, stacklevel=5)
     return load.with_weights(identify.the_variant(checkpoint), checkpoint, overrides), checkpoint
 

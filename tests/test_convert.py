@@ -186,8 +186,8 @@ def test_to_timm_keeps_todays_names():
     mark = "layers.0.blocks.0.attn.relative_position_bias_table"
     state = {mark: 1, "layers.1.downsample.norm.weight": 2, "head.fc.weight": 3, "head.bias": 4}
     translation = dialects.to_timm(state)
-    assert (translation.dropped, translation.dialect.name, translation.prefix) == ({}, "timm", "")
-    assert translation.state == {
+    assert (translation.dialect.name, translation.prefix) == ("timm", "")
+    assert translation.tensors == {
         mark: 1,
         "layers.1.downsample.norm.weight": 2,
         "head.fc.weight": 3,

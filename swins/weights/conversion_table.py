@@ -26,6 +26,11 @@ def always(variant, **place) -> bool:
     return True
 
 
+def nothing(name) -> bool:
+    """What a table leaves out that takes everything."""
+    return False
+
+
 def no_advice(problems) -> list:
     """The advice of a table that knows none."""
     return []
@@ -77,6 +82,8 @@ class Table:
         rules: the Rules.
         repetitions: {name: places}, what rules are repeated over; a place is such as {"s": 0, "b": 1}.
         variant: what predicates are asked about; anything.
+        leaves_out: (tensor's name) -> whether the network leaves such a tensor out; any other that it does not take is
+            an error.
         advice: (problems) -> lines that an error ends with.
 
     Raises:
@@ -86,6 +93,7 @@ class Table:
     rules: tuple
     repetitions: Mapping[str, Iterable[Mapping[str, int]]] = field(default_factory=dict)
     variant: Any = None
+    leaves_out: Callable[[str], bool] = nothing
     advice: Callable[[list], list] = no_advice
 
     @functools.cached_property
@@ -157,7 +165,7 @@ def match(variables: Mapping, state: Mapping, table: Table) -> tuple:
     problems += [
         f"  + {name if name.isprintable() else repr(name)} {np.shape(value)}: not used by the model"
         for name, value in state.items()
-        if name not in table.torch_names
+        if name not in table.torch_names and not table.leaves_out(name)
     ]
     return arrays, [line for line in problems if line]
 

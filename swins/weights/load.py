@@ -100,7 +100,7 @@ def open_weights(weights, key=None, source=None, stacklevel=2):
             warnings.warn(f"{weights}: {checkpoint.choice}", stacklevel=stacklevel)
     else:
         raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
-    if beside := sorted({part.split(".")[1] for part in checkpoint.dropped if part.startswith(ELSEWHERE)}):
+    if beside := sorted({part.split(".")[1] for part in checkpoint.left_out if part.startswith(ELSEWHERE)}):
         warnings.warn(f"{weights}: only its Swin was taken; left out {', '.join(beside)}", stacklevel=stacklevel)
     return checkpoint
 
@@ -167,23 +167,22 @@ def read_keras(path, key=None):
 
 def checkpoint_of(model, path):
     """The Checkpoint of a Swin of this package that a path holds."""
-    offsets, stated = rules.coordinates(model), facts.of_model(model)
-    state = rules.state_dict(model)
-    return checkpoint_files.Checkpoint(pathlib.Path(path), state, "keras", (), offsets, translated=True, facts=stated)
+    tensors, stated = rules.state_dict(model) | rules.coordinates(model), facts.of_model(model)
+    return checkpoint_files.Checkpoint(pathlib.Path(path), tensors, "keras", (), translated=True, facts=stated)
 
 
 def refuse_other_offsets(model, checkpoint):
     """Raise SwinsError if V2 weights know offsets over another window than that by which the model divides them."""
     if not isinstance(model.variant, VariantV2):
         return
-    model_s, file_s = rules.coordinates(model), checkpoint.dropped
+    model_s, file_s = rules.coordinates(model), checkpoint.left_out
     names = [name for name in model_s if name in file_s]
-    divides, told = ([identify.trained_window(tables[name]) for name in names] for tables in (model_s, file_s))
-    if not all(map(identify.agrees, told, divides)):
+    divides, trained = ([identify.trained_window(tables[name]) for name in names] for tables in (model_s, file_s))
+    if not all(map(identify.agrees, trained, divides)):
         raise SwinsError(
             f"{model.name}: V2 weights go with the windows they were trained with, stage by stage; "
-            f"{checkpoint.path.name} has coordinates over {told}, the model over {divides}; pass pretrained_windows, "
-            "or the -m that fits"
+            f"{checkpoint.path.name} has coordinates over {trained}, the model over {divides}; pass "
+            "pretrained_windows, or the -m that fits"
         )
 
 
@@ -223,7 +222,7 @@ def model_for(name, checkpoint, image_size=None, size_rule=None):
 def taken(checkpoint, variant):
     """What a file does not tell and was taken of the variant to be so, a line each."""
     stated = checkpoint.facts.numbers
-    if isinstance(variant, VariantV2) and not any(name.endswith(OFFSETS) for name in checkpoint.dropped):
+    if isinstance(variant, VariantV2) and not any(name.endswith(OFFSETS) for name in checkpoint.left_out):
         if not {"window_size", "pretrained_windows"} & stated.keys():
             yield f"the file does not say its windows: taken as {variant.windows}, pretrained with {variant.pretrained}"
         if variant.size_rule == "huggingface" and not {"image_size", "native_size"} & stated.keys():

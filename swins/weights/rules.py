@@ -7,7 +7,7 @@ import functools
 from dataclasses import replace
 
 from swins.plans import ANY, Variant, VariantV2, VariantV2CR
-from swins.weights import conversion_table
+from swins.weights import conversion_table, dialects
 from swins.weights.conversion_table import Rule, Table, dense, norm
 
 CONV, LINEAR, DEPTHWISE = "oihw->hwio", "oi->io", "cmhw->hwcm"  # m: outputs of a channel
@@ -86,6 +86,10 @@ V2_CR = (
     Rule(f"{K}/offset_network_2/kernel", f"{CR_T}.offset_network.2.weight", CONV, BLOCKS, has_offsets),
     Rule(f"{K}/offset_network_2/bias", f"{CR_T}.offset_network.2.bias", "", BLOCKS, has_offsets),
 )
+BESIDE = (  # what is no Swin's, and norms that are not its last
+    *(*dialects.DENSE, *dialects.PRETRAINING, *dialects.OUTPUT_NORMS),
+    *(f"{dialects.UNUSED}.", f"{dialects.STEM}.", dialects.ELSEWHERE),
+)
 PAPERS = {Variant: V1, VariantV2: V2, VariantV2CR: V2_CR}
 
 
@@ -98,10 +102,23 @@ def places(variant) -> dict:
     }
 
 
+def leaves_out(name: str) -> bool:
+    """Whether a Swin leaves out a tensor: a buffer, or what lies beside it. Whatever else it does not take is wrong."""
+    beside = name.startswith(BESIDE) or dialects.COMPANY.match(name)
+    return name.rpartition(".")[2] in dialects.BUFFERS or bool(beside)
+
+
+def split(tensors) -> tuple:
+    """A file's tensors in canonical names -> ({name: array} of what a Swin takes, the same of what it leaves out)."""
+    state = {name: value for name, value in tensors.items() if not leaves_out(name)}
+    return state, {name: value for name, value in tensors.items() if name not in state}
+
+
 @functools.lru_cache(maxsize=128)
 def table_of(variant: Variant) -> Table:
     """The Table of a Variant's models."""
-    return Table(PAPERS[type(variant)], places(variant), variant, functools.partial(window_advice, variant))
+    advice = functools.partial(window_advice, variant)
+    return Table(PAPERS[type(variant)], places(variant), variant, leaves_out, advice)
 
 
 def least_side(variant):
