@@ -65,13 +65,10 @@ def model_of(name, checkpoint, numbers, image_size):
 
 def normed(level, x, checkpoint):
     """A map after the norm that a dense backbone has for it, if it has one."""
-    stage = LEVELS.index(level)
-    state = checkpoint.state if f"norm{stage}.weight" not in checkpoint.dropped else checkpoint.dropped
-    prefix = f"norm{stage}" if state is checkpoint.dropped else "norm"
-    if f"{prefix}.weight" not in state or (prefix == "norm" and level != "P5"):
+    norm = checkpoint.norm_of(LEVELS.index(level))
+    if not norm:
         return x
-    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-    return x * state[f"{prefix}.weight"] + state[f"{prefix}.bias"]
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * norm["weight"] + norm["bias"]
 
 
 def worst(outputs, theirs, checkpoint):

@@ -1,13 +1,11 @@
-"""Models and feature pyramids by name or Variant."""
+"""Models by name or Variant, with fresh weights."""
 
 from dataclasses import asdict, replace
-
-import keras
 
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
-from swins.plans import Variant, with_overrides
+from swins.plans import with_overrides
 from swins.tags import look_up
 
 FAMILIES = {model.numbers: model for model in (SwinTransformer, SwinTransformerV2, SwinTransformerV2CR)}
@@ -47,25 +45,3 @@ def build(variant, /, *, name=None, **overrides):
     """
     named = look_up(variant)
     return make(named.variant, overrides, name or named.architecture)
-
-
-def backbone(source, *, name=None, **overrides):
-    """Feature pyramid of a name, a Variant or a model -> keras.Model, images to {"P2": (B, H/4, W/4, C), ... "P5"}.
-
-    Level Pn has stride 2**n, for patches whose side is a power of 2. Weights are shared when `source` is a model.
-    `name` is the pyramid's; by default the source's and "_pyramid".
-
-    Example:
-    >>> pyramid = backbone("swin_tiny_patch4_window7_224", image_size=64)
-    >>> {level: tuple(x.shape) for level, x in pyramid.output.items()}["P5"]
-    (None, 2, 2, 768)
-    """
-    if isinstance(source, Variant):
-        source = make(source, overrides)
-    elif isinstance(source, str):
-        source = build(source, **overrides)
-    elif overrides or not hasattr(source, "pyramid"):
-        raise SwinsError(
-            f"a pyramid is of a name, a Variant or a Swin, and a Swin takes no options; got {source}, {overrides}"
-        )
-    return keras.Model(source.input, dict(source.pyramid), name=model_name(name) or f"{source.name}_pyramid")

@@ -62,10 +62,12 @@ class SwinTransformer(Recorded):
         padded = SIZE_RULES[variant.rule].edge == "padded"
         x = PadToPatches(variant.patch_size, name="pad_images", dtype=policy)(images) if padded else images
         x = PatchEmbed(variant.embed_dim, variant.patch_size, name="patch_embed", dtype=policy)(x)
-        pyramid = {}
+        pyramid, merged = {}, {}
         for plan in plan_stages(variant):
-            x = self.stage(plan, variant, {**options, "dtype": policy}, x)
-            pyramid[f"P{round(math.log2(variant.patch_size)) + plan.index}"] = x
+            level = f"P{round(math.log2(variant.patch_size)) + plan.index}"
+            if plan.index:
+                x = merged[level] = self.paper.PatchMerging(name=f"stages_{plan.index}_downsample", dtype=policy)(x)
+            x = pyramid[level] = self.stage(plan, variant, {**options, "dtype": policy}, x)
         x = self.paper.FINAL_NORM("norm", policy)(x) if variant.final_norm else x
         x = layers.GlobalAveragePooling2D(name="pool", data_format="channels_last", dtype="float32")(x)
         if variant.drop_rate:
@@ -73,13 +75,11 @@ class SwinTransformer(Recorded):
         if variant.num_classes:
             x = dense(variant.num_classes, "head", "float32")(x)
         super().__init__(inputs=images, outputs=x, name=name)
-        self.variant, self.policy, self.pyramid, self.options = variant, policy, pyramid, options
+        self.variant, self.policy, self.options, self.pyramid, self.merged = variant, policy, options, pyramid, merged
         self.record(frozen, changed)
 
     def stage(self, plan, variant, options, x):
-        """The merging (but for stage 0) and the blocks of one stage, applied to x."""
-        if plan.index:
-            x = self.paper.PatchMerging(name=f"stages_{plan.index}_downsample", dtype=options["dtype"])(x)
+        """The blocks of one stage, applied to x."""
         for b, (shift, rate) in enumerate(zip(plan.shifts, plan.drop_path, strict=True)):
             x = self.block(
                 plan,

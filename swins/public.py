@@ -2,7 +2,7 @@
 # ruff: noqa: F401
 
 from swins.attention import attention_maps, stitched_attention
-from swins.build import backbone
+from swins.backbone import backbone
 from swins.deploy import deploy
 from swins.errors import SwinsError
 from swins.explain import attention_rollout, grad_cam

@@ -10,7 +10,7 @@ import pytest
 
 from swins.convert import certificate, conversion
 from swins.errors import SwinsError
-from swins.weights import artefacts, checkpoint_files, dialects, rules
+from swins.weights import artefacts, checkpoint_files, conversion_table, dialects, rules
 
 NAME = "swin_mini_patch2_window4_28"
 
@@ -177,17 +177,17 @@ def test_difference_is_of_the_largest_value():
 @pytest.mark.backends
 def test_rules_cover_a_model_once(converted):
     model = artefacts.load_model(converted)
-    table = rules.expand(rules.V1, model.variant)
-    assert set(table) == set(rules.weights_of(model))
-    assert len({rule.torch_name for rule in table.values()}) == len(table)
+    table = rules.table_of(model.variant)
+    assert set(table.filled) == set(conversion_table.weights_of(model))
+    assert len(table.torch_names) == len(table.filled)
 
 
 def test_to_timm_keeps_todays_names():
     mark = "layers.0.blocks.0.attn.relative_position_bias_table"
     state = {mark: 1, "layers.1.downsample.norm.weight": 2, "head.fc.weight": 3, "head.bias": 4}
     translation = dialects.to_timm(state)
-    assert (translation.dropped, translation.dialect.name, translation.prefix) == ({}, "timm", "")
-    assert translation.state == {
+    assert (translation.dialect.name, translation.prefix) == ("timm", "")
+    assert translation.tensors == {
         mark: 1,
         "layers.1.downsample.norm.weight": 2,
         "head.fc.weight": 3,

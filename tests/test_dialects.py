@@ -1,11 +1,15 @@
 """Every dialect: a file of its library, or by torch under its names, computes in Keras what the library computes."""
 
+import dataclasses
+
+import keras
 import numpy as np
 import pytest
 
 from swins.errors import SwinsError
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.weights import checkpoint_files, dialects, rules
+from swins.weights.conversion_table import Rule, Table, fill, norm
 
 NUMBERS = {"image_size": 64, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
 OPENMMLAB, HUGGING_FACE, DETECTOR = "mmdet, mmseg or mmpretrain", "Hugging Face", "microsoft detector or segmenter"
@@ -64,9 +68,49 @@ def test_keras_computes_what_the_library_computes(library, outputs, file, whose,
 )
 def test_what_is_left_out_is_listed(library, file, names):
     found = checkpoint_files.read(library / file)
-    dropped = set(found.dropped) | {name.rpartition(".")[2] for name in found.dropped}
-    assert names <= dropped
+    left_out = set(found.left_out) | {name.rpartition(".")[2] for name in found.left_out}
+    assert names <= left_out
     assert not names & set(found.state)
+    assert {**found.state, **found.left_out}.keys() == found.tensors.keys()
+
+
+def test_every_tensor_of_a_detector_is_kept_for_another_table(library):
+    """A table of its own takes the head and the norms of maps, and leaves the Swin to the Swin's."""
+    found = checkpoint_files.read(library / "mmdet.pth")
+    raw = checkpoint_files.read_content(library / "mmdet.pth")["state_dict"]
+    assert len(found.tensors) == len(raw)
+    heads = Table(
+        (Rule("rpn", "rpn_head.rpn_conv.weight"), *norm("norm{s}", "norm{s}", over="maps")),
+        {"maps": [{"s": 0}]},
+        leaves_out=lambda name: name.startswith("roi_head.") or name in found.state,
+    )
+    shapes = {"rpn": (3,), "norm0/gamma": (24,), "norm0/beta": (24,)}
+    variables = {path: keras.Variable(np.full(shape, 7.0)) for path, shape in shapes.items()}
+    fill(variables, found.tensors, heads, "heads")
+    assert np.asarray(variables["norm0/gamma"]).tolist() == [1.0] * 24
+    with pytest.raises(SwinsError, match=r"roi_head\.bbox_head\.fc_cls\.bias .* not used"):
+        fill(variables, found.tensors, dataclasses.replace(heads, leaves_out=found.state.__contains__), "heads")
+
+
+def test_what_is_no_swins_keeps_its_name_and_nothing_is_copied():
+    """A DETR's layers have names that the dialect's renames would fit."""
+    blocks = "stages.0.blocks.0."
+    state = {
+        f"backbone.{blocks}attn.w_msa.relative_position_bias_table": np.zeros((9, 1), "float32"),
+        f"backbone.{blocks}ffn.layers.0.0.weight": np.ones((4, 1), "float32"),
+        "bbox_head.transformer.encoder.ffn.layers.0.0.weight": np.ones((2, 2), "float32"),
+        "neck.convs.0.conv.weight": np.ones((2, 2, 1, 1), "float32"),
+    }
+    translation = dialects.to_timm(state)
+    assert set(translation.tensors) == {
+        "layers.0.blocks.0.attn.relative_position_bias_table",
+        "layers.0.blocks.0.mlp.fc1.weight",
+        "bbox_head.transformer.encoder.ffn.layers.0.0.weight",
+        "neck.convs.0.conv.weight",
+    }
+    assert set(map(id, translation.tensors.values())) == set(map(id, state.values()))
+    assert translation.dense and translation.size_rule == "open_mmlab"
+    assert len(translation.original) == 2
 
 
 def test_the_order_of_unfold_as_a_literal():

@@ -22,7 +22,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("models", "fused", "results"),
     ("build", "describe", "attention", "resize", "labels", "archives", "devices", "layer_depths", "start"),
     ("explain", "hub", "deploy", "data", "weights"),
-    ("opening",),
+    ("backbone", "opening"),
     ("tasks",),
     ("convert", "evaluate"),
     ("export", "train"),

@@ -37,8 +37,8 @@ def file_of(variant, path, **changes):
     return path
 
 
-def checkpoint_of(state, dropped=()):
-    return checkpoint_files.Checkpoint(pathlib.Path("a.pth"), dict(state), "timm", (), dict(dropped))
+def checkpoint_of(state, left_out=()):
+    return checkpoint_files.Checkpoint(pathlib.Path("a.pth"), {**state, **dict(left_out)}, "timm", ())
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,7 @@ def coordinates(window, pretrained):
 def test_every_variant_is_told_from_the_others():
     """By names, and by shapes that stand for tables, scales and buffers; no model is built."""
     for name, variant in VARIANTS.items():
-        table = rules.expand(rules.TABLES[type(variant)], variant)
-        state = {rule.torch_name: np.zeros(1, "float32") for rule in table.values()}
+        state = {name: np.zeros(1, "float32") for name in rules.table_of(variant).torch_names}
         p = variant.patch_size
         state["patch_embed.proj.weight"] = np.zeros((variant.embed_dim, variant.in_chans, p, p), "float32")
         buffers = {}
@@ -158,7 +157,7 @@ def test_absurd_names_and_shapes_tell_nothing():
     for part in ("qkv.weight", "relative_coords_table", "attn_mask", "logit_scale", "relative_position_index"):
         state[f"layers.0.blocks.0.attn.{part}"] = np.zeros((1, 7, 7, 0))
     state["layers.0.downsample.reduction.weight"] = state[f"layers.{digits}.downsample.norm.weight"] = np.zeros(())
-    kept = dialects.to_timm(state).state
+    kept = dialects.to_timm(state).tensors
     assert identify.identify(checkpoint_of(kept)).depths == (1,)
     assert identify.fitting(checkpoint_of(kept)) == []
 

@@ -82,8 +82,7 @@ def ours(model, images, translation):
     named = {"logits": logits} | {f"stage{s}": x for s, x in enumerate(maps)}
     last = len(maps) - 1
     for s, x in enumerate(maps):
-        earlier = normed(x, translation.dropped, f"norm{s}")
-        named[f"norm{s}"] = normed(x, translation.state, "norm") if s == last else earlier
+        named[f"norm{s}"] = normed(x, translation.tensors, "norm" if s == last else f"norm{s}")
     return {**named, "norm": named[f"norm{last}"]}
 
 
@@ -98,7 +97,7 @@ def test_ours_computes_what_the_program_computed(name):
         translation = dialects.to_timm(state_of(file, i, case))
         assert translation.dialect.name == original.dialect
         rule = original.rule or translation.size_rule
-        classes = len(translation.state.get("head.fc.bias", ()))
+        classes = len(translation.tensors.get("head.fc.bias", ()))
         numbers = {**original.numbers, "size_rule": rule, "num_classes": classes, "final_norm": translation.final_norm}
         if "raises" in case:
             if rule == "mmpretrain":
@@ -106,7 +105,7 @@ def test_ours_computes_what_the_program_computed(name):
                     original.family(**numbers, image_size=case["size"])
             continue
         models = [original.family(**numbers, image_size=case["size"])]
-        rules.assign(models[0], translation.state)
+        rules.assign(models[0], translation.tensors)
         if rule not in ("microsoft", "timm"):
             opened = opened or original.family(**numbers, image_size=ANY)
             opened.set_weights(models[0].get_weights())
@@ -127,9 +126,9 @@ def test_another_rule_is_noticed(name):
     file, cases = load(name)
     i = next(i for i, case in enumerate(cases) if case["size"] == [32, 64])
     translation = dialects.to_timm(state_of(file, i, cases[i]))
-    classes = len(translation.state.get("head.fc.bias", ()))
+    classes = len(translation.tensors.get("head.fc.bias", ()))
     model = ORIGINALS[name].family(**ORIGINALS[name].numbers, image_size=(32, 64), num_classes=classes)
-    rules.assign(model, translation.state)
+    rules.assign(model, translation.tensors)
     given, y = (
         ours(model, images_of(cases[i]), translation),
         file[f"out/{i}/norm" if name == "microsoft" else f"out/{i}/norm1"],
@@ -151,7 +150,7 @@ def test_simmims_encoder_sees_its_masked_image(name, family, heads):
         assert translation.dialect.name == "SimMIM"
         numbers = {**TWO, "num_heads": heads, "image_size": case["size"], "num_classes": 0}
         model = family(**numbers)
-        rules.assign(model, translation.state)
+        rules.assign(model, translation.tensors)
         x = keras.ops.convert_to_numpy(model.get_layer("patch_embed")(images_of(case)))
         x[:, :, : x.shape[2] // 2] = state["encoder.mask_token"].reshape(-1)
         for layer in model.layers[2:]:

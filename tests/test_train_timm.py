@@ -171,7 +171,7 @@ def test_groups_are_timms(folder, name, kind):
     model = getattr(swins, name)(window_size=4, **numbers)
     optim = AdamW(layer_decay=0.75 if kind == "layers" else 1.0)
     made = optimisers.groups(model.trainable_variables, optim, depths_of(model))
-    table = rules.expand(rules.TABLES[type(model.variant)], model.variant)
+    table = rules.table_of(model.variant).filled
     ours = {table[path].torch_name: (group.weight_decay, group.rate_scale) for path, group in made.items()}
     assert set(ours) == set(expected)
     for parameter, (decay, scale) in expected.items():

@@ -67,9 +67,9 @@ def test_files_of_training_scripts_give_their_weights(left, digest, file, wrappe
 
 
 def test_what_training_keeps_beside_a_network_is_left_out_by_name(left):
-    assert set(checkpoint_files.read(left / "lightning.ckpt").dropped) == {"criterion.weight", "train_acc.tp"}
-    assert set(checkpoint_files.read(left / "torchvision_ema.pth").dropped) == {"n_averaged"}
-    assert "head.last_layer.weight_v" in checkpoint_files.read(left / "dino.pth").dropped
+    assert set(checkpoint_files.read(left / "lightning.ckpt").left_out) == {"criterion.weight", "train_acc.tp"}
+    assert set(checkpoint_files.read(left / "torchvision_ema.pth").left_out) == {"n_averaged"}
+    assert "head.last_layer.weight_v" in checkpoint_files.read(left / "dino.pth").left_out
 
 
 def test_anything_else_beside_it_is_an_error(checkpoint, command, tmp_path):

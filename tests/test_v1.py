@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from swins import layers, v1
-from swins.weights import rules
+from swins.weights import axes, rules
 
 pytestmark = pytest.mark.backends
 REFERENCE = pathlib.Path(__file__).parent / "reference"
@@ -30,7 +30,7 @@ def assign(layer, state, keras_root, torch_root, paper=rules.V1):
     for variable in layer.weights:
         rule = table[f"{keras_root}/{variable.path.partition('/')[2]}"]
         value = state[rule.torch_name.removeprefix(f"{torch_root}.")]
-        variable.assign(value.transpose(rule.transform.to_keras) if rule.transform.to_keras else value)
+        variable.assign(axes.permute(value, rule.axes))
 
 
 def relative(ours, theirs):

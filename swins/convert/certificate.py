@@ -170,7 +170,7 @@ def comparison(certificate):
 
 def left_out(checkpoint):
     """{first words of a name: tensors} of what a Checkpoint holds besides its Swin, but buffers."""
-    names = (name for name in sorted(checkpoint.dropped) if name.rpartition(".")[2] not in BUFFERS)
+    names = (name for name in sorted(checkpoint.left_out) if name.rpartition(".")[2] not in BUFFERS)
     return dict(
         collections.Counter(name.removeprefix(ELSEWHERE).removeprefix("model.").partition(".")[0] for name in names)
     )

@@ -42,14 +42,14 @@ def convert(
 
     def read():
         say(f"reading {checkpoint}")
-        there = checkpoint_files.read(checkpoint, weights_key)
-        if there.choice:
-            say(there.choice)
-        return there
+        content = checkpoint_files.read(checkpoint, weights_key)
+        if content.choice:
+            say(content.choice)
+        return content
 
-    found = read() if name is None else None
+    source = read() if name is None else None
     if name is None:
-        name = identify.the_variant(found)
+        name = identify.the_variant(source)
         say(f"it fits {name}")
     named = look_up(name)
     architecture, name = named.architecture, named.full_name if checkpoint is None else name
@@ -58,15 +58,15 @@ def convert(
     if checkpoint is None:
         say(f"fetching {name}")
         checkpoint = pretrained.fetch(name)
-    found = found or read()
-    model = load.model_for(name, found, image_size, size_rule)
-    taken = list(load.taken(found, model.variant))
+    source = source or read()
+    model = load.model_for(name, source, image_size, size_rule)
+    taken = list(load.taken(source, model.variant))
     for text in taken:
         say(text)
     say("comparing with the program that runs such files, block by block")
-    proof = certificate.certify(model, name, architecture, found)
-    if found.others:
-        proof["source"] |= {"weights": found.key, "others": list(found.others)}
+    proof = certificate.certify(model, name, architecture, source)
+    if source.others:
+        proof["source"] |= {"weights": source.key, "others": list(source.others)}
     proof["taken"] = taken
     certificate.require_pass(proof, name)
     with artefacts.writing(target, overwrite, say) as partial:
@@ -101,7 +101,7 @@ def verify(folder, checkpoint=None):
     if checkpoint is None:  # in timm's names, which prove no translation, and no other rule than its own
         translated = certificate.comparison(recorded)["unproven"] or model.variant.size_rule != "timm"
         program = None if translated else "timm"
-        found = checkpoint_files.Checkpoint(
+        source = checkpoint_files.Checkpoint(
             pathlib.Path(folder),
             state,
             recorded["source"]["dialect"],
@@ -111,8 +111,8 @@ def verify(folder, checkpoint=None):
             original=state,
         )
     else:
-        found = checkpoint_files.read(checkpoint, recorded["source"].get("weights"))
-    with programs.subject(found, model.variant) as subject:
+        source = checkpoint_files.read(checkpoint, recorded["source"].get("weights"))
+    with programs.subject(source, model.variant) as subject:
         result = certificate.compare(model, subject, recorded["architecture"], recorded["seed"])
     certificate.require_pass(result, str(folder))
     return recorded, result

@@ -44,7 +44,7 @@ def inspect(path, weights_key=None):
         "other_weights": list(checkpoint.others),
         "tensors": len(checkpoint.state),
         "parameters": sum(int(np.size(value)) for value in checkpoint.state.values()),
-        "left_out": dict(collections.Counter(kind(name) for name in checkpoint.dropped)),
+        "left_out": dict(collections.Counter(kind(name) for name in checkpoint.left_out)),
         "facts": asdict(checkpoint.facts),
         **asdict(identify.identify(checkpoint)),
         "fits": fits,
@@ -69,22 +69,22 @@ def facts_text(facts):
     }
 
 
-def text(found):
+def text(report):
     """The same for people, a line for each."""
-    left_out = ", ".join(f"{count} {name}" for name, count in found["left_out"].items())
-    identity = identify.Identity(**{name: found[name] for name in identify.Identity.__dataclass_fields__})
+    left_out = ", ".join(f"{count} {name}" for name, count in report["left_out"].items())
+    identity = identify.Identity(**{name: report[name] for name in identify.Identity.__dataclass_fields__})
     lines = {
-        "dialect": found["dialect"],
-        "stripped": " ".join(found["stripped"]),
-        "weights": f"{found['weights'] or 'under no key'}; also {', '.join(found['other_weights'])} (--weights-key)"
-        if found["other_weights"]
+        "dialect": report["dialect"],
+        "stripped": " ".join(report["stripped"]),
+        "weights": f"{report['weights'] or 'under no key'}; also {', '.join(report['other_weights'])} (--weights-key)"
+        if report["other_weights"]
         else "",
-        "tensors": f"{found['tensors']}, {found['parameters']:,} parameters",
+        "tensors": f"{report['tensors']}, {report['parameters']:,} parameters",
         "left out": left_out,
         "model": identity,
-        **facts_text(found["facts"]),
-        "fits": ", ".join(found["fits"]),
-        "loads": "everything" if not found["problems"] else "\n".join(["no", *found["problems"]]),
+        **facts_text(report["facts"]),
+        "fits": ", ".join(report["fits"]),
+        "loads": "everything" if not report["problems"] else "\n".join(["no", *report["problems"]]),
     }
     rows = (f"  {name:<10}{value}" for name, value in lines.items() if str(value))
-    return "\n".join((found["file"], *rows))
+    return "\n".join((report["file"], *rows))

@@ -1,5 +1,6 @@
 """Checkpoint files: read any, write safetensors."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -11,7 +12,7 @@ import numpy as np
 from swins import files
 from swins.errors import SwinsError
 from swins.reference import oracle
-from swins.weights import dialects, facts, hub_folder, identify
+from swins.weights import dialects, facts, hub_folder, identify, rules
 from swins.weights.facts import NOTHING, Facts
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
@@ -21,33 +22,45 @@ PARALLEL = ("_orig_mod.", "module.", "_orig_mod.")  # of torch.compile and DataP
 AVERAGED = re.compile(
     r"(?:^|_)(?:ema|averaged?|swa|teacher|momentum)(?:$|_)"
 )  # weights that are evaluated, not trained
-COMPANY = re.compile(  # what training keeps beside a network in its state dict
-    r"(?:.*\.)?n_averaged$|(?:\w*_)?(?:criterion|criterions|loss|losses|loss_fn|metric|metrics)\w*\.|(?:train|val|valid|test)_\w+\."
-    r"|head\.(?:mlp|last_layer)\."  # DINO's projection
-)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict in today's timm names, and where it came from.
+    """A file's tensors, a Swin's in today's timm names, and where they came from.
 
-    wrappers are the keys and prefixes taken off; dropped holds buffers and what belongs to no classifier, under timm's
-    names; translated is True for files that timm's own loader does not take; facts are what the file, or one beside it,
-    says of the model besides its tensors; program is what runs such files here, None if nothing does; original holds
-    the tensors under its names; key names these weights among the several that a file holds, others the rest.
+    tensors holds all, under the names that `dialects.Translation` says; wrappers are the keys and prefixes taken off;
+    translated is True for files that timm's own loader does not take; facts are what the file, or one beside it, says
+    of the model besides its tensors; dense whether it is a detector's or segmenter's backbone; program is what runs
+    such files here, None if nothing does; original holds the Swin's tensors under its names; key names these weights
+    among the several that a file holds, others the rest.
     """
 
     path: pathlib.Path
-    state: dict
+    tensors: dict
     dialect: str
     wrappers: tuple
-    dropped: dict = field(default_factory=dict)
     translated: bool = False
     facts: Facts = NOTHING
+    dense: bool = False
     program: str | None = None
     original: dict = field(default_factory=dict)
     key: str = ""
     others: tuple = ()
+
+    @functools.cached_property
+    def parts(self):
+        """What a Swin takes of the tensors, and what it leaves out."""
+        return rules.split(self.tensors)
+
+    @property
+    def state(self):
+        """The tensors that a Swin takes, by their names in today's timm."""
+        return self.parts[0]
+
+    @property
+    def left_out(self):
+        """The others: buffers, and what belongs to no Swin."""
+        return self.parts[1]
 
     @property
     def choice(self):
@@ -70,6 +83,13 @@ class Checkpoint:
         """Image channels that the patch embedding expects."""
         kernel = self.state.get("patch_embed.proj.weight")
         return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
+
+    def norm_of(self, stage):
+        """{"weight": ..., "bias": ...} with which a dense backbone norms a stage's map; empty if it does not."""
+        last = stage == dialects.stages(self.state) - 1
+        name, tensors = ("norm", self.state) if last and self.dense else (f"norm{stage}", self.left_out)
+        parts = {part: tensors[f"{name}.{part}"] for part in ("weight", "bias") if f"{name}.{part}" in tensors}
+        return parts if len(parts) == 2 else {}
 
 
 def files_of(path):
@@ -123,14 +143,14 @@ class Weights:
     """One network's tensors in a file.
 
     place are the keys that its state dict lies under; parallel what of PARALLEL was taken off its names; prefix what
-    else comes before them all, such as "model."; left_out what training keeps beside a network, by name.
+    else comes before them all, such as "model."; company what training keeps beside a network, by name.
     """
 
     place: tuple
     parallel: tuple
     prefix: str
     state: dict = field(repr=False)
-    left_out: dict = field(repr=False)
+    company: dict = field(repr=False)
 
     @property
     def key(self):
@@ -168,18 +188,18 @@ def networks(place, arrays):
     plain = {name: without_parallel(name) for name in arrays}
     parallel = tuple(p for p in dict.fromkeys(PARALLEL) if any(p in n[: len(n) - len(plain[n])] for n in arrays))
     prefixes = dict.fromkeys(p for name in plain.values() if (p := prefix_of(name)) is not None)
-    found = []
+    several = []
     for prefix in prefixes:
         first = prefix.partition(".")[0]
         foreign = tuple(f"{word}." for other in prefixes if other and (word := other.partition(".")[0]) != first)
-        state, left_out = {}, {}
+        state, company = {}, {}
         for name, value in arrays.items():
             short = plain[name].removeprefix(prefix)
             if foreign and plain[name].startswith(foreign):
                 continue
-            dialects.put(left_out if COMPANY.match(short) else state, short, value)
-        found.append(Weights(place, parallel, prefix, state, left_out))
-    return found
+            dialects.put(company if dialects.COMPANY.match(short) else state, short, value)
+        several.append(Weights(place, parallel, prefix, state, company))
+    return several
 
 
 def choose(content, key=None):
@@ -191,20 +211,20 @@ def choose(content, key=None):
         SwinsError: if none, or more than one, has the key that a user asks for.
     """
     everything = list(state_dicts(content))
-    found = [weights for place, arrays in everything for weights in networks(place, arrays)]
-    if not found:  # the largest, for an error that says what it holds
+    several = [weights for place, arrays in everything for weights in networks(place, arrays)]
+    if not several:  # the largest, for an error that says what it holds
         place, arrays = max(everything, key=lambda pair: len(pair[1]), default=((), {}))
-        found = [Weights(place, (), "", {without_parallel(name): value for name, value in arrays.items()}, {})]
-    found.sort(key=lambda weights: not AVERAGED.search(weights.key.replace(".", "_")))
-    keys = [weights.key for weights in found]
+        several = [Weights(place, (), "", {without_parallel(name): value for name, value in arrays.items()}, {})]
+    several.sort(key=lambda weights: not AVERAGED.search(weights.key.replace(".", "_")))
+    keys = [weights.key for weights in several]
     if key is not None:
-        asked = [weights for weights in found if key == weights.key] or [
-            weights for weights in found if key in weights.key.split(".")
+        asked = [weights for weights in several if key == weights.key] or [
+            weights for weights in several if key in weights.key.split(".")
         ]
         if len(asked) != 1:
             raise SwinsError(f"{key!r} must name one network of the file; it holds {', '.join(keys) or 'one, unnamed'}")
-        found = [*asked, *(weights for weights in found if weights is not asked[0])]
-    return found[0], tuple(weights.key for weights in found[1:])
+        several = [*asked, *(weights for weights in several if weights is not asked[0])]
+    return several[0], tuple(weights.key for weights in several[1:])
 
 
 def timms_place(content):
@@ -258,15 +278,18 @@ def read(path, key=None):
         raise SwinsError(f"{path}: {error}") from error
     dialect, prefix = translation.dialect, translation.prefix
     wrappers = (*weights.place, *weights.parallel, weights.prefix, prefix)
-    as_timm = weights.place == timms_place(content) and not (weights.prefix or weights.left_out)
+    alone = len(translation.original)  # of as many tensors, if nothing lies beside it
+    as_timm = weights.place == timms_place(content) and not (
+        weights.prefix or weights.company or alone != len(weights.state)
+    )
     checkpoint = Checkpoint(
         path=path,
-        state=translation.state,
+        tensors=translation.tensors | weights.company,
         dialect=dialect.name,
         wrappers=tuple(filter(None, wrappers)),
-        dropped={**weights.left_out, **translation.dropped},
         translated=not (dialect.program == "timm" and as_timm) or path.name.endswith(hub_folder.INDEX),
         facts=facts.join(facts.of_program(translation), header),
+        dense=translation.dense,
         program=dialect.program,
         original=translation.original,
         key=weights.key,
@@ -274,10 +297,10 @@ def read(path, key=None):
     )
     strict = given.is_dir() or path.name in hub_folder.WEIGHTS
     beside = hub_folder.facts_beside(path, strict)
-    if found := hub_folder.disagreements(beside, identify.identify(checkpoint), checkpoint.num_classes):
+    if differences := hub_folder.disagreements(beside, identify.identify(checkpoint), checkpoint.num_classes):
         if strict:
             raise SwinsError(
-                f"{beside.source} and {path.name} must be of one model; the weights have {'; '.join(found)}; "
+                f"{beside.source} and {path.name} must be of one model; the weights have {'; '.join(differences)}; "
                 "mend config.json, or take the file out of its folder"
             )
         beside = NOTHING

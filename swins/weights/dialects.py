@@ -1,7 +1,8 @@
 """What other programs call the tensors of a Swin, one table of rules a dialect, and what today's timm calls them.
 
 A dialect is a row of DIALECTS: a key that only its files have, renames in the order they apply, and steps where tensors
-change too. Rules and steps that find nothing do nothing, so a row serves every version of its program.
+change too. Rules and steps that find nothing do nothing, so a row serves every version of its program. Nothing is lost:
+what is no Swin's keeps its program's name, and a network's table says what it takes (`rules.leaves_out`).
 """
 
 import re
@@ -11,7 +12,6 @@ import numpy as np
 
 from swins.errors import SwinsError
 
-# Left out by name; whatever else a model does not use is an error.
 BUFFERS = (  # computed from sizes
     *("attn_mask", "relative_position_index", "relative_coords_table", "k_bias"),
     *("attention_mask", "relative_coordinates_log", "default_grid"),  # C. Reich's
@@ -22,9 +22,12 @@ DENSE = (  # what sits on the backbone of a detector or segmenter
     *("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head.", "semantic_head.", "panoptic_head."),
     *("panoptic_fusion_head.", "query_head.", "decode_head.", "auxiliary_head.", "data_preprocessor."),
 )
+COMPANY = re.compile(  # what training keeps beside a network in its state dict
+    r"(?:.*\.)?n_averaged$|(?:\w*_)?(?:criterion|criterions|loss|losses|loss_fn|metric|metrics)\w*\.|(?:train|val|valid|test)_\w+\."
+    r"|head\.(?:mlp|last_layer)\."  # DINO's projection
+)
 OUTPUT_NORMS = tuple(f"norm{level}." for level in range(10))  # a dense backbone's, one for each map that it gives
 ELSEWHERE = "elsewhere."  # begins the names of what lies beside the Swin of a larger model
-LEFT_OUT = (*DENSE, *OUTPUT_NORMS, f"{UNUSED}.", f"{STEM}.", ELSEWHERE)
 
 
 def put(state, name, value):
@@ -123,16 +126,15 @@ class Dialect:
     """How one program names a Swin.
 
     sign is a key that only its files have, and its group the prefix of their keys; renames are pairs of pattern and
-    replacement, applied in order; steps are functions that change a state dict; drops are names left out. program is
-    what runs such files here: "timm", "torchvision", "transformers", or None where nothing does. size_rule is what it
-    does about sizes that windows do not tile, dense_rule what it does as a backbone of a detector or segmenter.
+    replacement, applied in order; steps are functions that change a state dict. program is what runs such files here:
+    "timm", "torchvision", "transformers", or None where nothing does. size_rule is what it does about sizes that
+    windows do not tile, dense_rule what it does as a backbone of a detector or segmenter.
     """
 
     name: str
     sign: str
     renames: tuple = ()
     steps: tuple = ()
-    drops: tuple = ()
     program: str | None = None
     size_rule: str = "timm"
     dense_rule: str = "open_mmlab"
@@ -149,7 +151,6 @@ MICROSOFT_DENSE = Dialect(
     rf"(backbone\.){TIMM_BLOCK}",
     (),
     (merge_at_start, last_norm),
-    LEFT_OUT,
 )
 DIALECTS = (
     TIMM,  # or MICROSOFT, whose keys differ in the place of one layer
@@ -160,7 +161,7 @@ DIALECTS = (
         (scale_of_tau,),
         program="timm",
     ),
-    Dialect("SimMIM", rf"(encoder\.){TIMM_BLOCK}", (), (merge_at_start,), PRETRAINING),
+    Dialect("SimMIM", rf"(encoder\.){TIMM_BLOCK}", (), (merge_at_start,)),
     MICROSOFT_DENSE,
     Dialect(
         "torchvision",
@@ -203,7 +204,6 @@ DIALECTS = (
             (r"^classifier\.", "head.fc."),
         ),
         (merge_at_start, join_qkv, last_norm),
-        PRETRAINING + LEFT_OUT,
         program="transformers",
         size_rule="huggingface",
     ),
@@ -218,7 +218,6 @@ DIALECTS = (
             (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
         ),
         (merge_at_start, undo_unfold, last_norm),
-        PRETRAINING + LEFT_OUT,
         size_rule="mmpretrain",
     ),
     Dialect(
@@ -246,21 +245,23 @@ DIALECTS = (
 
 def recognise(state):
     """The dialect of a state dict, by its keys, and the prefix of its names -> (Dialect, prefix)."""
-    found = {(dialect, match[1]) for dialect in DIALECTS for name in state if (match := re.match(dialect.sign, name))}
-    if not found:
+    candidates = {
+        (dialect, match[1]) for dialect in DIALECTS for name in state if (match := re.match(dialect.sign, name))
+    }
+    if not candidates:
         keys = ", ".join(sorted(state)[:3]) or "nothing"
         known = ", ".join((MICROSOFT.name, *(dialect.name for dialect in DIALECTS[1:])))
         raise SwinsError(
             f"a Swin checkpoint has windowed attention under the names of timm, {known}; this one has {keys}, ...; "
             "pass a file of a Swin, or save its state_dict() under timm's names"
         )
-    if len(found) > 1:
-        parts = sorted(f"{dialect.name}'s" + f" under {prefix!r}" * bool(prefix) for dialect, prefix in found)
+    if len(candidates) > 1:
+        names = sorted(f"{dialect.name}'s" + f" under {prefix!r}" * bool(prefix) for dialect, prefix in candidates)
         raise SwinsError(
-            f"a checkpoint holds one Swin under one program's names; this one has {' and '.join(parts)}; "
+            f"a checkpoint holds one Swin under one program's names; this one has {' and '.join(names)}; "
             "save one model's state_dict() alone"
         )
-    dialect, prefix = found.pop()
+    dialect, prefix = candidates.pop()
     if dialect is TIMM and any(name.startswith("layers.0.downsample.") for name in state):
         dialect = MICROSOFT_DENSE if output_norms(state) else MICROSOFT
     return dialect, prefix
@@ -268,67 +269,70 @@ def recognise(state):
 
 @dataclass(frozen=True)
 class Translation:
-    """A state dict in today's timm names, and what its own names tell.
+    """A file's tensors, the Swin's in today's timm names, and what its own names tell.
 
-    original holds the Swin's tensors under its program's names, without the prefix; dropped what is left out, under
-    timm's; size_rule is what the program does about sizes; final_norm whether the last map is normalised.
+    tensors holds all of them: what is no Swin's under its own name, or, beside a Swin inside a larger model of Hugging
+    Face, under that after "elsewhere."; original the Swin's under its program's names, without the prefix; dense
+    whether it is a detector's or segmenter's backbone; size_rule is what the program does about sizes; final_norm
+    whether the last map is normalised.
     """
 
-    state: dict
-    dropped: dict
+    tensors: dict
     original: dict
     dialect: Dialect
     prefix: str
+    dense: bool
     size_rule: str
     final_norm: bool
 
 
-def own_names(state, dialect, prefix):
-    """A Swin's tensors without the prefix; what lies beside a Swin inside a larger model of Hugging Face, apart."""
-    beside = ELSEWHERE if prefix and dialect.program == "transformers" else ""
-    names = {}
+def parts(state, dialect, prefix):
+    """A Swin's tensors, without the prefix, and what lies beside it, each by name -> ({name: array}, {name: array})."""
+    own, beside = {}, {}
+    marker = ELSEWHERE if prefix and dialect.program == "transformers" else ""
     for name, value in state.items():
-        put(names, name.removeprefix(prefix) if name.startswith(prefix) else beside + name, value)
-    return names
+        if name.startswith(prefix) and (prefix or not name.startswith((*DENSE, *PRETRAINING))):
+            put(own, name.removeprefix(prefix), value)
+        else:
+            beside[marker + name] = value
+    return own, beside
 
 
-def is_dense(state, dialect):
+def is_dense(own, beside, dialect):
     """Whether a Swin, under timm's names before any step, is a detector's or segmenter's backbone.
 
     mmpretrain's classifiers number the one norm that they have.
     """
-    norms = output_norms(state)
-    alone = dialect.size_rule == "mmpretrain" and norms == {f"norm{stages(state) - 1}"}
-    return any(name.startswith(DENSE) for name in state) or bool(norms and not alone)
+    norms = output_norms(own)
+    alone = dialect.size_rule == "mmpretrain" and norms == {f"norm{stages(own) - 1}"}
+    return any(name.startswith(DENSE) for name in beside) or bool(norms and not alone)
 
 
 def to_timm(state):
-    """Translate {name: array} to today's timm -> Translation.
+    """Translate {name: array} to today's timm -> Translation; arrays are those given, but where their numbers move.
 
     Raises:
         SwinsError: no Swin, or more than one.
     """
     dialect, prefix = recognise(state)
-    original, renamed = own_names(state, dialect, prefix), {}
+    original, beside = parts(state, dialect, prefix)
+    tensors = {}
     for name, value in original.items():
         for pattern, replacement in dialect.renames:
             name = re.sub(pattern, replacement, name)
-        put(renamed, name, value)
-    dense = is_dense(renamed, dialect)
+        put(tensors, name, value)
+    dense = is_dense(tensors, beside, dialect)
     for step in dialect.steps:
-        step(renamed)
-    dropped = {
-        name: value
-        for name, value in renamed.items()
-        if name.rpartition(".")[2] in BUFFERS or (dialect.drops and name.startswith(dialect.drops))
-    }
-    kept = {name: value for name, value in renamed.items() if name not in dropped}
+        step(tensors)
+    final_norm = "norm.weight" in tensors or not (dense or dialect.program == "transformers")
+    for name, value in beside.items():
+        put(tensors, name, value)
     return Translation(
-        state=kept,
-        dropped=dropped,
-        original={name: value for name, value in original.items() if not name.startswith(ELSEWHERE)},
+        tensors=tensors,
+        original=original,
         dialect=dialect,
         prefix=prefix,
+        dense=dense,
         size_rule=dialect.dense_rule if dense else dialect.size_rule,
-        final_norm="norm.weight" in kept or not (dense or dialect.program == "transformers"),
+        final_norm=final_norm,
     )

@@ -34,8 +34,8 @@ class Identity:
             parts = value if isinstance(value, tuple) else (value,)
             return " ".join("?" if part is None else str(part) for part in parts)
 
-        told = {name: text(value) for name, value in asdict(self).items() if set(text(value)) - set("? ")}
-        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
+        numbers = {name: text(value) for name, value in asdict(self).items() if set(text(value)) - set("? ")}
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
 
 
 def side(count):
@@ -92,10 +92,10 @@ def stated(checkpoint, stages):
 
 def identify(checkpoint):
     """The numbers of a Checkpoint -> Identity."""
-    state, everything = checkpoint.state, {**checkpoint.state, **checkpoint.dropped}
-    blocks = [re.match(r"(?:layers|stages)\.(\d{1,3})\.blocks\.(\d{1,3})\.", name) for name in state]
-    found = {(int(block[1]), int(block[2])) for block in blocks if block}
-    stages = range(max((s for s, _ in found), default=-1) + 1)
+    state, everything = checkpoint.state, checkpoint.tensors
+    matches = [re.match(r"(?:layers|stages)\.(\d{1,3})\.blocks\.(\d{1,3})\.", name) for name in state]
+    blocks = {(int(match[1]), int(match[2])) for match in matches if match}
+    stages = range(max((s for s, _ in blocks), default=-1) + 1)
     kernel = np.shape(state.get("patch_embed.proj.weight"))
     kernel = kernel if len(kernel) == 4 else (None,) * 4
 
@@ -122,7 +122,7 @@ def identify(checkpoint):
         patch_size=kernel[2],
         in_chans=kernel[1],
         embed_dim=kernel[0],
-        depths=tuple(1 + max((b for stage, b in found if stage == s), default=-1) for s in stages),
+        depths=tuple(1 + max((b for stage, b in blocks if stage == s), default=-1) for s in stages),
         num_heads=tuple(heads(s) for s in stages),
         windows=tuple(window(s) or windows[s] for s in stages),
         pretrained_windows=tuple(pretrained(s) or pretrained_windows[s] for s in stages),
@@ -130,17 +130,17 @@ def identify(checkpoint):
     )
 
 
-def agrees(told, wanted):
+def agrees(number, wanted):
     """Whether what a file tells is what is wanted, part by part; None tells nothing."""
     if isinstance(wanted, tuple):
-        silent = bool(told) and all(part is None for part in told)
-        return silent or (len(told) == len(wanted) and all(map(agrees, told, wanted)))
-    return told in (None, wanted)
+        silent = bool(number) and all(part is None for part in number)
+        return silent or (len(number) == len(wanted) and all(map(agrees, number, wanted)))
+    return number in (None, wanted)
 
 
 def differences(identity, optional, variant):
     """How a file's numbers and optional parts differ from a Variant's -> ["embed dim 24, not 96", ...]."""
-    names = [rule.torch_name for rule in rules.expand(rules.TABLES[type(variant)], variant).values()]
+    names = rules.table_of(variant).torch_names
     windows = tuple(plan.window_size[0] for plan in plan_stages(variant))
     pretrained = tuple(p[0] for p in getattr(variant, "pretrained", ((0, 0),) * len(windows)))
     wanted = {
@@ -152,15 +152,15 @@ def differences(identity, optional, variant):
         "windows": windows,
         "pretrained_windows": tuple(p or m for p, m in zip(pretrained, windows, strict=True)),
     }
-    told = asdict(identity)
-    found = [
-        f"{name.replace('_', ' ')} {told[name]}, not {value}"
+    numbers = asdict(identity)
+    problems = [
+        f"{name.replace('_', ' ')} {numbers[name]}, not {value}"
         for name, value in wanted.items()
-        if not agrees(told[name], value)
+        if not agrees(numbers[name], value)
     ]
     if optional != {name for name in names if OPTIONAL.search(name)}:
-        found.append("other extra norms or offset networks")
-    return found
+        problems.append("other extra norms or offset networks")
+    return problems
 
 
 def compare(checkpoint):
@@ -172,7 +172,7 @@ def compare(checkpoint):
 
 def fitting(checkpoint):
     """Names of the variants whose numbers a Checkpoint has."""
-    return [name for name, found in compare(checkpoint).items() if not found]
+    return [name for name, problems in compare(checkpoint).items() if not problems]
 
 
 def closest(checkpoint):
@@ -192,12 +192,12 @@ def the_variant(checkpoint):
     if names:
         raise SwinsError(
             f"{checkpoint.path}: without -m a file must fit one variant; this one fits {', '.join(names)}, which "
-            "differ in what it does not hold; choose with -m"
+            "differ in what it does not hold; choose with -m, in Python by name with weights=FILE"
         )
-    name, found = closest(checkpoint)
+    name, problems = closest(checkpoint)
     raise SwinsError(
         f"{checkpoint.path}: fits no variant of `swins list`: {identify(checkpoint)}; "
-        f"the closest is {name}, from which it differs in {'; '.join(found)}"
+        f"the closest is {name}, from which it differs in {'; '.join(problems)}"
     )
 
 

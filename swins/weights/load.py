@@ -10,7 +10,7 @@ import numpy as np
 
 from swins import build
 from swins.errors import SwinsError
-from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
+from swins.plans import Variant, VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
 from swins.tags import look_up
 from swins.trained import model_file, training_of
@@ -73,41 +73,72 @@ def create(variant=None, /, *, weights=None, weights_key=None, name=None, **over
         variant, name = name, None
     if not isinstance(variant, str):
         raise SwinsError(f"create takes a variant's name, such as swin_tiny_patch4_window7_224; got {variant!r}")
-    if weights_key is not None and weights in (None, "pretrained"):
-        raise SwinsError("weights_key chooses among the weights of a file; pass weights=FILE with it")
     name = build.model_name(name) or look_up(variant).architecture
-    if weights is None:
+    if weights is None and weights_key is None:
         return build.build(variant, name=name, **overrides)
-    if not isinstance(weights, str | os.PathLike):
+    return with_weights(variant, open_weights(weights, weights_key, variant, stacklevel=3), overrides, name)
+
+
+def open_weights(weights, key=None, source=None, stacklevel=2):
+    """The Checkpoint of weights as `create` takes them. Warnings say what was chosen, and what lies beside the Swin.
+
+    Args:
+        weights: "pretrained", or a path.
+        key: which weights, where a file holds several.
+        source: the variant's name whose published weights "pretrained" means.
+        stacklevel: how far up the caller is whom warnings name.
+    """
+    if key is not None and weights in (None, "pretrained"):
+        raise SwinsError("weights_key chooses among the weights of a file; pass weights=FILE with it")
+    if weights == "pretrained":
+        if not isinstance(source, str):
+            raise SwinsError('weights="pretrained" are of a variant by name; pass its name, or a file\'s path')
+        checkpoint = checkpoint_files.read(pretrained.fetch(source))
+    elif isinstance(weights, str | os.PathLike):
+        checkpoint = read(weights, key)
+        if checkpoint.others and key is None:
+            warnings.warn(f"{weights}: {checkpoint.choice}", stacklevel=stacklevel)
+    else:
         raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
-    found = checkpoint_files.read(pretrained.fetch(variant)) if weights == "pretrained" else read(weights, weights_key)
-    if found.others and weights_key is None and weights != "pretrained":
-        warnings.warn(f"{weights}: {found.choice}", stacklevel=2)
-    if beside := sorted({part.split(".")[1] for part in found.dropped if part.startswith(ELSEWHERE)}):
-        warnings.warn(f"{weights}: only its Swin was taken; left out {', '.join(beside)}", stacklevel=2)
+    if beside := sorted({part.split(".")[1] for part in checkpoint.left_out if part.startswith(ELSEWHERE)}):
+        warnings.warn(f"{weights}: only its Swin was taken; left out {', '.join(beside)}", stacklevel=stacklevel)
+    return checkpoint
+
+
+def with_weights(source, checkpoint, overrides, name=None):
+    """A model of a variant's name, or of a Variant, with a Checkpoint's weights; overrides as `create` takes them."""
+    if name is None and isinstance(source, str):
+        name = look_up(source).architecture
     options = {option: overrides.get(option) for option in build.OPTIONS}
-    model = build.make(variant_for(variant, found, overrides), options, name)
-    load_weights(model, found, overrides.get("num_classes"))
+    model = build.make(variant_for(source, checkpoint, overrides), options, name)
+    load_weights(model, checkpoint, overrides.get("num_classes"))
     return model
 
 
-def variant_for(name, checkpoint, overrides):
+def variant_for(source, checkpoint, overrides):
     """The Variant of a model with a Checkpoint's weights.
 
     What the file says of its model holds over what the name says, but for channels, blocks and heads, which are what a
     name is; what is asked for holds over both. A tagged name fixes the classes, an untagged one takes classes and
-    channels from the file. V2 with other windows than its weights know
-    records theirs as pretrained_windows.
+    channels from the file. A Variant asks for its size and channels, and takes the rest as an untagged name does. V2
+    with other windows than its weights know records theirs as pretrained_windows.
 
     Args:
-        name: "architecture" or "architecture.tag".
+        source: "architecture" or "architecture.tag", or a Variant.
         checkpoint: a Checkpoint.
         overrides: options that are asked for; None leaves one as it is.
     """
-    native, asked = look_up(name).variant, {k: v for k, v in renamed(overrides).items() if k not in build.OPTIONS}
+    asked = {k: v for k, v in renamed(overrides).items() if k not in build.OPTIONS}
+    if isinstance(source, Variant):
+        native, tagged = source, False
+        asked = {"image_size": source.image_size, "in_chans": source.in_chans} | {
+            k: v for k, v in asked.items() if v is not None
+        }
+    else:
+        native, tagged = look_up(source).variant, "." in source
     known = {f.name for f in fields(native)} - {*facts.TRAINING, *NAMED, "num_classes", "in_chans"}
     stated = {k: v for k, v in checkpoint.facts.numbers.items() if k in known}
-    if "." not in name:
+    if not tagged:
         stated |= {"num_classes": checkpoint.num_classes, "in_chans": checkpoint.in_chans}
     trained = with_overrides(native, stated)
     variant = with_overrides(trained, {**asked, **kept_native_size(trained, asked)})
@@ -116,31 +147,42 @@ def variant_for(name, checkpoint, overrides):
     return variant
 
 
+def is_keras(path):
+    """Whether a path is a .keras file, or a folder with a model.keras: an artefact or a run."""
+    path = pathlib.Path(path)
+    return path.suffix == ".keras" or (path / artefacts.MODEL).is_file()
+
+
 def read(path, key=None):
     """The Checkpoint of a file of any dialect, a folder of one, a .keras file or an artefact folder."""
-    path = pathlib.Path(path)
-    if path.suffix == ".keras" or (path / artefacts.MODEL).is_file():
-        if key is not None:
-            raise SwinsError(f"{path} holds one model, so there is no {key!r} to choose")
-        model = artefacts.load_model(path)
-        state, offsets = rules.state_dict(model), rules.coordinates(model)
-        stated = facts.of_model(model)
-        return checkpoint_files.Checkpoint(path, state, "keras", (), dropped=offsets, translated=True, facts=stated)
-    return checkpoint_files.read(path, key)
+    return checkpoint_of(read_keras(path, key), path) if is_keras(path) else checkpoint_files.read(path, key)
+
+
+def read_keras(path, key=None):
+    """The model of a .keras file, an artefact or a run, which holds one: a key is refused."""
+    if key is not None:
+        raise SwinsError(f"{path} holds one model, so there is no {key!r} to choose")
+    return artefacts.load_model(path)
+
+
+def checkpoint_of(model, path):
+    """The Checkpoint of a Swin of this package that a path holds."""
+    tensors, stated = rules.state_dict(model) | rules.coordinates(model), facts.of_model(model)
+    return checkpoint_files.Checkpoint(pathlib.Path(path), tensors, "keras", (), translated=True, facts=stated)
 
 
 def refuse_other_offsets(model, checkpoint):
     """Raise SwinsError if V2 weights know offsets over another window than that by which the model divides them."""
     if not isinstance(model.variant, VariantV2):
         return
-    model_s, file_s = rules.coordinates(model), checkpoint.dropped
+    model_s, file_s = rules.coordinates(model), checkpoint.left_out
     names = [name for name in model_s if name in file_s]
-    divides, told = ([identify.trained_window(tables[name]) for name in names] for tables in (model_s, file_s))
-    if not all(map(identify.agrees, told, divides)):
+    divides, trained = ([identify.trained_window(tables[name]) for name in names] for tables in (model_s, file_s))
+    if not all(map(identify.agrees, trained, divides)):
         raise SwinsError(
             f"{model.name}: V2 weights go with the windows they were trained with, stage by stage; "
-            f"{checkpoint.path.name} has coordinates over {told}, the model over {divides}; pass pretrained_windows, "
-            "or the -m that fits"
+            f"{checkpoint.path.name} has coordinates over {trained}, the model over {divides}; pass "
+            "pretrained_windows, or the -m that fits"
         )
 
 
@@ -180,7 +222,7 @@ def model_for(name, checkpoint, image_size=None, size_rule=None):
 def taken(checkpoint, variant):
     """What a file does not tell and was taken of the variant to be so, a line each."""
     stated = checkpoint.facts.numbers
-    if isinstance(variant, VariantV2) and not any(name.endswith(OFFSETS) for name in checkpoint.dropped):
+    if isinstance(variant, VariantV2) and not any(name.endswith(OFFSETS) for name in checkpoint.left_out):
         if not {"window_size", "pretrained_windows"} & stated.keys():
             yield f"the file does not say its windows: taken as {variant.windows}, pretrained with {variant.pretrained}"
         if variant.size_rule == "huggingface" and not {"image_size", "native_size"} & stated.keys():
