@@ -17,10 +17,13 @@ from swins.convert import certificate, conversion
 from swins.data import labelled
 from swins.errors import SwinsError
 from swins.evaluate import results, scoring
+from swins.evaluate.evaluation import Evaluation
 from swins.export import tf_hub
 from swins.labels import class_names
+from swins.opening import open_model
 from swins.reference import oracle
 from swins.tags import look_up
+from swins.task import Prepared
 from swins.weights import artefacts
 
 HERE = pathlib.Path(__file__).parent
@@ -78,13 +81,15 @@ def demo():
     pixels, labels = np.stack([image for _, image, _ in samples]), np.array([label for *_, label in samples])
     prepared = prepare(list(pixels))
     theirs = torch_logits(prepared)
-    outcome = scoring.evaluate(model, prepare, labelled.Dataset(dataset.name, len(samples), samples), BATCH)
-    row = results.result_row(NAME, dataset, "timm", prepare.image_size, outcome, proof)
-    predicted = np.array([top[0] for _, _, top in outcome[0]])
+    opened, prepared_as = open_model(folder), Prepared(NAME, "timm", prepare)
+    dataset = labelled.Dataset(dataset.name, len(samples), samples)
+    scored = scoring.run(opened, prepare, dataset, {}, Evaluation(batch=BATCH))
+    row = results.row_of(opened, prepared_as, dataset, scored)
+    predicted = np.array([record["top"][0] for _, record in scored.rows])
     results.append_row(row, OUT / "results.csv")
     top1_torch = float(np.mean(theirs.argmax(1) == labels))
     disagree = int(np.sum(theirs.argmax(1) != predicted))
-    print(f"PyTorch top-1 {top1_torch:.4f}; Keras top-1 {row.top1:.4f}, {row.images_per_second:.0f} images/s")
+    print(f"PyTorch top-1 {top1_torch:.4f}; Keras top-1 {row['top1']:.4f}, {row['images_per_second']:.0f} images/s")
     print(f"predictions that differ: {disagree} of {len(labels)}")
 
     step("export SavedModels, each run where swins is not")
@@ -94,16 +99,16 @@ def demo():
 
     step("reload through hub.load in a fresh process")
     ours = model.predict(prepared, batch_size=BATCH, verbose=0)
-    logits_diff = max(proof["logits"]["relative"], certificate.difference(ours, theirs)["relative"])
+    logits_diff = max(certificate.worst_output(proof), certificate.difference(ours, theirs)["relative"])
     hub_diff = certificate.difference(hub_logits(folder / "saved_model", prepared), ours)["relative"]
 
     step("draw what the model looks at")
     draw(model, prepared, pixels, labels, predicted)
     print(OUT / "attention.png")
 
-    good = max(logits_diff, hub_diff) <= TOLERANCE and disagree == 0 and min(top1_torch, row.top1) >= LEAST_TOP1
+    good = max(logits_diff, hub_diff) <= TOLERANCE and disagree == 0 and min(top1_torch, row["top1"]) >= LEAST_TOP1
     facts = (
-        f"logits_diff={logits_diff:.1e} top1_torch={top1_torch:.4f} top1_keras={row.top1:.4f} "
+        f"logits_diff={logits_diff:.1e} top1_torch={top1_torch:.4f} top1_keras={row['top1']:.4f} "
         f"disagree={disagree} hub_diff={hub_diff:.1e}"
     )
     return facts, good

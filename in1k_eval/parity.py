@@ -72,18 +72,19 @@ def measure(name, folder):
     proof = compared(name, folder) if name in REDUCED else converted(name, folder)
     worst = max(proof["blocks"], key=lambda k: proof["blocks"][k]["relative"])
     v = proof["versions"]
+    logits = proof["outputs"]["logits"]
     return {
         "name": name,
         "depths": " ".join(map(str, REDUCED.get(name, variant.depths))),
         "classes": variant.num_classes,
         "parameters_keras": proof["parameters"]["keras"],
         "parameters_torch": proof["parameters"]["torch"],
-        "logits_max_abs": f"{proof['logits']['max_abs']:.2e}",
-        "largest_logit": f"{proof['logits']['largest']:.3f}",
-        "logits_relative": f"{proof['logits']['relative']:.2e}",
+        "logits_max_abs": f"{logits['max_abs']:.2e}",
+        "largest_logit": f"{logits['largest']:.3f}",
+        "logits_relative": f"{logits['relative']:.2e}",
         "worst_block": worst,
         "worst_block_relative": f"{proof['worst_block']:.2e}",
-        "top5_agreement": proof["top5_agreement"],
+        "top5_agreement": proof["agreement"]["top5"],
         "versions": f"timm {v['timm']}; torch {v['torch']}; keras {v['keras']}; {v['backend']}",
     }
 

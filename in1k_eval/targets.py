@@ -57,7 +57,7 @@ def embedded(folder):
     images = preprocess(EMBEDDED)(list(pixels))
     ours = artefacts.load_model(made).predict(images, batch_size=250, verbose=0).argmax(axis=1)
     for file, record in records.items():
-        theirs = targets.run(made / file, images=images)["images"].argmax(axis=1)
+        theirs = targets.run(made / file, images=images)["images"]["logits"].argmax(axis=1)
         tops = {"images": len(labels), "keras_top1": np.mean(ours == labels), "top1": np.mean(theirs == labels)}
         yield row_of(EMBEDDED, record, {**tops, "same_top1": np.mean(ours == theirs)})
 

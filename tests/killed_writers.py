@@ -65,8 +65,8 @@ def stub(proof):
         (place / "saved_model.pb").write_text("graph")
 
     saved_model.save = save
-    tf_hub.check = lambda model, prepare, place, parts, proof: {
-        part: {"output": kind, "call": 0.0, "trainable_variables": 0} for part, kind in parts.items()
+    tf_hub.check = lambda task, model, place, parts, proof: {
+        name: {"output": part.output, "call": 0.0, "trainable_variables": 0} for name, part in parts.items()
     }
 
 

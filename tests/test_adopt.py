@@ -47,6 +47,9 @@ def trained(tmp_path_factory):
     return folder
 
 
+PARTS = ["saved_model", "saved_model_fe", "saved_model_deploy"]
+
+
 @pytest.fixture
 def run_folder(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -64,8 +67,8 @@ def stubbed(monkeypatch):
         (folder / "saved_model.pb").write_text(folder.name)
         (folder / "variables" / "variables.index").write_text(str(prepare))
 
-    def check(model, prepare, folder, parts, certificate):
-        return {p: {"output": kind, "call": 0.0, "trainable_variables": 1} for p, kind in parts.items()}
+    def check(task, model, folder, parts, certificate):
+        return {name: {"output": part.output, "call": 0.0, "trainable_variables": 1} for name, part in parts.items()}
 
     monkeypatch.setattr(saved_model, "save", save)
     monkeypatch.setattr(tf_hub, "check", check)
@@ -88,7 +91,7 @@ def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, comm
     assert swins.class_names(folder) == CLASSES
     opened = open_model(folder)
     model, proof = opened.model, opened.certificate
-    assert tf_hub.preparation(model, proof) == prepare
+    assert CLASSIFICATION.serving(model, proof) == prepare
     assert CLASSIFICATION.prepare(opened, {}) == Prepared(NAME, "run", prepare)
     assert "no PyTorch was involved" in proof["verdict"] and "blocks" not in proof
     assert proof["exports"]["saved_model"]["serving_bytes"] <= 1e-5
@@ -138,13 +141,17 @@ def test_what_is_missing_is_added_and_nothing_made_anew(run_folder, command, stu
     now = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     changed = {path.name for path in now if now[path] != first.get(path)}
     assert changed == {"saved_model.pb", "variables.index", "model_deploy.tar.gz", "certificate.json", "README.md"}
-    assert list(artefacts.read_certificate(folder)["exports"]) == list(tf_hub.PARTS)
+    assert list(artefacts.read_certificate(folder)["exports"]) == [
+        "saved_model",
+        "saved_model_fe",
+        "saved_model_deploy",
+    ]
     (folder / "model_fe.tar.gz").unlink()  # what was lost is missing too; what is left of it is not taken for whole
     code, _, err = command("export", run_folder)
     assert code == 1 and "has saved_model_fe already; pass --overwrite" in err
     code, _, err = command("export", run_folder, "--overwrite")
     assert code == 0, err
-    assert stubbed[1:] == list(tf_hub.PARTS)
+    assert stubbed[1:] == PARTS
 
 
 def test_another_run_does_not_take_its_place(run_folder, command, stubbed, tmp_path):

@@ -102,8 +102,8 @@ def test_the_artefact_holds_what_it_says(converted, checkpoint):
     assert proof["name"] == f"{NAME}.fashion_mnist"
     assert proof["source"]["sha256"] == checkpoint_files.sha256(checkpoint)
     assert proof["model"]["sha256"] == checkpoint_files.sha256(converted / "model.keras")
-    assert proof["logits"]["relative"] <= 2e-5 and proof["worst_block"] <= 1e-5
-    assert proof["top5_agreement"] == 1.0
+    assert proof["outputs"]["logits"]["relative"] <= 2e-5 and proof["worst_block"] <= 1e-5
+    assert proof["agreement"] == {"top5": 1.0}
     assert list(proof["blocks"]) == [
         "patch_embed",
         *(f"stages_0_blocks_{b}" for b in range(2)),
@@ -122,7 +122,7 @@ def test_perturbed_timm_models_convert_within_tolerance(name, perturbed, tmp_pat
     assert code == 0, err
     assert "pass" in out
     proof = artefacts.read_certificate(tmp_path / "out")
-    assert proof["logits"]["relative"] <= 2e-5 and proof["worst_block"] <= 1e-5
+    assert proof["outputs"]["logits"]["relative"] <= 2e-5 and proof["worst_block"] <= 1e-5
     assert proof["parameters"]["keras"] == proof["parameters"]["torch"]
 
 

@@ -17,10 +17,11 @@ import swins
 from swins import windows
 from swins.convert import conversion
 from swins.deploy import without_onednn
-from swins.export import targets, tf_hub
+from swins.export import targets
 from swins.fused import FusedNorm, layout
 from swins.plans import RULES
 from swins.size_rules import SIZE_RULES
+from swins.tasks.classification import CLASSIFICATION
 from swins.weights import artefacts
 
 TOLERANCE = 1e-5
@@ -104,7 +105,7 @@ def test_full_size_models_of_all_families(rng):
 
 def test_real_images_and_the_same_answers(converted):
     model = artefacts.load_model(converted)
-    images = targets.real_images(DATA, tf_hub.preparation(model, artefacts.read_certificate(converted)), 64)
+    images = targets.real_images(DATA, CLASSIFICATION.serving(model, artefacts.read_certificate(converted)), 64)
     ours, theirs = run(swins.deploy(model), images), run(model, images)
     assert relative(ours, theirs) <= TOLERANCE
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()

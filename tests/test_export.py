@@ -1,5 +1,6 @@
 """Exports: loaded and trained where swins is not, compared, packed, described; refused when they lie."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,8 +15,11 @@ from conftest import DATA, NAME, needs_tensorflow
 from swins.convert import certificate, conversion
 from swins.convert.certificate import seeded_images
 from swins.errors import SwinsError
-from swins.export import card, saved_model, tf_hub
+from swins.export import saved_model, tf_hub
 from swins.images import preprocess
+from swins.task import Part
+from swins.tasks.classification import CLASSIFICATION
+from swins.tasks.classification_export import accuracy
 from swins.weights import artefacts, checkpoint_files
 
 pytestmark = needs_tensorflow
@@ -115,7 +119,8 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_kept(artefact, monkeypat
         head.set_weights(weights)
 
     monkeypatch.setattr(saved_model, "save", lie)
-    monkeypatch.setattr(tf_hub, "parts_of", lambda model, deployed: {"saved_model": "logits"})
+    one = dataclasses.replace(CLASSIFICATION, parts=lambda model, _: {"saved_model": Part("logits", lambda: model)})
+    monkeypatch.setattr(tf_hub, "task_of", lambda *_: one)
     with pytest.raises(SwinsError, match="must agree with Keras"):
         tf_hub.export(artefact)
     assert sorted(p.name for p in artefact.iterdir()) == before
@@ -141,7 +146,7 @@ def test_headless_models_export_features_only_and_other_channels_no_bytes(tmp_pa
     folder, _ = conversion.convert("swin_mini_patch2_window4_28", tmp_path / "headless.safetensors", tmp_path / "out")
     _, proof = tf_hub.export(folder, deployed=True)
     assert "serving_bytes" not in proof["exports"]["saved_model_fe"], "nothing is published for four channels"
-    assert tf_hub.preparation(artefacts.load_model(folder), proof) is None
+    assert CLASSIFICATION.serving(artefacts.load_model(folder), proof) is None
     assert proof["exports"]["saved_model_fe"]["all_outputs"] <= 1e-5
     assert not (folder / "saved_model").exists() and (folder / "saved_model_fe").is_dir()
     assert "images to features" in (folder / "README.md").read_text()
@@ -175,7 +180,8 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
 
 
 def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch):
-    monkeypatch.setattr(tf_hub, "parts_of", lambda model, deployed: {"saved_model": "logits"})
+    one = dataclasses.replace(CLASSIFICATION, parts=lambda model, _: {"saved_model": Part("logits", lambda: model)})
+    monkeypatch.setattr(tf_hub, "task_of", lambda *_: one)
     name = "swin_s3_tiny_224"
     arguments = ("-m", name, "--checkpoint", perturbed(name), "-o", tmp_path / "out", "--export")
     code, out, err = command("convert", *arguments)
@@ -227,12 +233,12 @@ def test_in_place_other_files_are_kept_and_the_card_quotes_the_row_of_these_weig
 
 def test_the_card_marks_published_numbers(exported):
     proof = artefacts.read_certificate(exported)
-    text = card.accuracy("swin_tiny_patch4_window7_224.ms_in1k", proof)
+    text = accuracy({**proof, "name": "swin_tiny_patch4_window7_224.ms_in1k"})
     assert text.startswith("Published for `swin_tiny_patch4_window7_224.ms_in1k`, not measured here")
     assert "top-1 81.388%" in text
-    assert "Not measured" in card.accuracy("swin_tiny_patch4_window7_224.ms_in22k", proof)
+    assert "Not measured" in accuracy({**proof, "name": "swin_tiny_patch4_window7_224.ms_in22k"})
     # an untagged name says nothing of where the weights come from
-    assert "Not measured" in card.accuracy("swin_tiny_patch4_window7_224", proof)
+    assert "Not measured" in accuracy({**proof, "name": "swin_tiny_patch4_window7_224"})
 
 
 def test_only_tensorflow_writes_saved_models(monkeypatch):

@@ -18,9 +18,10 @@ from conftest import DATA, needs_tensorflow
 
 import swins
 from swins import archives, files
-from swins.convert.certificate import difference
-from swins.export import saved_model, tf_hub
+from swins.convert.certificate import difference, seeded_images
+from swins.export import saved_model
 from swins.images import preprocess, read_idx
+from swins.tasks.classification_export import features
 from swins.weights import artefacts
 
 pytestmark = needs_tensorflow
@@ -457,12 +458,12 @@ def test_all_outputs_of_a_saved_model(exported):
     import tensorflow as tf
 
     model, loaded = artefacts.load_model(exported), tf.saved_model.load(str(exported / "saved_model"))
-    x = tf_hub.seeded_images(model.variant, 2)
+    x = seeded_images(model.variant, 2)
     out = loaded.signatures["all_outputs"](images=tf.constant(x))
     assert {"logits", "features"} <= set(out)
     for name, scores in swins.attention_maps(model, x).items():
         stage, block = name.split("/")
         served = out[f"attention_{stage.replace('_', '')}_{block.replace('_', '')}"]
         assert difference(served.numpy(), scores)["relative"] <= 1e-5
-    pooled = saved_model.features(model)(x)
+    pooled = features(model)(x)
     assert difference(out["features"].numpy(), np.asarray(pooled))["relative"] <= 1e-5

@@ -10,13 +10,13 @@ from test_convert import parts_of
 import swins
 from swins.convert import certificate, conversion
 from swins.errors import SwinsError
-from swins.export import card, tf_hub
 from swins.images import preparation_of
 from swins.labels import known_classes
 from swins.model_configs import VARIANTS
 from swins.opening import Opened
 from swins.size_rules import SIZE_RULES
 from swins.tags import PRETRAINED
+from swins.tasks import classification_export
 from swins.tasks.classification import CLASSIFICATION
 from swins.weights import artefacts, checkpoint_files, dialects, facts, identify, load
 
@@ -184,9 +184,11 @@ def test_a_runs_preparation_and_classes_come_back_from_pytorchs_names(converted,
     opened = Opened(folder, model, CLASSIFICATION, proof)
     prepared = CLASSIFICATION.prepare(opened, {})
     protocol, prepare = prepared.protocol, prepared.preparation
-    assert protocol == "stated" and prepare == tf_hub.preparation(model, proof) == preparation_of(result)
+    assert protocol == "stated" and prepare == CLASSIFICATION.serving(model, proof) == preparation_of(result)
     assert prepare.resize == (40, 40) and known_classes(folder, model, proof) == tuple(names)
-    assert "class 9" in card.class_list(proof) and "40x40" in card.preparing(proof, None, True)
+    assert "class 9" in classification_export.class_list(proof) and "40x40" in classification_export.preparing(
+        proof, None, True
+    )
     assert CLASSIFICATION.prepare(opened, {"protocol": "timm"}).protocol == "timm"
 
 
@@ -262,11 +264,11 @@ def test_what_lies_beside_a_swin_is_said_by_create_too(library, tmp_path):
 def test_a_stated_preparation_is_never_mixed_with_another(facts_of_images, resize, keep_ratio, converted):
     model, proof = artefacts.load_model(converted), artefacts.read_certificate(converted)
     proof["preparation"] = facts_of_images
-    prepare = tf_hub.preparation(model, proof)
+    prepare = CLASSIFICATION.serving(model, proof)
     assert (prepare.resize, prepare.keep_ratio, prepare.mean, prepare.std) == (resize, keep_ratio, (0.5,), (0.25,))
     opened = Opened(converted, model, CLASSIFICATION, proof)
     proof["preparation"] = {**facts_of_images, "interpolation": "bilinear"}
-    assert tf_hub.preparation(model, proof) is None
+    assert CLASSIFICATION.serving(model, proof) is None
     with pytest.raises(SwinsError, match=r"states .*bilinear.*--protocol"):
         CLASSIFICATION.prepare(opened, {})
     assert CLASSIFICATION.prepare(opened, {"protocol": "timm"}).preparation.mean != (0.5,)

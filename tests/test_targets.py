@@ -36,13 +36,13 @@ def test_every_file_agrees_with_keras(made):
         )
         assert 0 < max(record["difference"].values()) <= targets.TOLERANCES[record["precision"]]
         assert record["images"] == 512
-        assert record["top1_agreement"] >= (1 if record["precision"].startswith("float") else 0.95)
+        assert record["agreement"]["top1"] >= (1 if record["precision"].startswith("float") else 0.95)
         assert record["bytes"] == sum((folder / file).stat().st_size for file in record["files"])
         assert record["versions"][-1].split()[1] == importlib.metadata.version(record["versions"][-1].split()[0])
     sizes = {name: record["bytes"] for name, record in records.items()}
     for target in ("onnx", "tflite", "xml"):
         assert sizes[f"model_float16.{target}"] < 0.65 * sizes[f"model.{target}"]
-        assert records[f"model_deploy.{target}"]["top1_agreement"] == 1
+        assert records[f"model_deploy.{target}"]["agreement"] == {"top1": 1}
     assert sizes["model_int8.tflite"] < 0.4 * sizes["model.tflite"]
 
 

@@ -9,6 +9,7 @@ from swins.errors import SwinsError
 def export_command(args):
     from swins import files
     from swins.export import targets
+    from swins.task import task_named
 
     others = [target for target in args.to if target != "saved_model"]
     if not others and (args.images or args.precision):
@@ -36,7 +37,7 @@ def export_command(args):
         made = [targets.files_of(*pair, args.deploy)[0] for pair in todo]
         for name, record in certificate["targets"].items():
             if name in made:
-                print(f"{folder / name}: {target_text(record)}")
+                print(f"{folder / name}: {target_text(task_named(certificate.get('task')), record)}")
 
 
 def export_folder(source, output, overwrite, results, deployed):
@@ -53,13 +54,13 @@ def export_folder(source, output, overwrite, results, deployed):
     return folder
 
 
-def target_text(record):
+def target_text(task, record):
     """What a target's record says, in a line."""
+    from swins.export.card import agreement_text
+
     worst = max(record["difference"].values())
     text = f"{record['bytes'] / 2**20:.1f} MiB; {record['versions'][-1]} differs from Keras by {worst:.1e}"
-    if record["images"]:
-        text += f"; the same top-1 on {record['top1_agreement']:.1%} of {record['images']} images"
-    return text
+    return text + agreement_text(task, record, "; the same {} on {} of {} images")
 
 
 def collection_command(args):

@@ -48,7 +48,8 @@ def verify_command(args):
     recorded, result = conversion.verify(args.folder, args.checkpoint)
     print(conversion.summary({**recorded, **result}))
     if result:
-        print(f"  recorded      logits {recorded['logits']['relative']:.1e}, worst block {recorded['worst_block']:.1e}")
+        outputs = ", ".join(f"{name} {each['relative']:.1e}" for name, each in recorded["outputs"].items())
+        print(f"  recorded      {outputs}, worst block {recorded['worst_block']:.1e}")
     if "exports" in recorded:
         from swins.export.tf_hub import verify_exports
 
@@ -56,9 +57,13 @@ def verify_command(args):
             print(f"  {part:<18} relative {record['call']:.1e}")
     if recorded.get("targets"):
         from swins.export import targets
+        from swins.task import task_named
 
+        task = task_named(recorded.get("task"))
         for name, record in targets.verify(args.folder).items():
-            print(f"  {name}: {target_text(record) if record else 'its bytes are those certified; not run again'}")
+            print(
+                f"  {name}: {target_text(task, record) if record else 'its bytes are those certified; not run again'}"
+            )
 
 
 def add(commands):

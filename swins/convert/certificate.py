@@ -12,13 +12,14 @@ from swins.errors import SwinsError
 from swins.plans import ANY
 from swins.reference import oracle
 from swins.tags import look_up
+from swins.task import task_named, task_of
 from swins.weights import checkpoint_files, facts, rules
 from swins.weights.dialects import BUFFERS, ELSEWHERE
 
 PASS = "pass"
 SEED = 0
 IMAGES = 4
-LOGITS_TOLERANCE = 2e-5  # of the largest logit
+OUTPUT_TOLERANCE = 2e-5  # of an output's largest value
 BLOCK_TOLERANCE = 1e-5  # of the largest value of the block's output
 
 
@@ -45,14 +46,6 @@ def difference(ours, theirs):
     return {"max_abs": worst, "relative": worst / max(largest, np.finfo("float32").tiny)}
 
 
-def top5_agreement(ours, theirs):
-    """Fraction of images whose ordered five largest logits are the same in both."""
-    count = min(5, ours.shape[1])
-    same = [np.argsort(-a, kind="stable")[:count].tolist() == np.argsort(-b, kind="stable")[:count].tolist()
-            for a, b in zip(ours, theirs, strict=True)]  # fmt: skip
-    return float(np.mean(same))
-
-
 def like(theirs, ours):
     """A program's output (B, H, W, C) or (B, H*W, C) in the shape of ours."""
     return theirs.reshape(ours.shape) if theirs.size == ours.size else theirs
@@ -68,7 +61,7 @@ def compare(model, subject, architecture, seed=SEED):
         seed: of the images.
 
     Returns:
-        The part of a certificate that can be recomputed: versions, blocks, logits, agreement, tolerances, verdict.
+        The part of a certificate that can be recomputed: versions, blocks, outputs, agreement, tolerances, verdict.
     """
     variant, program = model.variant, getattr(subject, "program", "timm")
     size = native_size(architecture) if variant.image_size == ANY else None
@@ -77,7 +70,9 @@ def compare(model, subject, architecture, seed=SEED):
     theirs = oracle.forward(subject, architecture, variant, images, [t for _, t in pairs], batch=1)
     tap = keras.Model(model.input, [*(model.get_layer(k).output for k, _ in pairs), model.output])
     parts = [[*map(keras.ops.convert_to_numpy, tap(images[i : i + 1], training=False))] for i in range(len(images))]
-    *ours, logits = (np.concatenate(values) for values in zip(*parts, strict=True))
+    *ours, last = (np.concatenate(values) for values in zip(*parts, strict=True))
+    task = task_of(model)
+    ours_named, theirs_named = (task.named(model, output) for output in (last, theirs[oracle.OUTPUT]))
     blocks = {k: difference(y, like(theirs[t], y)) for (k, t), y in zip(pairs, ours, strict=True)}
     parameters = {"keras": model.count_params(), "torch": int(theirs["parameters"])}
     result = {
@@ -102,13 +97,21 @@ def compare(model, subject, architecture, seed=SEED):
         "parameters": parameters,
         "blocks": blocks,
         "worst_block": float(np.max([d["relative"] for d in blocks.values()])),  # NaN if any is
-        "logits": {**difference(logits, theirs["logits"]), "largest": float(np.abs(theirs["logits"]).max())},
-        "top5_agreement": top5_agreement(logits, theirs["logits"]),
-        "tolerance": {"logits": LOGITS_TOLERANCE, "block": BLOCK_TOLERANCE},
+        "outputs": {
+            name: {**difference(ours_named[name], y), "largest": float(np.abs(y).max())}
+            for name, y in theirs_named.items()
+        },
+        "agreement": task.ordered(ours_named, theirs_named),
+        "tolerance": {"outputs": OUTPUT_TOLERANCE, "block": BLOCK_TOLERANCE},
     }
-    good = result["logits"]["relative"] <= LOGITS_TOLERANCE and result["worst_block"] <= BLOCK_TOLERANCE
+    good = worst_output(result) <= OUTPUT_TOLERANCE and result["worst_block"] <= BLOCK_TOLERANCE
     good = good and len(set(parameters.values())) == 1
     return {**result, "verdict": "; ".join([PASS, *result["compared_with"]["unproven"]]) if good else "fail"}
+
+
+def worst_output(result):
+    """The largest relative difference among the outputs; NaN if any is."""
+    return float(np.max([each["relative"] for each in result["outputs"].values()]))
 
 
 def passed(verdict):
@@ -120,11 +123,11 @@ def require_pass(result, name):
     """Raise SwinsError, naming the first block out of tolerance, unless the verdict is "pass"."""
     if passed(result["verdict"]):
         return
-    first = next((k for k, d in result["blocks"].items() if not d["relative"] <= BLOCK_TOLERANCE), "the logits")
+    first = next((k for k, d in result["blocks"].items() if not d["relative"] <= BLOCK_TOLERANCE), "the output")
     raise SwinsError(
         f"{name}: Keras and {result['compared_with']['program']} must agree within {BLOCK_TOLERANCE:g} at every block "
-        f"and {LOGITS_TOLERANCE:g} at the logits; got {result['worst_block']:.1e} and "
-        f"{result['logits']['relative']:.1e}, parameters {result['parameters']}; the first to differ is {first}"
+        f"and {OUTPUT_TOLERANCE:g} at the output; got {result['worst_block']:.1e} and "
+        f"{worst_output(result):.1e}, parameters {result['parameters']}; the first to differ is {first}"
     )
 
 
@@ -144,6 +147,7 @@ def certify(model, name, architecture, checkpoint):
         result = compare(model, subject, architecture)
     stated = facts.of_model(model, checkpoint.facts)
     return {
+        "task": task_of(model).name,
         "name": name,
         "architecture": architecture,
         "source": {
@@ -186,12 +190,17 @@ def summary(certificate):
         f"  source        {c['source']['file']} ({c['source']['dialect']}), sha256 {c['source']['sha256'][:16]}",
         f"  compared with {reference['program']} {reference['version']}, size rule {reference['size_rule']}, "
         f"{'x'.join(map(str, c['images'][1:3]))} pixels",
-        f"  logits        {c['logits']['max_abs']:.1e} of {c['logits']['largest']:.3g} "
-        f"(relative {c['logits']['relative']:.1e}, tolerance {c['tolerance']['logits']:g})",
+        *(
+            f"  {name:<13} {each['max_abs']:.1e} of {each['largest']:.3g} "
+            f"(relative {each['relative']:.1e}, tolerance {c['tolerance']['outputs']:g})"
+            for name, each in c["outputs"].items()
+        ),
         f"  worst block   {worst}, relative {c['blocks'][worst]['relative']:.1e} "
         f"(tolerance {c['tolerance']['block']:g}), of {len(c['blocks'])} compared",
-        f"  top-5         same on {c['top5_agreement']:.0%} of {c['images'][0]} images",
     ]
+    words = {score.name: score.words for score in task_named(c.get("task")).scores}
+    for name, share in c["agreement"].items():
+        lines.append(f"  {words.get(name, name):<13} same on {share:.0%} of {c['images'][0]} images")
     lines += [f"  taken         {text}" for text in c.get("taken", ())]
     if c["source"].get("left_out"):
         parts = ", ".join(f"{part} ({count} tensors)" for part, count in c["source"]["left_out"].items())

@@ -5,6 +5,7 @@ import pathlib
 from swins.convert import certificate, programs
 from swins.errors import SwinsError
 from swins.tags import look_up
+from swins.task import task_named
 from swins.weights import artefacts, checkpoint_files, identify, load, pretrained, rules
 
 
@@ -88,9 +89,8 @@ def verify(folder, checkpoint=None):
         SwinsError: a file that is not the one certified, or numbers out of tolerance.
     """
     recorded = artefacts.read_certificate(folder)
-    model = artefacts.load_model(folder)
-    state = rules.state_dict(model)
-    if checkpoint_files.digest(state) != recorded["weights_sha256"]:
+    model = artefacts.read_model(folder)
+    if artefacts.weights_digest(model) != recorded["weights_sha256"]:
         raise SwinsError(f"{folder}: {artefacts.MODEL} does not hold the weights that were certified; convert again")
     if checkpoint_files.sha256(pathlib.Path(folder, artefacts.MODEL)) != recorded["model"]["sha256"]:
         raise SwinsError(f"{folder}: {artefacts.MODEL} is not the file that was certified (its sha256 differs)")
@@ -99,6 +99,7 @@ def verify(folder, checkpoint=None):
     if checkpoint is not None and checkpoint_files.sha256(checkpoint) != recorded["source"]["sha256"]:
         raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
     if checkpoint is None:  # in timm's names, which prove no translation, and no other rule than its own
+        state = rules.state_dict(model)
         translated = certificate.comparison(recorded)["unproven"] or model.variant.size_rule != "timm"
         program = None if translated else "timm"
         source = checkpoint_files.Checkpoint(
@@ -133,6 +134,12 @@ def verify_trained(folder, checkpoint, recorded):
     return recorded
 
 
+def scores_text(proof):
+    """The headline of the run that a certificate tells of, in words."""
+    headline = task_named(proof.get("task")).headline
+    return f"{headline.words} {proof['training'][headline.name]:.4f}"
+
+
 def summary(proof):
     """A certificate in a few lines, for people."""
     if "blocks" in proof:
@@ -144,7 +151,7 @@ def summary(proof):
     ]
     if training := proof.get("training"):
         lines.append(
-            f"  training      run {training['run']}, begun as {training['begun_as']}, top-1 {training['top1']:.4f} of "
+            f"  training      run {training['run']}, begun as {training['begun_as']}, {scores_text(proof)} of "
             f"{training['images']} validation images"
         )
     return "\n".join(lines)

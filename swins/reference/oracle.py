@@ -19,6 +19,7 @@ from swins.model_configs import VARIANTS
 from swins.plans import VariantV2, VariantV2CR, with_overrides
 
 FORKS = hasattr(os, "fork")
+OUTPUT = "logits"  # what a program's last output is called in what `forward` gives
 FREE = ("drop_rate", "drop_path_rate")  # fields of a Variant that change no answer
 SERVER = pathlib.Path(__file__).with_name("server.py")
 

@@ -91,6 +91,13 @@ def agreement(outputs, reference):
     return {"top1": float(np.mean(np.argmax(ours, axis=1) == np.argmax(theirs, axis=1)))}
 
 
+def ordered(outputs, reference):
+    """{"top5": share of images whose five largest outputs are the same, in their order}."""
+    ((ours,), (theirs,)) = outputs.values(), reference.values()
+    first = [np.argsort(-y, axis=1, kind="stable")[:, :5] for y in (ours, theirs)]
+    return {"top5": float(np.mean((first[0] == first[1]).all(axis=1)))}
+
+
 def published_row(name):
     """The published accuracies of a tagged name, or None."""
     with resources.files("swins").joinpath("published.csv").open(newline="") as file:
@@ -188,6 +195,7 @@ FUNCTIONS = {
     "parts": parts,
     "serving": serving,
     "agreement": agreement,
+    "ordered": ordered,
     "rating": rating,
     "card": card,
 }

@@ -209,6 +209,21 @@ def read_certificate(folder):
             certificate[key]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise SwinsError(f"{path}: not a certificate ({error!r}); convert again") from error
+    return today(certificate)
+
+
+def today(certificate):
+    """A certificate in the words of today: until 0.1.0 those of classifiers told of "logits" and "top1_agreement"."""
+    if "logits" in certificate:
+        outputs = {"logits": certificate.pop("logits")}
+        shares = {"top5": certificate.pop("top5_agreement")} if "top5_agreement" in certificate else {}
+        tolerance = certificate.get("tolerance", {})
+        tolerance = {"outputs": tolerance.get("logits"), "block": tolerance.get("block")}
+        certificate |= {"outputs": outputs, "agreement": shares, "tolerance": tolerance}
+    for record in certificate.get("targets", {}).values():
+        if "top1_agreement" in record:
+            share = record.pop("top1_agreement")
+            record["agreement"] = {} if share is None else {"top1": share}
     return certificate
 
 
