@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "HubLayer",
+    "Predictor",
     "SwinTransformer",
     "SwinTransformerV2",
     "SwinTransformerV2CR",
@@ -30,6 +31,7 @@ __all__ = [
     "deploy",
     "grad_cam",
     "list_variants",
+    "load",
     "plan_stages",
     "preprocess",
     "register_variant",

@@ -11,6 +11,7 @@ from swins.images import preprocess
 from swins.labels import class_names, select_classes
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.plans import Variant, VariantV2, VariantV2CR, plan_stages
+from swins.predictor import Predictor, load
 from swins.resize import resize
 from swins.tags import list_variants, register_variant
 from swins.weights.load import create

@@ -83,7 +83,8 @@ class Task:
     Of training:
         name; recipe: the class of its recipes; scores: what models are judged by, the first is the headline.
         splits: (source, recipe) -> (Split to train on, Split to validate on).
-        network: (recipe, training Split) -> keras.Model, images -> a tensor or {name: tensor}, with first weights.
+        network: (recipe, training Split) -> keras.Model, images -> a tensor or {name: tensor}, with first weights; its
+            layers are named, as checkpoints know variables by their paths.
         preparation: (recipe, network, splits) -> a callable that prepares images as validation and prediction do.
         training, validating: (recipe, preparation, Split) -> Reading.
         losses: (network, {name: array} of a batch, {name: output}) -> {name: scalar}, means over the batch's images;

@@ -25,6 +25,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("backbone", "opening"),
     ("tasks",),
     ("convert", "evaluate"),
+    ("predictor",),
     ("export", "train"),
     ("public",),
     ("cli", "__init__"),

@@ -1,12 +1,67 @@
-"""`swins explain`: pictures of what a model looks at."""
+"""`swins predict` and `swins explain`: what a model says of pictures, and what it looks at."""
 
+import json
+import os
 import pathlib
 
-from swins.cli.arguments import say
+from swins.cli.arguments import positive, say
 from swins.errors import SwinsError
 from swins.tags import list_variants, look_up
 
 PUBLISHED = "swin_tiny_patch4_window7_224.ms_in1k"  # what explain takes where nothing is named
+
+
+def predict_command(args):
+    from swins import files, predictor
+    from swins.images import find_images, readable
+
+    paths = [path for name in args.images for path in (find_images(name) if pathlib.Path(name).is_dir() else [name])]
+    good, unreadable = readable(paths)
+    for text in unreadable:
+        say(f"unreadable: {text}")
+    if not good or (unreadable and not args.skip_unreadable):
+        raise SwinsError(
+            f"{len(unreadable)} of {len(paths)} images cannot be read (listed above); nothing was predicted; mend or "
+            "remove them, or pass --skip-unreadable"
+        )
+    names = [shown(image, i) for i, image in enumerate(good)]
+    targets = drawings(names, args.output) if args.output else []
+    outputs = [*targets, *filter(None, [args.json and pathlib.Path(args.json)])]
+    if existing := [path for path in outputs if path.exists() and not args.overwrite]:
+        raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another")
+    predict, rows = predictor.load(args.model or PUBLISHED, variant=args.variant), []
+    for start in range(0, len(good), args.batch):
+        results = predict(good[start : start + args.batch], batch=args.batch)
+        for i, result in enumerate(results, start):
+            rows.append({"image": names[i], **result.to_json()})
+            print(f"{names[i]}: {result}", flush=True)
+            if targets:
+                targets[i].parent.mkdir(parents=True, exist_ok=True)
+                with files.replacing(targets[i]) as partial:
+                    result.draw(good[i]).save(partial, "PNG")
+    if args.json:
+        files.write(args.json, json.dumps(rows, indent=1) + "\n")
+    for path in filter(None, (args.output, args.json)):
+        say(f"wrote {path}")
+
+
+def shown(image, number):
+    """An image's path as text that every terminal and JSON can hold; of an array, as IDX files have, its number."""
+    if isinstance(image, str | os.PathLike):
+        return os.fsencode(image).decode("utf-8", "backslashreplace")
+    return f"image_{number}"
+
+
+def drawings(names, folder):
+    """The PNGs that images are drawn on, called as they are; of two of one name, the second has a number."""
+    taken, targets = set(), []
+    for name in names:
+        stem, number = pathlib.Path(name).stem, 1
+        while (file := f"{stem}.png" if number == 1 else f"{stem}_{number}.png") in taken:
+            number += 1
+        taken.add(file)
+        targets.append(pathlib.Path(folder, file))
+    return targets
 
 
 def explain_command(args):
@@ -54,6 +109,23 @@ def explained(args):
 
 def add(commands):
     """Add these commands to the parser's."""
+    sub = commands.add_parser("predict", help="say what a model sees in pictures, and draw it")
+    sub.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
+    sub.add_argument(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="artefact folder, training run, .keras file, checkpoint, SavedModel, or the name of published weights "
+        f"(default: {PUBLISHED})",
+    )
+    sub.add_argument("--variant", metavar="NAME", help="whose preparation applies (default: recorded)")
+    sub.add_argument("-o", "--output", metavar="DIR", help="draw each picture with its result there")
+    sub.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    sub.add_argument("--batch", type=positive, default=32)
+    sub.add_argument("--skip-unreadable", action="store_true", help="take what can be read")
+    sub.add_argument("--overwrite", action="store_true", help="replace existing files")
+    sub.set_defaults(run=predict_command)
+
     sub = commands.add_parser("explain", help="draw what a model looks at: attention, rollout, Grad-CAM")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument(

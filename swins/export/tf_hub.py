@@ -21,6 +21,8 @@ from swins.export.card import measured_row, write_card
 from swins.export.steps import Steps
 from swins.files import tidy
 from swins.images import pillow
+from swins.opening import Opened
+from swins.predictor import write_facts
 from swins.task import task_of
 from swins.weights import artefacts, checkpoint_files
 from swins.weights.artefacts import archive_name
@@ -183,7 +185,8 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
             names = [*every, *map(archive_name, every)]
         with artefacts.completing(source, target, names, overwrite, say) as partial:
             certificate = artefacts.read_certificate(source)
-            new = make_all(task, model, certificate, partial, todo, Steps(2 * len(todo) + 1, say))
+            opened = Opened(source, model, task, certificate)
+            new = make_all(opened, partial, todo, Steps(2 * len(todo) + 1, say))
             records = {**certificate.get("exports", {}), **new} if in_place else new
             certificate["exports"] = {name: records[name] for name in every if name in records}
             certificate["measured"] = measured_row(results, certificate) or certificate.get("measured")
@@ -192,14 +195,16 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
     return target, certificate
 
 
-def make_all(task, model, certificate, folder, parts, steps):
-    """Make, pack and check SavedModels, {name: Part}, in a folder -> {name: record}."""
+def make_all(opened, folder, parts, steps):
+    """Make, pack and check SavedModels of an Opened, {name: Part}, in a folder -> {name: record}."""
+    task, model, certificate = opened.task, opened.model, opened.certificate
     prepare, kept = task.serving(model, certificate), {}
     for name, part in parts.items():
         with steps(f"writing {name} ({part.output})"):
             everything = part.everything() if part.everything else None
             kept[name] = part.make()
             saved_model.save(kept[name], prepare, folder / name, part.output, everything)
+            write_facts(opened, prepare, folder / name)
         with steps(f"packing {archive_name(name)}"):
             pack(folder / name, folder / archive_name(name))
     with steps(f"running {', '.join(parts)} where swins is not"):

@@ -1,0 +1,140 @@
+"""A kind of work that is one file of tests/, angles.py: everything that there is for classification works for it."""
+
+import csv
+import dataclasses
+import json
+import pathlib
+
+import angles
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT, needs_tensorflow
+from PIL import Image
+from training import log, quiet
+
+import swins
+from swins.errors import SwinsError
+from swins.task import task_named, task_of
+from swins.train import loop
+
+RECIPE = pathlib.Path(angles.__file__)
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory):
+    """The data set, and a picture of a bar."""
+    folder = tmp_path_factory.mktemp("bars")
+    parts = {"train": angles.bars(200, 0), "val": angles.bars(40, 1)}
+    arrays = {
+        f"{part}_{kind}": array for part, pair in parts.items() for kind, array in zip(("images", "degrees"), pair, strict=True)
+    }
+    np.savez(folder / "bars.npz", **arrays)
+    Image.fromarray(arrays["val_images"][0]).save(folder / "bar.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(bars, tmp_path_factory):
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    loop.train(angles.RECIPE, bars, folder, say=quiet)
+    return folder
+
+
+@pytest.mark.backends
+def test_it_trains_and_the_best_is_the_least_error(trained):
+    rows, result = log(trained), json.loads((trained / "result.json").read_text())
+    assert list(rows[0]) == [
+        "epoch",
+        "learning_rate",
+        "loss",
+        "val_loss",
+        "val_error",
+        "val_images",
+        "unreadable",
+        "seconds",
+    ]
+    errors = [float(row["val_error"]) for row in rows]
+    assert len(rows) == 3 and errors[-1] < 10 < 40 < 45
+    assert result["task"] == "angles" and result["error"] == errors[-1] and result["recipe"]["recipe"] == "AngleRecipe"
+    assert result["best"]["error"] == min(errors) and (trained / "best.keras").is_file()
+
+
+def test_killed_on_its_way_it_ends_as_if_it_had_not_been(bars, trained, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    recipe, step = dataclasses.replace(angles.RECIPE, checkpoint_steps=2), loop.Progress.on_train_batch_end
+
+    def killed(self, batch, logs=None):
+        step(self, batch, logs)
+        if self.run.step in kills:
+            kills.remove(self.run.step)
+            raise Killed
+
+    kills = {5, 13, 27}
+    monkeypatch.setattr(loop.Progress, "on_train_batch_end", killed)
+    while kills:
+        with pytest.raises(Killed):
+            loop.train(recipe, bars, tmp_path / "run", say=quiet)
+    loop.train(recipe, bars, tmp_path / "run", say=quiet)
+    for ours, theirs in zip(log(tmp_path / "run"), log(trained), strict=True):
+        for column in ("loss", "val_loss", "val_error"):
+            assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-4)
+
+
+def test_it_is_evaluated_and_predicted(bars, trained, command, tmp_path):
+    table, predictions = tmp_path / "results.csv", tmp_path / "predictions.csv"
+    arguments = ("--data", bars, "--results", table, "--predictions", predictions, "--quiet")
+    code, out, err = command("eval", trained, *arguments)
+    result = json.loads((trained / "result.json").read_text())
+    assert code == 0 and json.loads(out)["error"] == pytest.approx(result["error"], abs=1e-3), err
+    with open(table, newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["model"], row["protocol"], row["images"]) == ("bars", "run", "40")
+    assert predictions.read_text().startswith("file,degrees,truth\nval[0],")
+    # a table of classifiers is another one; options of theirs are refused
+    code, _, err = command("eval", trained, "--data", bars, "--results", ROOT / "in1k_eval" / "results.csv", "--quiet")
+    assert code == 1 and "a results table has the columns" in err
+    code, _, err = command("eval", trained, "--data", bars, "--class-order", "sorted", "--quiet")
+    assert code == 1 and "--class-order: not of angles" in err
+    truth = angles.rows(bars, "val")[0][2]
+    code, out, err = command(
+        "predict", bars / "bar.png", "-m", trained, "-o", tmp_path / "drawn", "--json", tmp_path / "r.json"
+    )
+    (answer,) = json.loads((tmp_path / "r.json").read_text())
+    assert (
+        code == 0
+        and abs((answer["degrees"] - truth + 90) % 180 - 90) < 25
+        and (tmp_path / "drawn" / "bar.png").is_file()
+    )
+    assert swins.load(trained)(str(bars / "bar.png")).to_json() == {
+        "degrees": pytest.approx(answer["degrees"], abs=1e-3)
+    }
+
+
+@needs_tensorflow
+def test_it_is_exported_with_a_certificate(bars, trained, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("export", trained, "--to", "saved_model", "onnx", "-o", "out")
+    assert code == 0 and "direction run without swins differ from Keras by" in out, err
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    record = proof["exports"]["saved_model"]
+    assert proof["task"] == "angles" and record["output"] == "direction" and record["serving_bytes"] <= 1e-5
+    assert max(proof["targets"]["model.onnx"]["difference"].values()) <= 1e-5
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "kind of work `angles`" in card and "mean error in degrees" in card and "$" not in card
+    for place in ("out", "out/saved_model"):
+        result = swins.load(tmp_path / place)(str(bars / "bar.png"))
+        assert result.degrees == pytest.approx(swins.load(trained)(str(bars / "bar.png")).degrees, abs=1e-2)
+    code, out, err = command("verify", "out")
+    assert code == 0 and "saved_model" in out and "mean error in degrees" in out, err
+
+
+def test_kinds_of_work_that_are_not_known_are_refused(trained):
+    with pytest.raises(SwinsError, match="unknown task 'angle': the closest are angles"):
+        task_named("angle")
+    assert task_named(None).name == "classification"  # what was written before there were others
+    with pytest.raises(SwinsError, match=r"x.keras: holds a Sequential, of no kind of work that is known here"):
+        task_of(keras.Sequential([keras.Input((2,))]), where="x.keras")
