@@ -109,6 +109,7 @@ class Task:
         serving: (model, certificate) -> how a SavedModel prepares image files itself, or None.
         agreement: ({name: output}, {name: reference}) -> {name of a score: share of images with the same answer}.
         ordered: as `agreement`, but more strictly, for programs that compute the same.
+        tag: what model hubs call it, as "image-classification".
         rating: certificate -> how good it is, in a few words.
         card: (model, certificate) -> {placeholder: text} of its model card; "template" is the card itself, if its own.
     """
@@ -138,6 +139,7 @@ class Task:
     parts: Callable | None = None
     serving: Callable = lambda model, certificate: None
     agreement: Callable = lambda outputs, reference: {}
+    tag: str = ""
     ordered: Callable = lambda outputs, reference: {}
     rating: Callable = lambda certificate: "not measured"
     card: Callable = lambda model, certificate: {}

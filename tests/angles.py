@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from swins.data.labelled import Dataset
-from swins.data.layouts import Split
+from swins.data.split import Split
 from swins.images import Preprocess
 from swins.recipes import AdamW, Cosine, Data, Model, Recipe
 from swins.task import Prepared, Reading, Score, Task, register

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import DATA
 
-from swins.data import labelled, layouts
+from swins.data import cifar10, class_folders, labelled
 from swins.errors import SwinsError
 from swins.labels import FASHION_MNIST, class_names
 from swins.labels import table as class_table
@@ -51,9 +51,9 @@ def test_composed_and_decomposed_letters_are_the_same():
 
 def test_splits_of_a_data_set_are_matched_by_name_too(folders, tmp_path):
     known = ("truck", "ship", "horse", "frog", "dog", "deer", "cat", "bird", "Automobile", "airplane")
-    records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
+    records = np.zeros((3, cifar10.CIFAR_BYTES), "uint8")
     records[:, 0] = (6, 9, 1)
-    records.tofile(tmp_path / layouts.TEST_BATCH)
+    records.tofile(tmp_path / cifar10.TEST_BATCH)
     dataset = labelled.find_dataset(tmp_path, 10, names=known)
     assert [label for _, _, label in dataset.samples] == [3, 0, 8] and "automobile = Automobile" in dataset.notes[0]
     assert "in this order, airplane, automobile" in labelled.find_dataset(tmp_path, 10).notes[0]
@@ -107,9 +107,9 @@ def test_tensorflow_datasets_source(tmp_path):
 def test_folders_named_by_numbers_are_class_numbers(tmp_path):
     for i in range(12):
         (tmp_path / str(i)).mkdir()
-    assert [c.name for c in layouts.folders(tmp_path)] == [str(i) for i in range(12)]
+    assert [c.name for c in class_folders.folders(tmp_path)] == [str(i) for i in range(12)]
     (tmp_path / "other").mkdir()
-    assert [c.name for c in layouts.folders(tmp_path)][:3] == ["0", "1", "10"]
+    assert [c.name for c in class_folders.folders(tmp_path)][:3] == ["0", "1", "10"]
 
 
 def test_data_sets_with_splits_are_evaluated_on_the_validation_split(folders, tmp_path):
@@ -117,9 +117,9 @@ def test_data_sets_with_splits_are_evaluated_on_the_validation_split(folders, tm
     shutil.copytree(folders / "sneaker", tmp_path / "both" / "val" / "sneaker")
     dataset = labelled.find_dataset(tmp_path / "both", 10)
     assert dataset.count and {label for _, _, label in dataset.samples} == {sorted(FASHION_MNIST).index("sneaker")}
-    records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
+    records = np.zeros((3, cifar10.CIFAR_BYTES), "uint8")
     records[:, 0] = (6, 9, 2)
-    records.tofile(tmp_path / layouts.TEST_BATCH)
+    records.tofile(tmp_path / cifar10.TEST_BATCH)
     dataset = labelled.find_dataset(tmp_path, 10)
     assert [label for _, _, label in dataset.samples] == [6, 9, 2]
 

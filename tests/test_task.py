@@ -27,7 +27,9 @@ def bars(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bars")
     parts = {"train": angles.bars(200, 0), "val": angles.bars(40, 1)}
     arrays = {
-        f"{part}_{kind}": array for part, pair in parts.items() for kind, array in zip(("images", "degrees"), pair, strict=True)
+        f"{part}_{kind}": array
+        for part, pair in parts.items()
+        for kind, array in zip(("images", "degrees"), pair, strict=True)
     }
     np.savez(folder / "bars.npz", **arrays)
     Image.fromarray(arrays["val_images"][0]).save(folder / "bar.png")

@@ -19,7 +19,7 @@ from training import CLASSES, SMALL, changed, log, quiet
 
 import swins
 from swins import devices
-from swins.data import layouts
+from swins.data import layouts, split
 from swins.errors import SwinsError
 from swins.images import Preprocess
 from swins.tasks import classification
@@ -155,7 +155,7 @@ def test_asked_to_end_a_run_saves_its_state_and_goes_on(idx, tmp_path, monkeypat
 
 def network(recipe, num_classes):
     """The network of a recipe for so many classes."""
-    return classification.network(recipe, layouts.Split("none", [], tuple(map(str, range(num_classes)))))
+    return classification.network(recipe, split.Split("none", [], tuple(map(str, range(num_classes)))))
 
 
 def one_epoch(**changes):

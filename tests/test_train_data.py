@@ -11,8 +11,9 @@ from PIL import Image
 from training import CLASSES, SMALL, changed, log, quiet, write_idx
 
 from swins import devices
-from swins.data import layouts
+from swins.data import cifar10, class_folders, layouts, tfds
 from swins.data.labelled import find_dataset
+from swins.data.split import Split
 from swins.errors import SwinsError
 from swins.evaluate.evaluation import Evaluation, evaluate
 from swins.images import Preprocess, open_image, read_idx
@@ -64,7 +65,7 @@ def test_train_and_val_folders_tiny_imagenet_and_cifar(class_folders, tmp_path, 
 
     cifar = tmp_path / "cifar"
     cifar.mkdir()
-    records = np.zeros((3, layouts.CIFAR_BYTES), "uint8")
+    records = np.zeros((3, cifar10.CIFAR_BYTES), "uint8")
     records[:, 0] = (6, 9, 9)
     records[1, 1 : 1 + 1024] = 200  # the red plane
     for name in ("data_batch_1", "data_batch_2", "test_batch"):
@@ -164,7 +165,7 @@ def test_four_channels(tmp_path, rng):
     assert (tmp_path / "p.csv").read_text().startswith("file,label,top1,top2,top3\nboots/0.npy,0,")
     # beside images of Pillow's, .npy are something else, and said to be left out
     Image.fromarray(rng.integers(0, 256, (30, 33, 4), "uint8")).save(folder / "boots" / "a.png")
-    samples, strays = layouts.listed(layouts.folders(folder))
+    samples, strays = class_folders.listed(class_folders.folders(folder))
     assert len(samples) == 1 and len(strays) == 18
 
 
@@ -180,12 +181,12 @@ def test_labels_that_are_no_class(tmp_path, idx):
         layouts.find_splits(tmp_path / "idx")
     # tensorflow-datasets tells labels one by one; what was never labelled has -1
     rows = [{"image": images[0], "label": label} for label in (1, -1)]
-    split = layouts.Split("shapes", layouts.Stored(rows), ("a", "b"))
+    split = Split("shapes", tfds.Stored(rows), ("a", "b"))
     unreadable = input_pipeline.Unreadable(tmp_path / "unreadable.txt", 5)
     with pytest.raises(SwinsError, match="shapes: labels must be from 0 to 1; 1 has -1; mend it, or take other data"):
         input_pipeline.readable(split, 1, unreadable)
     assert unreadable.failed and input_pipeline.readable(split, 0, unreadable)[1] == 1
-    (tmp_path / "test_batch.bin").write_bytes(bytes([11]) + bytes(layouts.CIFAR_BYTES - 1))
+    (tmp_path / "test_batch.bin").write_bytes(bytes([11]) + bytes(cifar10.CIFAR_BYTES - 1))
     with pytest.raises(SwinsError, match=r"labels must be from 0 to 9; cifar10\[0\] has 11"):
         list(find_dataset(tmp_path, 10).samples)
 

@@ -13,7 +13,7 @@ from test_models import moved
 
 import swins
 from swins.data import augment
-from swins.data.layouts import Split
+from swins.data.split import Split
 from swins.errors import SwinsError
 from swins.layer_depths import depths_of
 from swins.recipes import AdamW, Cosine, Sgd

@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from swins.data.layouts import require_label
+from swins.data.split import require_label
 from swins.data.stacking import tight
 from swins.errors import SwinsError
 from swins.images import pillow, read_idx

@@ -7,18 +7,11 @@ import pathlib
 import re
 from dataclasses import dataclass
 
-from swins.data.layouts import (
-    TRAINING,
-    VALIDATION,
-    Stored,
-    folders,
-    listed,
-    parts,
-    require_label,
-    sample_of,
-    validation_of,
-)
+from swins.data.class_folders import TRAINING, VALIDATION, folders, listed, parts
+from swins.data.layouts import validation_of
 from swins.data.matching import ORDERS, Numbering, by_name, by_number, by_order, listing, read_names
+from swins.data.split import require_label
+from swins.data.tfds import Stored, sample_of
 from swins.errors import SwinsError, first_line
 from swins.images import open_image, planes, read_idx
 from swins.labels import LISTS, synonyms, table

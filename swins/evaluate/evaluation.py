@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from swins.data.layouts import left_out
+from swins.data.split import left_out
 from swins.errors import SwinsError
 from swins.evaluate import results, scoring
 from swins.opening import open_saved
@@ -64,8 +64,7 @@ def evaluate(
     Args:
         path: an artefact, a .keras file or the folder of a training run.
         source: a data set, as the model's kind of work takes it.
-        options: what else it takes, by name; of classification "model" (the variant whose preparation holds),
-            "protocol", "labels", "class_order", "real".
+        options: what else the model's kind of work takes, by the names in its Task's `options`.
         how: an Evaluation.
         show: called with the row before anything is written.
         say: called with a line of text on what is noticed.

@@ -154,7 +154,7 @@ def collection(folders, title, place):
     Raises:
         SwinsError: for a folder without exports.
     """
-    rows, but = [], ""
+    rows, but, tags = [], "", {}
     for folder in sorted(map(pathlib.Path, folders)):
         certificate = read_certificate(folder)
         if "exports" not in certificate:
@@ -166,7 +166,8 @@ def collection(folders, title, place):
         label = f"`{certificate.get('title', certificate['name'])}`"
         if not compared(certificate):
             label, but = f"{label} (no PyTorch)", ", but for those marked so, which have none behind them"
+        tags |= {f"<!-- task: {task.tag} -->\n": None} if task.tag else {}
         parameters = f"{certificate['parameters']['keras'] / 1e6:.1f}"
         rows.append(f"| {label} | {size} | {parameters} | {task.rating(certificate)} | {links} |")
     text = resources.files("swins.export").joinpath("collection.md").read_text()
-    return string.Template(text).substitute(title=title, but=but, rows="\n".join(rows))
+    return string.Template(text).substitute(title=title, but=but, tags="".join(tags), rows="\n".join(rows))

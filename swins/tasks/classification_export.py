@@ -192,6 +192,7 @@ def card(model, certificate):
 
 
 FUNCTIONS = {
+    "tag": "image-classification",
     "parts": parts,
     "serving": serving,
     "agreement": agreement,

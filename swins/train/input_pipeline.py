@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from swins.data.layouts import require_truth
+from swins.data.split import require_truth
 from swins.devices import ALONE, cores
 from swins.errors import SwinsError
 from swins.images import open_image

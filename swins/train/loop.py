@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import keras
 
 from swins import devices
-from swins.data.layouts import left_out
+from swins.data.split import left_out
 from swins.errors import SwinsError
 from swins.files import write
 from swins.recipes import Recipe, as_json
