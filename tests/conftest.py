@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import os
 import pathlib
@@ -10,9 +11,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line does; without it `deploy` warns
+# there are as many test processes as cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+# XLA: the tests compile much and compute little, and often the same; other processes inherit the first one's folder
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/swins-compiled-{os.getpid()}")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import keras
 import numpy as np
@@ -43,7 +53,17 @@ needs_tensorflow = pytest.mark.skipif(
 LONGEST = ("train_devices", "targets", "readme", "sizes", "export", "deploy", "train", "hub", "models", "bad_input")
 
 
+def pytest_unconfigure():
+    if (compiled := os.environ["JAX_COMPILATION_CACHE_DIR"]).endswith(f"swins-compiled-{os.getpid()}"):
+        shutil.rmtree(compiled, ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("core") and not item.get_closest_marker("backends"):
+            raise pytest.UsageError(f"{item.nodeid}: `core` is for tests marked `backends`")
+    gc.freeze()  # what is imported stays; looking through it again and again takes a tenth of tracing
+    gc.set_threshold(100_000, 20, 100)
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

@@ -80,6 +80,7 @@ def parts_of(path):
     return json.loads(data[8:end]), data[end:]
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_keras_to_torch_gives_the_identical_tensors(converted, checkpoint, command, tmp_path):
     target = tmp_path / "back.safetensors"
@@ -174,6 +175,7 @@ def test_difference_is_of_the_largest_value():
     assert result == {"max_abs": 2.0, "relative": 0.5}
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_rules_cover_a_model_once(converted):
     model = artefacts.load_model(converted)

@@ -40,12 +40,14 @@ CASES = {
     "cr": (swins.SwinTransformerV2CR, {"extra_norm": "stages"}),
     "cr_deformable": (swins.SwinTransformerV2CR, {"deformable": (0, 1), "extra_norm": "none"}),
 }
+CORE = ("v1_padded", False)
 EVERYWHERE = ("v1_padded", "v1_chunks", "v2_padded", "cr_deformable")  # these on every backend
 
 
 def backends_if(chosen, *values):
     """A parameter of a test that runs on every backend if it is chosen, and else on TensorFlow alone."""
-    return pytest.param(*values, marks=[pytest.mark.backends] if chosen else [])
+    marks = [pytest.mark.backends, *([pytest.mark.core] if values == CORE else [])]
+    return pytest.param(*values, marks=marks if chosen else [])
 
 
 def small(family, **options):

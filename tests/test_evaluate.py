@@ -86,6 +86,7 @@ def test_the_embedded_test_images(command, converted, tmp_path):
     assert np.mean([line["label"] == line["top1"] for line in lines]) == pytest.approx(row["top1"], abs=1e-5)
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_a_keras_file_is_evaluated_by_its_name(command, converted, table):
     code, row, err = evaluate(command, converted / "model.keras", "--data", table)

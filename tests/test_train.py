@@ -25,6 +25,7 @@ from swins.images import Preprocess
 from swins.train import checkpoints, folder, loop, progress
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     faster = {"learning_rate": 5e-3, "warmup_epochs": 1}

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 from test_models import moved
+from test_v1 import EAGERLY
 
 import swins
 from swins.errors import SwinsError
@@ -220,7 +221,7 @@ def test_one_step_equals_torchs(folder, theirs):
 def test_the_optimiser_survives_saving(tmp_path):
     model = swins.SwinTransformer(image_size=28, patch_size=4, embed_dim=8, depths=(1,), num_heads=(1,), num_classes=3)
     moved(model)
-    model.compile(optim.AdamW(1e-3, optim.groups(model, Optim()), use_ema=True), "mse")
+    model.compile(optim.AdamW(1e-3, optim.groups(model, Optim()), use_ema=True), "mse", **EAGERLY)
     model.train_on_batch(np.ones((2, 28, 28, 3), "float32"), np.zeros((2, 3), "float32"))
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
