@@ -49,6 +49,8 @@ needs_tensorflow = pytest.mark.skipif(
 )
 
 
+TRAINING = ("test_train", "test_train_data", "test_checkpoints")
+
 # the longest first, or one process ends long after the others
 LONGEST = ("train_devices", "targets", "readme", "sizes", "export", "deploy", "train", "hub", "models", "bad_input")
 
@@ -72,6 +74,29 @@ def pytest_collection_modifyitems(items):
 def seeded():
     """The same random numbers in every run, drop-path's too."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def curves():
+    """Asked for by a test of a training run that looks at its picture."""
+
+
+@pytest.fixture(autouse=True)
+def quick_training(request, monkeypatch):
+    """Tests of what a run leaves and refuses take its steps as they come: no picture, no graph optimised."""
+    if request.path.stem not in TRAINING:
+        yield
+        return
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr("swins.train.folder.draw", lambda *_: None)
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 def script(path):

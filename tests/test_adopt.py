@@ -70,6 +70,7 @@ def stubbed(monkeypatch):
     return written
 
 
+@pytest.mark.slow
 def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, command, tmp_path, rng):
     import tensorflow as tf
 

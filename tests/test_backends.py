@@ -20,9 +20,14 @@ from swins.weights import artefacts
 
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 BFLOAT16 = 0.05  # what half precision leaves of equality, as in test_models.py
-crossing = pytest.mark.skipif(
+one_way = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files cross between TensorFlow and the others; run once, from it"
 )
+
+
+def crossing(test):
+    """Mark a test of files that go from TensorFlow to the others and back."""
+    return pytest.mark.slow(one_way(test))
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,12 @@ def test_the_artefact_holds_what_it_says(converted, checkpoint):
 
 
 @pytest.mark.parametrize(
-    "name", ["swin_tiny_patch4_window7_224.ms_in22k", "swin_s3_tiny_224", "swinv2_tiny_window8_256"]
+    "name",
+    [
+        "swin_tiny_patch4_window7_224.ms_in22k",
+        pytest.param("swin_s3_tiny_224", marks=pytest.mark.slow),
+        pytest.param("swinv2_tiny_window8_256", marks=pytest.mark.slow),
+    ],
 )
 def test_perturbed_timm_models_convert_within_tolerance(name, perturbed, tmp_path, command):
     code, out, err = command("convert", "-m", name, "--checkpoint", perturbed(name), "-o", tmp_path / "out")
@@ -197,6 +202,7 @@ def test_to_timm_keeps_todays_names():
     }
 
 
+@pytest.mark.slow
 def test_convert_py_is_the_same_door(checkpoint, tmp_path):
     root = artefacts.pathlib.Path(__file__).parents[1]
     done = subprocess.run(

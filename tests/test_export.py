@@ -134,6 +134,7 @@ def test_another_existing_folder_is_kept(converted, artefact, command):
     assert {p: p.read_bytes() for p in artefact.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_headless_models_export_features_only_and_other_channels_no_bytes(tmp_path, perturbed):
     file = perturbed("swin_mini_patch2_window4_28", in_chans=4)
     state = {k: v for k, v in checkpoint_files.read(file).state.items() if not k.startswith("head")}
@@ -174,6 +175,7 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
         assert off.mean() <= 0.1 and off.max() < 2.5  # /255; 1.0 in JPEG by TensorFlow's default
 
 
+@pytest.mark.slow
 def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch):
     monkeypatch.setattr(tf_hub, "parts_of", lambda model, deployed: {"saved_model": "logits"})
     name = "swin_s3_tiny_224"
@@ -183,6 +185,7 @@ def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch
     assert "173 trainable variables" in out
 
 
+@pytest.mark.slow
 def test_verify_runs_the_exports_again_and_nan_is_no_agreement(exported, command, monkeypatch):
     real, seen = tf_hub.run_elsewhere, []
 

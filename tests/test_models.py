@@ -81,6 +81,7 @@ def test_plans_are_timms(name, timm_facts):
     assert swins.preprocess(name).resize == tuple(int(side / crop) for side in variant.image_size)
 
 
+@pytest.mark.slow
 def test_names_too_large_to_convert_here_build():
     """The other names are in parity.csv. Without allocating, in a process of its own: Keras initialises later what a
     scope left out."""
@@ -126,7 +127,15 @@ def test_heads(classes):
     assert ("head" in [layer.name for layer in model.layers]) == bool(classes)
 
 
-@pytest.mark.parametrize(("size", "channels"), [(256, 3), ((192, 320), 1), (96, 4), (230, 3)])
+@pytest.mark.parametrize(
+    ("size", "channels"),
+    [
+        pytest.param(256, 3, marks=pytest.mark.slow),
+        pytest.param((192, 320), 1, marks=pytest.mark.slow),
+        (96, 4),
+        pytest.param(230, 3, marks=pytest.mark.slow),
+    ],
+)
 def test_other_sizes_and_channels_follow_timms_construction_rule(size, channels, perturbed):
     name = "swin_tiny_patch4_window7_224"
     overrides = {"image_size": size, "in_chans": channels, "num_classes": 11}
@@ -194,6 +203,7 @@ def test_global_policy_applies():
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 def test_keras_file_is_exact_in_a_fresh_process(tmp_path, rng):
     model = moved(swins.SwinTransformer(**SMALL, num_classes=5, name="mine"))
     x = rng.standard_normal((2, 32, 32, 3), dtype="float32")
@@ -243,6 +253,7 @@ def test_a_pyramid_takes_no_options_it_would_ignore():
     )
 
 
+@pytest.mark.slow
 def test_a_clipped_window_says_which_sizes_keep_the_tables(perturbed):
     file = perturbed("swin_tiny_patch4_window7_224")
     with pytest.raises(swins.SwinsError, match="use 196 pixels or more"):
@@ -288,6 +299,7 @@ def test_other_classes_leave_the_head_fresh_and_keep_the_rest(checkpoint):
     assert swins.create(name, num_classes=0, weights=checkpoint).output.shape == (None, 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 4, 6])
 def test_rgb_weights_fit_other_channels_as_in_timm(channels, perturbed):
     file = perturbed("swin_tiny_patch4_window7_224", num_classes=3, image_size=32)

@@ -75,6 +75,7 @@ assert oracle.THE_REFERENCE.process.poll() is None, "a fork of ours stopped it"
 """
 
 
+@pytest.mark.slow
 def test_forks_leave_it_alone():
     subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120)
 
@@ -90,6 +91,7 @@ print(oracle.forward(file, name.partition(".")[0], look_up(name).variant, x)["lo
 """
 
 
+@pytest.mark.slow
 def test_what_libraries_print_is_no_answer(checkpoint):
     environment = {**os.environ, "ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1", "MKL_VERBOSE": "1"}
     command = [sys.executable, "-c", NOISE, NAME, str(checkpoint)]

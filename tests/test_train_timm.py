@@ -194,6 +194,7 @@ def test_v2_cr_begins_as_its_authors_modules_do(theirs):
         loop.new_model(Recipe(Model(deformable=(1,)), epochs=30), 10)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_one_step_equals_torchs(folder, theirs):
     """Loss and every updated weight of swin_tiny, but where the gradient is rounding noise: AdamW follows its sign."""

@@ -103,6 +103,7 @@ def test_chunks_and_remat_change_no_gradient(options):
             assert np.abs(ours - theirs).max() <= 1e-5 * max(1, np.abs(theirs).max())
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_remat_with_drop_path_trains_and_is_saved(tmp_path):
     model = moved(swins.SwinTransformerV2CR(**SMALL, drop_path_rate=0.2, remat=True, query_chunk=7))
