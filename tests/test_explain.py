@@ -39,9 +39,7 @@ def looking_at_bright_tokens(size_rule):
     return model
 
 
-@pytest.mark.parametrize(
-    "size_rule", ["timm", pytest.param("torchvision", marks=[pytest.mark.backends, pytest.mark.core])]
-)
+@pytest.mark.parametrize("size_rule", ["timm", pytest.param("torchvision", marks=pytest.mark.backends)])
 def test_attention_to_a_bright_square_lands_on_its_pixels(size_rule):
     images = np.zeros((1, 36, 44, 3), "float32")
     images[:, 10:16, 26:34] = 4.0  # rows 5-7 and columns 13-16 of stage 0: over several windows, plain and shifted

@@ -57,6 +57,7 @@ np.save(out + "/call.npy", layer(x, training=False).numpy())
 facts = {"differ": float(np.abs(layer(x, training=True) - layer(x, training=True)).max())}
 model = keras.Sequential([keras.Input(x.shape[1:]), layer])
 model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+model.optimizer.build(model.trainable_variables)  # before tracing, which is then done once
 before = [v.numpy() for v in layer.trainable_variables]
 facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
 facts["trainable"] = len(before)

@@ -63,7 +63,7 @@ with torch.inference_mode():
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("name", [pytest.param("v1", marks=pytest.mark.core), "v2"])
+@pytest.mark.parametrize("name", ["v1", "v2"])
 def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):
     family = dict(zip(("v1", "v2"), FAMILIES, strict=False))[name]
     numbers = {**SMALL, "num_classes": 5, "size_rule": "torchvision"}
