@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -178,27 +179,39 @@ def artefact(converted, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def perturbed(tmp_path_factory):
-    """A function: name and overrides -> file of timm's model with every parameter moved."""
+def perturbed(shared_folder):
+    """A function: name and overrides -> file of timm's model with every parameter moved; tests must not change it."""
 
     @functools.cache
     def make(name, **overrides):
         architecture = look_up(name).architecture
         numbers = oracle.numbers(with_overrides(look_up(name).variant, overrides))
-        target = tmp_path_factory.mktemp("perturbed") / "model.safetensors"
-        with oracle.ask("perturb", architecture=architecture, numbers=numbers, seed=3) as results:
-            shutil.copy(results / "perturbed.safetensors", target)
+        digest = hashlib.sha256(repr((architecture, sorted(numbers.items()))).encode()).hexdigest()[:16]
+        target = shared_folder / f"perturbed_{architecture}_{digest}" / "model.safetensors"
+        with FileLock(shared_folder / f"{target.parent.name}.lock"):
+            if not target.is_file():
+                target.parent.mkdir(exist_ok=True)
+                with oracle.ask("perturb", architecture=architecture, numbers=numbers, seed=3) as results:
+                    shutil.copy(results / "perturbed.safetensors", target.with_suffix(".part"))
+                target.with_suffix(".part").rename(target)
         return target
 
     return make
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    """A folder of small Swins as other programs save them, and outputs.npz, what those programs compute."""
-    folder = tmp_path_factory.mktemp("library")
+def library(shared_folder):
+    """A folder of small Swins as other programs save them, and outputs.npz, what those programs compute; tests must
+    not change it."""
+    folder = shared_folder / "library"
     script = pathlib.Path(__file__).parent / "reference" / "dialects.py"
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    with FileLock(shared_folder / "library.lock"):
+        if not folder.is_dir():
+            partial = folder.with_suffix(".part")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            subprocess.run([sys.executable, str(script), str(partial)], check=True, capture_output=True)
+            partial.rename(folder)
     return folder
 
 

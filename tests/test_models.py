@@ -1,7 +1,6 @@
 """Whole models: numbers against timm's, sizes, heads, pyramids, training, policies, round trips."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -301,7 +300,7 @@ def test_other_classes_leave_the_head_fresh_and_keep_the_rest(checkpoint):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 4, 6])
-def test_rgb_weights_fit_other_channels_as_in_timm(channels, perturbed):
+def test_rgb_weights_fit_other_channels_as_in_timm(channels, perturbed, tmp_path):
     file = perturbed("swin_tiny_patch4_window7_224", num_classes=3, image_size=32)
     script = (
         "import sys, numpy as np; from safetensors.torch import load_file;"
@@ -309,7 +308,7 @@ def test_rgb_weights_fit_other_channels_as_in_timm(channels, perturbed):
         "w = load_file(sys.argv[1])['patch_embed.proj.weight'];"
         "np.save(sys.argv[2], adapt_input_conv(int(sys.argv[3]), w).numpy())"
     )
-    target = pathlib.Path(file).with_name(f"adapted{channels}.npy")
+    target = tmp_path / "adapted.npy"
     subprocess.run([sys.executable, "-c", script, file, target, str(channels)], check=True, capture_output=True)
     model = swins.create("swin_tiny_patch4_window7_224", weights=file, in_chans=channels, num_classes=3, image_size=32)
     np.testing.assert_allclose(
