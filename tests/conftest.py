@@ -53,7 +53,10 @@ needs_tensorflow = pytest.mark.skipif(
 TRAINING = ("test_train", "test_train_data", "test_checkpoints")
 
 # the longest first, or one process ends long after the others
-LONGEST = ("train_devices", "targets", "readme", "sizes", "export", "deploy", "train", "hub", "models", "bad_input")
+LONGEST = (
+    *("train_devices", "targets", "readme", "sizes", "train", "export", "hub", "deploy", "programs", "notebooks"),
+    *("models", "v2_cr", "inspect", "bad_input", "evaluate", "files", "convert"),
+)
 
 
 def pytest_unconfigure():
