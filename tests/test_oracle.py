@@ -66,7 +66,7 @@ def test_a_crash_is_told(tmp_path):
 
 FORK = """
 import os, sys
-from swins.convert import oracle
+from swins.reference import oracle
 oracle.THE_REFERENCE.start()
 if not os.fork():
     sys.exit()
@@ -83,7 +83,7 @@ def test_forks_leave_it_alone():
 NOISE = """
 import sys
 import numpy as np
-from swins.convert import oracle
+from swins.reference import oracle
 from swins.tags import look_up
 name, file = sys.argv[1:]
 x = np.zeros((1, 28, 28, 1), "float32")
