@@ -123,6 +123,7 @@ print(model.name)
 """
 
 
+@pytest.mark.slow
 def test_importing_swins_alone_registers_its_classes(converted):
     code, out, err = run(sys.executable, "-c", AFTERWARDS, converted / "model.keras")
     assert code == 0 and out.split()[-1] == "swin_mini_patch2_window4_28", err

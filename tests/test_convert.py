@@ -36,6 +36,7 @@ torch.save({"epoch": 1, "arch": "swin", "state_dict": old, "args": argparse.Name
 torch.save({"model": {k: v.half() for k, v in state.items()}}, f"{out}/half.pth")
 torch.save({k: v for k, v in old.items() if not k.startswith("head")}, f"{out}/headless_old.pth")
 """
+QUICK = ("microsoft.pth", "ema.bin", "training.pth.tar")  # in `make test`
 LAYOUTS = ("timm.pth", "old_timm.pth", "microsoft.pth", "module.pt", "ema.bin", "training.pth.tar")
 
 
@@ -46,7 +47,9 @@ def layouts(checkpoint, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("file", LAYOUTS)
+@pytest.mark.parametrize(
+    "file", [file if file in QUICK else pytest.param(file, marks=pytest.mark.slow) for file in LAYOUTS]
+)
 def test_every_layout_gives_identical_weights(layouts, file, converted, tmp_path):
     _, proof = conversion.convert(NAME, layouts / file, tmp_path / "out")
     assert proof["verdict"] == "pass"
@@ -115,13 +118,10 @@ def test_the_artefact_holds_what_it_says(converted, checkpoint):
     assert {"timm", "torch", "keras", "backend"} <= set(proof["versions"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        "swin_tiny_patch4_window7_224.ms_in22k",
-        pytest.param("swin_s3_tiny_224", marks=pytest.mark.slow),
-        pytest.param("swinv2_tiny_window8_256", marks=pytest.mark.slow),
-    ],
+    ["swin_tiny_patch4_window7_224.ms_in22k", "swin_s3_tiny_224", "swinv2_tiny_window8_256"],
 )
 def test_perturbed_timm_models_convert_within_tolerance(name, perturbed, tmp_path, command):
     code, out, err = command("convert", "-m", name, "--checkpoint", perturbed(name), "-o", tmp_path / "out")

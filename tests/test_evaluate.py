@@ -60,6 +60,7 @@ def evaluate(command, *arguments):
     return code, json.loads(out) if out else None, err
 
 
+@pytest.mark.slow
 def test_sources_and_batches_agree(command, converted, folders, table, samples, tmp_path):
     rows = [
         evaluate(command, converted, "--data", source, "--batch", batch)[1]
