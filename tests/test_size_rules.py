@@ -45,7 +45,7 @@ def test_fixed_and_open_sizes_equal_the_program(programs, name):
 def test_another_rule_gives_other_numbers(programs, name, monkeypatch):
     """So that the comparison can fail."""
     folder, outputs = programs
-    read = rules_table.checkpoints.read
+    read = rules_table.checkpoint_files.read
 
     def with_another_rule(path):
         checkpoint = read(path)
@@ -54,7 +54,7 @@ def test_another_rule_gives_other_numbers(programs, name, monkeypatch):
         return checkpoint
 
     outputs = {key: y for key, y in outputs.items() if "226x451" not in key}  # whose remainder is dropped or padded
-    monkeypatch.setattr(rules_table.checkpoints, "read", with_another_rule)
+    monkeypatch.setattr(rules_table.checkpoint_files, "read", with_another_rule)
     monkeypatch.setitem(rules_table.MODELS, name, (*(rules_table.MODELS[name][0], {}), rules_table.MODELS[name][2]))
     assert max(float(row["fixed"]) for row in rules_table.measure(name, folder, outputs, NUMBERS)) > 1e-3
 
