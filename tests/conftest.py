@@ -5,6 +5,7 @@ import functools
 import gc
 import hashlib
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -33,8 +34,10 @@ from filelock import FileLock
 from PIL import Image
 from training import NAME
 
+import swins
 from swins.cli import main
 from swins.convert import conversion
+from swins.export import adopt
 from swins.images import read_idx
 from swins.plans import with_overrides
 from swins.reference import oracle
@@ -173,6 +176,28 @@ def targeted(converted, shared_folder):
             run_lines("runtimes.md", folder)
             (folder / "done").touch()
     return folder / "artefacts" / "my_swin"
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The folder of a finished run of a small model; tests must not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    folder.mkdir()
+    model = swins.create(NAME, num_classes=3, depths=(2, 1), embed_dim=24)
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign_add(0.1 * rng.standard_normal(variable.shape, dtype="float32"))
+    model.save(folder / "model.keras")
+    (folder / "result.json").write_text(json.dumps(training.RESULT))
+    return folder
+
+
+@pytest.fixture
+def small_artefact(small_run, tmp_path):
+    """An artefact of a small model, to be changed at will."""
+    (tmp_path / "artefact").mkdir()
+    adopt.make(small_run, tmp_path / "artefact")
+    return tmp_path / "artefact"
 
 
 @pytest.fixture

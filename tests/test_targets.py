@@ -2,7 +2,6 @@
 
 import csv
 import importlib.metadata
-import json
 import re
 import shutil
 
@@ -10,25 +9,15 @@ import numpy as np
 import pytest
 from conftest import DATA, ROOT, needs_tensorflow
 from PIL import Image
-from test_adopt import NAME, RESULT
+from test_adopt import NAME
 from test_models import moved
 
 import swins
 from swins import files
-from swins.export import adopt, card, targets, to_onnx
+from swins.export import card, targets, to_onnx
 from swins.weights import artefacts
 
 pytestmark = needs_tensorflow
-
-
-@pytest.fixture(scope="session")
-def small_run(tmp_path_factory):
-    """The folder of a finished run of a small model; tests must not change it."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    folder.mkdir()
-    moved(swins.create(NAME, num_classes=3, depths=(2, 1), embed_dim=24)).save(folder / "model.keras")
-    (folder / "result.json").write_text(json.dumps(RESULT))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -135,10 +124,8 @@ def test_any_size_in_one_file(tmp_path):
             assert np.abs(ours - model.predict(batch, verbose=0)).max() <= 1e-5 * np.abs(ours).max(), (side, file)
 
 
-def test_a_file_that_differs_is_refused_and_nothing_is_kept(small_run, tmp_path, monkeypatch):
-    artefact = tmp_path / "artefact"
-    artefact.mkdir()
-    adopt.make(small_run, artefact)
+def test_a_file_that_differs_is_refused_and_nothing_is_kept(small_artefact, monkeypatch):
+    artefact = small_artefact
     before = sorted(p.name for p in artefact.iterdir())
     real = targets.make
 
