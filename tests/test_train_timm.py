@@ -35,7 +35,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def theirs(folder):
-    return np.load(folder / "training.npz")
+    with np.load(folder / "training.npz") as arrays:
+        yield arrays
 
 
 def test_every_operation_is_timms_to_the_pixel(theirs):
@@ -207,7 +208,9 @@ def test_one_step_equals_torchs(folder, theirs):
     loss = model.train_on_batch(theirs["step/images"], theirs["step/rows"])
     assert abs(float(loss) - theirs["step/loss"]) <= 1e-5 * theirs["step/loss"]
     getattr(model, "jax_state_sync", lambda: None)()
-    ours, gradients = rules.state_dict(model), np.load(folder / "gradients.npz")
+    ours = rules.state_dict(model)
+    with np.load(folder / "gradients.npz") as arrays:
+        gradients = dict(arrays)
     before, after = (checkpoint_files.read(folder / f"{when}.safetensors").state for when in ("before", "after"))
     compared = total = 0
     for name, value in ours.items():
