@@ -104,3 +104,11 @@ def test_fit_lowers_the_loss_with_drop_path_on(rng):
     start = model.evaluate(x, y, verbose=0)
     model.fit(x, y, batch_size=6, epochs=10, verbose=0)
     assert model.evaluate(x, y, verbose=0) < 0.7 * start
+
+
+def test_global_policy_applies():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert swins.SwinTransformer(**SMALL).get_layer("patch_embed").compute_dtype == "bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")

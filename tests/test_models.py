@@ -126,15 +126,10 @@ def test_heads(classes):
     assert ("head" in [layer.name for layer in model.layers]) == bool(classes)
 
 
-@pytest.mark.parametrize(
-    ("size", "channels"),
-    [
-        pytest.param(256, 3, marks=pytest.mark.slow),
-        pytest.param((192, 320), 1, marks=pytest.mark.slow),
-        (96, 4),
-        pytest.param(230, 3, marks=pytest.mark.slow),
-    ],
-)
+OTHERS = [(96, 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((256, 3), ((192, 320), 1), (230, 3)))]
+
+
+@pytest.mark.parametrize(("size", "channels"), OTHERS)
 def test_other_sizes_and_channels_follow_timms_construction_rule(size, channels, perturbed):
     name = "swin_tiny_patch4_window7_224"
     overrides = {"image_size": size, "in_chans": channels, "num_classes": 11}
@@ -192,14 +187,6 @@ def test_half_precision_policies(policy, rng, tmp_path):
     half.save(tmp_path / "half.keras")
     again = keras.saving.load_model(tmp_path / "half.keras")
     np.testing.assert_array_equal(again.predict(x, verbose=0), half.predict(x, verbose=0))
-
-
-def test_global_policy_applies():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        assert swins.SwinTransformer(**SMALL).get_layer("patch_embed").compute_dtype == "bfloat16"
-    finally:
-        keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.slow
