@@ -210,6 +210,7 @@ def test_not_an_artefact(tmp_path, command):
     assert code == 1 and "an artefact is a folder" in err
 
 
+@pytest.mark.slow
 def test_in_place_other_files_are_kept_and_the_card_quotes_the_row_of_these_weights(
     artefact, exported, command, tmp_path, monkeypatch
 ):
