@@ -6,18 +6,23 @@ PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export KERAS_BACKEND ?= tensorflow
-# the tests compile much and compute little
-QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+# the tests of a marker expression, under a backend; each is in `test` or in `slow` (tests/test_house.py)
+TESTS = KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"
 
-.PHONY: demo test lint env lock parity sizes size-rules memory targets bench profile notebooks preprocessing tables clean
+.PHONY: demo test slow lint env lock parity sizes size-rules memory targets bench profile notebooks preprocessing tables clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
 
-test: env  ## every test under TensorFlow, then those marked `backends` under JAX and PyTorch; no network
-	KERAS_BACKEND=tensorflow $(PY) -m pytest
-	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" KERAS_BACKEND=jax $(PY) -m pytest tests -m backends
-	KERAS_BACKEND=torch $(PY) -m pytest tests -m backends
+test: env  ## every part under TensorFlow, the core under JAX and PyTorch; no network (10 minutes at most on 2 cores)
+	$(call TESTS,tensorflow,not slow)
+	$(call TESTS,jax,backends and core) tests
+	$(call TESTS,torch,backends and core) tests
+
+slow: env  ## the other tests: whole documents, full-size models, exports in every precision, several devices
+	$(call TESTS,tensorflow,slow) tests
+	$(call TESTS,jax,backends and not core) tests
+	$(call TESTS,torch,backends and not core) tests
 
 lint: env
 	$(VENV)/bin/ruff check .

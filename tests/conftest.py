@@ -2,7 +2,10 @@
 
 import contextlib
 import functools
+import gc
+import hashlib
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -10,9 +13,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line does; without it `deploy` warns
+# there are as many test processes as cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+# XLA: the tests compile much and compute little, and often the same; other processes inherit the first one's folder
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/swins-compiled-{os.getpid()}")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import keras
 import numpy as np
@@ -22,8 +34,10 @@ from filelock import FileLock
 from PIL import Image
 from training import NAME
 
+import swins
 from swins.cli import main
 from swins.convert import conversion
+from swins.export import adopt
 from swins.images import read_idx
 from swins.labels import FASHION_MNIST
 from swins.plans import with_overrides
@@ -40,11 +54,26 @@ needs_tensorflow = pytest.mark.skipif(
 )
 
 
+TRAINING = ("test_train", "test_train_data", "test_checkpoints")
+
 # the longest first, or one process ends long after the others
-LONGEST = ("train_devices", "targets", "readme", "sizes", "export", "deploy", "train", "hub", "models", "bad_input")
+LONGEST = (
+    *("train_devices", "targets", "readme", "sizes", "train", "export", "hub", "deploy", "programs", "notebooks"),
+    *("models", "v2_cr", "inspect", "bad_input", "evaluate", "files", "convert"),
+)
+
+
+def pytest_unconfigure():
+    if (compiled := os.environ["JAX_COMPILATION_CACHE_DIR"]).endswith(f"swins-compiled-{os.getpid()}"):
+        shutil.rmtree(compiled, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("core") and not item.get_closest_marker("backends"):
+            raise pytest.UsageError(f"{item.nodeid}: `core` is for tests marked `backends`")
+    gc.freeze()  # what is imported stays; looking through it again and again takes a tenth of tracing
+    gc.set_threshold(100_000, 20, 100)
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
@@ -53,6 +82,29 @@ def pytest_collection_modifyitems(items):
 def seeded():
     """The same random numbers in every run, drop-path's too."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def curves():
+    """Asked for by a test of a training run that looks at its picture."""
+
+
+@pytest.fixture(autouse=True)
+def quick_training(request, monkeypatch):
+    """Tests of what a run leaves and refuses take its steps as they come: no picture, no graph optimised."""
+    if request.path.stem not in TRAINING:
+        yield
+        return
+    if "curves" not in request.fixturenames:
+        monkeypatch.setattr("swins.train.folder.draw", lambda *_: None)
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 def script(path):
@@ -127,6 +179,28 @@ def targeted(converted, shared_folder):
     return folder / "artefacts" / "my_swin"
 
 
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The folder of a finished run of a small model; tests must not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    folder.mkdir()
+    model = swins.create(NAME, num_classes=3, depths=(2, 1), embed_dim=24)
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign_add(0.1 * rng.standard_normal(variable.shape, dtype="float32"))
+    model.save(folder / "model.keras")
+    (folder / "result.json").write_text(json.dumps(training.RESULT))
+    return folder
+
+
+@pytest.fixture
+def small_artefact(small_run, tmp_path):
+    """An artefact of a small model, to be changed at will."""
+    (tmp_path / "artefact").mkdir()
+    adopt.make(small_run, tmp_path / "artefact")
+    return tmp_path / "artefact"
+
+
 @pytest.fixture
 def artefact(converted, tmp_path):
     """A copy of the artefact, to be changed at will."""
@@ -134,27 +208,39 @@ def artefact(converted, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def perturbed(tmp_path_factory):
-    """A function: name and overrides -> file of timm's model with every parameter moved."""
+def perturbed(shared_folder):
+    """A function: name and overrides -> file of timm's model with every parameter moved; tests must not change it."""
 
     @functools.cache
     def make(name, **overrides):
         architecture = look_up(name).architecture
         numbers = oracle.numbers(with_overrides(look_up(name).variant, overrides))
-        target = tmp_path_factory.mktemp("perturbed") / "model.safetensors"
-        with oracle.ask("perturb", architecture=architecture, numbers=numbers, seed=3) as results:
-            shutil.copy(results / "perturbed.safetensors", target)
+        digest = hashlib.sha256(repr((architecture, sorted(numbers.items()))).encode()).hexdigest()[:16]
+        target = shared_folder / f"perturbed_{architecture}_{digest}" / "model.safetensors"
+        with FileLock(shared_folder / f"{target.parent.name}.lock"):
+            if not target.is_file():
+                target.parent.mkdir(exist_ok=True)
+                with oracle.ask("perturb", architecture=architecture, numbers=numbers, seed=3) as results:
+                    shutil.copy(results / "perturbed.safetensors", target.with_suffix(".part"))
+                target.with_suffix(".part").rename(target)
         return target
 
     return make
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    """A folder of small Swins as other programs save them, and outputs.npz, what those programs compute."""
-    folder = tmp_path_factory.mktemp("library")
+def library(shared_folder):
+    """A folder of small Swins as other programs save them, and outputs.npz, what those programs compute; tests must
+    not change it."""
+    folder = shared_folder / "library"
     script = pathlib.Path(__file__).parent / "reference" / "dialects.py"
-    subprocess.run([sys.executable, str(script), str(folder)], check=True, capture_output=True)
+    with FileLock(shared_folder / "library.lock"):
+        if not folder.is_dir():
+            partial = folder.with_suffix(".part")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            subprocess.run([sys.executable, str(script), str(partial)], check=True, capture_output=True)
+            partial.rename(folder)
     return folder
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import needs_tensorflow
 from PIL import Image
+from training import RESULT
 
 import swins
 from swins import files
@@ -20,16 +21,7 @@ from swins.weights import artefacts
 pytestmark = needs_tensorflow
 
 NAME = "swin_mini_patch2_window4_28"
-CLASSES = ["Bag", "ankle boot", "Trouser"]
-RESULT = {
-    "recipe": {"model.name": f"{NAME}.fashion_mnist"},
-    "top1": 0.75,
-    "top5": 1.0,
-    "images": 70,
-    "classes": CLASSES,
-    "preprocess": {"image_size": [28, 28], "crop": 0.7, "mean": [0.4], "std": [0.2]},
-    "date": "2026-11-20",
-}
+CLASSES = RESULT["classes"]
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +67,7 @@ def stubbed(monkeypatch):
     return written
 
 
+@pytest.mark.slow
 def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, command, tmp_path, rng):
     import tensorflow as tf
 

@@ -22,6 +22,7 @@ def model():
     return model
 
 
+@pytest.mark.core
 def test_every_block_has_a_map_whose_rows_sum_to_one(model, rng):
     maps = swins.attention_maps(model, rng.standard_normal((2, 28, 28, 3), dtype="float32"))
     shapes = {name: scores.shape for name, scores in maps.items()}

@@ -20,9 +20,14 @@ from swins.weights import artefacts
 
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 BFLOAT16 = 0.05  # what half precision leaves of equality, as in test_models.py
-crossing = pytest.mark.skipif(
+one_way = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files cross between TensorFlow and the others; run once, from it"
 )
+
+
+def crossing(test):
+    """Mark a test of files that go from TensorFlow to the others and back."""
+    return pytest.mark.slow(one_way(test))
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,15 @@ def test_fit_lowers_the_loss_with_drop_path_on(rng):
     model = moved(swins.SwinTransformerV2(**{**SMALL, "image_size": 16}, num_classes=3, drop_path_rate=0.3))
     x, y = rng.standard_normal((12, 16, 16, 3), dtype="float32"), np.arange(12) % 3
     model.compile(keras.optimizers.AdamW(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)  # before tracing, which is then done once
     start = model.evaluate(x, y, verbose=0)
     model.fit(x, y, batch_size=6, epochs=10, verbose=0)
     assert model.evaluate(x, y, verbose=0) < 0.7 * start
+
+
+def test_global_policy_applies():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert swins.SwinTransformer(**SMALL).get_layer("patch_embed").compute_dtype == "bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")

@@ -206,7 +206,14 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        signal.SIGKILL,
+    ],
+)
 def test_killed_half_way(artefact, checkpoint, command, how):
     before = listing(artefact)
     arguments = ["convert", "-m", NAME, "--checkpoint", str(checkpoint), "-o", str(artefact), "--overwrite"]
@@ -228,6 +235,7 @@ def test_killed_half_way(artefact, checkpoint, command, how):
     assert [p.name for p in artefact.parent.iterdir()] == ["artefact"]
 
 
+@pytest.mark.slow
 def test_disk_full(artefact, checkpoint):
     """A file-size limit below the model's stands in for the disk: writing fails with an OSError all the same."""
     before = listing(artefact.parent)
@@ -312,7 +320,7 @@ def test_to_torch_needs_a_safetensors_name(command, converted, tmp_path):
         assert code == 1 and ".safetensors" in err
 
 
-@pytest.mark.parametrize("package", ["torch", "timm"])
+@pytest.mark.parametrize("package", [pytest.param("torch", marks=pytest.mark.slow), "timm"])
 def test_a_missing_extra_is_named(package, checkpoint, tmp_path):
     """A package that cannot be imported: the error names the extra that brings it."""
     (tmp_path / "hide").mkdir()

@@ -45,6 +45,7 @@ def test_every_contender_exists_and_was_measured(bench):
     assert (HERE / "profiles.txt").read_text().count(" ms\n") == 9
 
 
+@pytest.mark.slow
 def test_a_contender_answers_and_a_failing_one_tells_why(bench, tmp_path):
     command = [sys.executable, "-P", HERE / "contenders.py", "nonsense", "float32", "inference", tmp_path]
     assert subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL).returncode
@@ -59,6 +60,7 @@ def test_a_contender_answers_and_a_failing_one_tells_why(bench, tmp_path):
     assert len(answer["seconds"]) == 1 and answer["first"] > 0 and answer["peak_MiB"] > 0
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_reading_is_timed_beside_the_step(tmp_path, monkeypatch):
     pipeline = script("benchmarks/input_pipeline.py")

@@ -103,6 +103,7 @@ def test_small_commands_import_neither_keras_nor_a_backend(bare, command):
     assert (code, err) == (0, "") and len(out.splitlines()) > 5
 
 
+@pytest.mark.slow
 def test_without_a_backend_commands_and_the_import_say_what_to_do(bare, checkpoint):
     (pathlib.Path(bare) / "keras.py").rename(pathlib.Path(bare) / "kept.py")
     code, out, err = run(sys.executable, "-m", "swins.cli", "inspect", checkpoint, PYTHONPATH=bare)
@@ -122,6 +123,7 @@ print(model.name)
 """
 
 
+@pytest.mark.slow
 def test_importing_swins_alone_registers_its_classes(converted):
     code, out, err = run(sys.executable, "-c", AFTERWARDS, converted / "model.keras")
     assert code == 0 and out.split()[-1] == "swin_mini_patch2_window4_28", err

@@ -36,6 +36,7 @@ torch.save({"epoch": 1, "arch": "swin", "state_dict": old, "args": argparse.Name
 torch.save({"model": {k: v.half() for k, v in state.items()}}, f"{out}/half.pth")
 torch.save({k: v for k, v in old.items() if not k.startswith("head")}, f"{out}/headless_old.pth")
 """
+QUICK = ("microsoft.pth", "ema.bin", "training.pth.tar")  # in `make test`
 LAYOUTS = ("timm.pth", "old_timm.pth", "microsoft.pth", "module.pt", "ema.bin", "training.pth.tar")
 
 
@@ -46,7 +47,9 @@ def layouts(checkpoint, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("file", LAYOUTS)
+@pytest.mark.parametrize(
+    "file", [file if file in QUICK else pytest.param(file, marks=pytest.mark.slow) for file in LAYOUTS]
+)
 def test_every_layout_gives_identical_weights(layouts, file, converted, tmp_path):
     _, proof = conversion.convert(NAME, layouts / file, tmp_path / "out")
     assert proof["verdict"] == "pass"
@@ -80,6 +83,7 @@ def parts_of(path):
     return json.loads(data[8:end]), data[end:]
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_keras_to_torch_gives_the_identical_tensors(converted, checkpoint, command, tmp_path):
     target = tmp_path / "back.safetensors"
@@ -114,8 +118,10 @@ def test_the_artefact_holds_what_it_says(converted, checkpoint):
     assert {"timm", "torch", "keras", "backend"} <= set(proof["versions"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["swin_tiny_patch4_window7_224.ms_in22k", "swin_s3_tiny_224", "swinv2_tiny_window8_256"]
+    "name",
+    ["swin_tiny_patch4_window7_224.ms_in22k", "swin_s3_tiny_224", "swinv2_tiny_window8_256"],
 )
 def test_perturbed_timm_models_convert_within_tolerance(name, perturbed, tmp_path, command):
     code, out, err = command("convert", "-m", name, "--checkpoint", perturbed(name), "-o", tmp_path / "out")
@@ -174,6 +180,7 @@ def test_difference_is_of_the_largest_value():
     assert result == {"max_abs": 2.0, "relative": 0.5}
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_rules_cover_a_model_once(converted):
     model = artefacts.load_model(converted)
@@ -195,6 +202,7 @@ def test_to_timm_keeps_todays_names():
     }
 
 
+@pytest.mark.slow
 def test_convert_py_is_the_same_door(checkpoint, tmp_path):
     root = artefacts.pathlib.Path(__file__).parents[1]
     done = subprocess.run(

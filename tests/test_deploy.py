@@ -41,12 +41,14 @@ CASES = {
     "cr": (swins.SwinTransformerV2CR, {"extra_norm": "stages"}),
     "cr_deformable": (swins.SwinTransformerV2CR, {"deformable": (0, 1), "extra_norm": "none"}),
 }
+CORE = ("v1_padded", False)
 EVERYWHERE = ("v1_padded", "v1_chunks", "v2_padded", "cr_deformable")  # these on every backend
 
 
 def backends_if(chosen, *values):
-    """A parameter of a test that runs on every backend if it is chosen, and else on TensorFlow alone."""
-    return pytest.param(*values, marks=[pytest.mark.backends] if chosen else [])
+    """A parameter of a test that runs on every backend if it is chosen, and else, in `make slow`, on TensorFlow."""
+    marks = [pytest.mark.backends, *([pytest.mark.core] if values == CORE else [])]
+    return pytest.param(*values, marks=marks if chosen else [pytest.mark.slow])
 
 
 def small(family, **options):
@@ -96,6 +98,7 @@ def test_any_size_in_one_graph(family, rule, rng):
         assert relative(run(deployed, x), run(model, x)) <= TOLERANCE, size
 
 
+@pytest.mark.slow
 def test_full_size_models_of_all_families(rng):
     for name in ("swin_tiny_patch4_window7_224", "swin_s3_tiny_224", "swinv2_tiny_window8_256", "swinv2_cr_tiny_224"):
         model = moved(swins.create(name))
@@ -238,6 +241,7 @@ print([str(warning.message) for warning in caught])
 """
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_without_onednn_it_says_once_that_it_is_slow():
     if platform.machine().lower() not in ("x86_64", "amd64") or sys.platform == "darwin":
@@ -249,6 +253,7 @@ def test_without_onednn_it_says_once_that_it_is_slow():
     assert not without_onednn()  # here, where conftest.py sets it
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_exports_are_certified(exported, targeted):
     record = artefacts.read_certificate(exported)["exports"]["saved_model_deploy"]
@@ -260,6 +265,7 @@ def test_exports_are_certified(exported, targeted):
         assert files[name]["deployed"] and max(files[name]["difference"].values()) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_any_size_in_one_file(tmp_path, perturbed):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("files for other runtimes are written under TensorFlow")
@@ -271,6 +277,7 @@ def test_any_size_in_one_file(tmp_path, perturbed):
         assert max(record["difference"].values()) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_the_command(artefact, command):
     code, out, err = command("export", artefact, "--deploy", "--to", "openvino")
     assert code == 0, err

@@ -40,7 +40,8 @@ MORE = {"microsoft_v2.pth": {"pretrained_windows": 6}, "reich.pth": {"extra_norm
 
 @pytest.fixture(scope="module")
 def outputs(library):
-    return np.load(library / "outputs.npz")
+    with np.load(library / "outputs.npz") as arrays:
+        yield arrays
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def evaluate(command, *arguments):
     return code, json.loads(out) if out else None, err
 
 
+@pytest.mark.slow
 def test_sources_and_batches_agree(command, converted, folders, table, samples, tmp_path):
     rows = [
         evaluate(command, converted, "--data", source, "--batch", batch)[1]
@@ -55,6 +56,7 @@ def test_sources_and_batches_agree(command, converted, folders, table, samples, 
     assert rows[0]["weights_sha256"] == json.loads((converted / "certificate.json").read_text())["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_the_embedded_test_images(command, converted, tmp_path):
     results, predictions = tmp_path / "results.csv", tmp_path / "predictions.csv"
     arguments = ("--data", DATA, "--batch", 500, "--results", results, "--predictions", predictions)
@@ -71,6 +73,7 @@ def test_the_embedded_test_images(command, converted, tmp_path):
     assert np.mean([line["label"] == line["top1"] for line in lines]) == pytest.approx(row["top1"], abs=1e-5)
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_a_keras_file_is_evaluated_by_its_name(command, converted, table):
     code, row, err = evaluate(command, converted / "model.keras", "--data", table)
@@ -87,6 +90,7 @@ def test_weights_that_were_not_certified_are_not_scored_as_such(command, artefac
     assert evaluate(command, artefact / "model.keras", "--data", table)[0] == 0
 
 
+@pytest.mark.slow
 def test_rgb_weights_made_grey_are_evaluated_on_grey_images(command, perturbed, tmp_path):
     file = perturbed("swin_tiny_patch4_window7_224", in_chans=1, num_classes=10)
     code, _, err = command("convert", "-m", "swin_tiny_patch4_window7_224", "--checkpoint", file, "-o", tmp_path / "a")
@@ -144,6 +148,7 @@ def test_class_folders_are_matched_by_name(command, converted, folders, samples)
     assert code == 1 and "(is bag again)" in err
 
 
+@pytest.mark.slow
 def test_the_order_that_is_asked_for(command, converted, folders, tmp_path):
     for i, name in enumerate(FASHION_MNIST):
         (folders / name).rename(folders / f"class{i + 1}")
@@ -311,6 +316,7 @@ def test_other_labels(command, converted, table, samples, tmp_path):
             relabelled(rows, read_real(tmp_path / "bad.json"))
 
 
+@pytest.mark.slow
 def test_every_artefact_in_a_folder(command, converted, table, tmp_path):
     (tmp_path / "all").mkdir()
     shutil.copytree(converted, tmp_path / "all" / "one")
@@ -375,6 +381,7 @@ for _ in range(20):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_add_rows_and_one_that_is_killed_leaves_whole_ones(tmp_path):
     path = tmp_path / "results.csv"
     started = [subprocess.Popen([sys.executable, "-c", APPEND, path, name], stdout=subprocess.PIPE) for name in "ab"]

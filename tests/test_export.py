@@ -108,7 +108,8 @@ def test_equal_input_gives_equal_archives(exported, tmp_path):
     assert (tmp_path / "a.tar.gz").read_bytes() == (exported / "model.tar.gz").read_bytes()
 
 
-def test_a_graph_that_differs_is_refused_and_nothing_is_kept(artefact, monkeypatch):
+def test_a_graph_that_differs_is_refused_and_nothing_is_kept(small_artefact, monkeypatch):
+    artefact = small_artefact
     real, before = saved_model.save, sorted(p.name for p in artefact.iterdir())
 
     def lie(model, prepare, folder, output, complete):
@@ -139,6 +140,7 @@ def test_another_existing_folder_is_kept(converted, artefact, command):
     assert {p: p.read_bytes() for p in artefact.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_headless_models_export_features_only_and_other_channels_no_bytes(tmp_path, perturbed):
     file = perturbed("swin_mini_patch2_window4_28", in_chans=4)
     state = {k: v for k, v in checkpoint_files.read(file).state.items() if not k.startswith("head")}
@@ -179,6 +181,7 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
         assert off.mean() <= 0.1 and off.max() < 2.5  # /255; 1.0 in JPEG by TensorFlow's default
 
 
+@pytest.mark.slow
 def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch):
     one = dataclasses.replace(CLASSIFICATION, parts=lambda model, _: {"saved_model": Part("logits", lambda: model)})
     monkeypatch.setattr(tf_hub, "task_of", lambda *_: one)
@@ -189,6 +192,7 @@ def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch
     assert "173 trainable variables" in out
 
 
+@pytest.mark.slow
 def test_verify_runs_the_exports_again_and_nan_is_no_agreement(exported, command, monkeypatch):
     real, seen = tf_hub.run_elsewhere, []
 
@@ -212,6 +216,7 @@ def test_not_an_artefact(tmp_path, command):
     assert code == 1 and "an artefact is a folder" in err
 
 
+@pytest.mark.slow
 def test_in_place_other_files_are_kept_and_the_card_quotes_the_row_of_these_weights(
     artefact, exported, command, tmp_path, monkeypatch
 ):

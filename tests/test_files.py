@@ -296,6 +296,7 @@ def test_a_card_that_was_edited_and_files_that_only_look_like_exports_are_kept(f
     assert listing(full) == before
 
 
+@pytest.mark.slow
 def test_killed_in_every_phase(artefact, checkpoint, idx):
     """Whenever convert, export or eval is killed, all that was there is there, and the next run ends as ever."""
     (artefact / "notes.txt").write_text("mine")

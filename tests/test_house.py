@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import itertools
 import pathlib
 import re
 
@@ -130,3 +131,18 @@ def test_parity_table_covers_every_architecture_within_tolerance():
 
 def test_version_is_stated_once():
     assert f'version = "{swins.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_every_test_is_in_make_test_or_in_make_slow():
+    """Once: under TensorFlow each, and those marked `backends` under JAX and PyTorch."""
+    recipes = dict(re.findall(r"^(test|slow): env.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    runs = [run for name in ("test", "slow") for run in re.findall(r"TESTS,(\w+),([\w ]+)\)", recipes[name])]
+    markers = ("slow", "backends", "core")
+    for values in itertools.product((False, True), repeat=len(markers)):
+        item = dict(zip(markers, values, strict=True))
+        if item["core"] and not item["backends"]:  # conftest.py refuses it
+            continue
+        for backend, wanted in (("tensorflow", 1), ("jax", item["backends"]), ("torch", item["backends"])):
+            count = sum(eval(expression, {}, item) for name, expression in runs if name == backend)
+            assert count == wanted, (backend, item)
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make lint test slow"

@@ -49,6 +49,7 @@ def tiny(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_file_of_torchvision_is_inspected_converted_without_a_name_and_verified(tiny, command, tmp_path):
     code, out, err = command("inspect", tiny)
     assert code == 0, err

@@ -59,6 +59,7 @@ def test_names_that_a_model_is_known_by(tmp_path):
     assert len(cranes) == 2 and len({synonyms(names)[i][0] for i in cranes}) == 2  # told apart by their synsets
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_selected_classes_keep_their_logits(rng):
     model = swins.SwinTransformer(

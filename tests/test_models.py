@@ -1,7 +1,6 @@
 """Whole models: numbers against timm's, sizes, heads, pyramids, training, policies, round trips."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -9,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from test_v1 import TOLERANCE, relative
+from test_v1 import EAGERLY, TOLERANCE, relative
 from test_v1 import load as load_arrays
 
 import swins
@@ -23,7 +22,7 @@ from swins.reference import oracle
 from swins.tags import PRETRAINED, look_up
 from swins.weights import checkpoint_files, rules
 
-MODELS = ("mini", "oblong", "odd", "per_stage")
+MODELS = ("mini", pytest.param("oblong", marks=pytest.mark.core), "odd", "per_stage")
 SMALL = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
 
 
@@ -81,6 +80,7 @@ def test_plans_are_timms(name, timm_facts):
     assert swins.preprocess(name).resize == tuple(int(side / crop) for side in variant.image_size)
 
 
+@pytest.mark.slow
 def test_names_too_large_to_convert_here_build():
     """The other names are in parity.csv. Without allocating, in a process of its own: Keras initialises later what a
     scope left out."""
@@ -126,7 +126,10 @@ def test_heads(classes):
     assert ("head" in [layer.name for layer in model.layers]) == bool(classes)
 
 
-@pytest.mark.parametrize(("size", "channels"), [(256, 3), ((192, 320), 1), (96, 4), (230, 3)])
+OTHERS = [(96, 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((256, 3), ((192, 320), 1), (230, 3)))]
+
+
+@pytest.mark.parametrize(("size", "channels"), OTHERS)
 def test_other_sizes_and_channels_follow_timms_construction_rule(size, channels, perturbed):
     name = "swin_tiny_patch4_window7_224"
     overrides = {"image_size": size, "in_chans": channels, "num_classes": 11}
@@ -148,6 +151,7 @@ def test_pyramid_of_a_name_a_variant_and_a_model():
         assert {level: tuple(x.shape) for level, x in pyramid.output.items()} == shapes
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_drop_path_trains_and_loss_falls(rng):
     model = swins.SwinTransformer(**SMALL, num_classes=3, drop_path_rate=0.3, drop_rate=0.1)
@@ -157,6 +161,7 @@ def test_drop_path_trains_and_loss_falls(rng):
     still = [ops.convert_to_numpy(model(x, training=False)) for _ in range(2)]
     np.testing.assert_array_equal(*still)
     model.compile(keras.optimizers.AdamW(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)  # before tracing, which is then done once
     before = [np.array(w) for w in model.trainable_weights]
     start = model.evaluate(x, y, verbose=0)
     for _ in range(30):
@@ -177,21 +182,14 @@ def test_half_precision_policies(policy, rng, tmp_path):
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert half.get_layer("stages_0_blocks_1").compute_dtype == policy.removeprefix("mixed_")
     assert 0 < relative(logits, ops.convert_to_numpy(full(x))) < 0.05
-    half.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    half.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **EAGERLY)
     assert np.isfinite(half.train_on_batch(x, np.arange(4) % 3))
     half.save(tmp_path / "half.keras")
     again = keras.saving.load_model(tmp_path / "half.keras")
     np.testing.assert_array_equal(again.predict(x, verbose=0), half.predict(x, verbose=0))
 
 
-def test_global_policy_applies():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        assert swins.SwinTransformer(**SMALL).get_layer("patch_embed").compute_dtype == "bfloat16"
-    finally:
-        keras.config.set_dtype_policy("float32")
-
-
+@pytest.mark.slow
 def test_keras_file_is_exact_in_a_fresh_process(tmp_path, rng):
     model = moved(swins.SwinTransformer(**SMALL, num_classes=5, name="mine"))
     x = rng.standard_normal((2, 32, 32, 3), dtype="float32")
@@ -217,12 +215,13 @@ def test_a_pyramid_is_saved_too(tmp_path, rng):
         np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_frozen_layers_stay_frozen_in_a_file(tmp_path, rng):
     model = moved(swins.SwinTransformer(**SMALL, num_classes=3))
     for layer in model.layers[:-1]:
         layer.trainable = False
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **EAGERLY)
     model.train_on_batch(rng.standard_normal((2, 32, 32, 3), dtype="float32"), np.arange(2))
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -240,6 +239,7 @@ def test_a_pyramid_takes_no_options_it_would_ignore():
     )
 
 
+@pytest.mark.slow
 def test_a_clipped_window_says_which_sizes_keep_the_tables(perturbed):
     file = perturbed("swin_tiny_patch4_window7_224")
     with pytest.raises(swins.SwinsError, match="use 196 pixels or more"):
@@ -247,6 +247,7 @@ def test_a_clipped_window_says_which_sizes_keep_the_tables(perturbed):
     assert swins.create("swin_tiny_patch4_window7_224", weights=file, image_size=196).variant.image_size == (196, 196)
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_weights_from_keras_artefact_and_checkpoint_are_the_same(converted, checkpoint):
     name = "swin_mini_patch2_window4_28"
@@ -284,8 +285,9 @@ def test_other_classes_leave_the_head_fresh_and_keep_the_rest(checkpoint):
     assert swins.create(name, num_classes=0, weights=checkpoint).output.shape == (None, 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 4, 6])
-def test_rgb_weights_fit_other_channels_as_in_timm(channels, perturbed):
+def test_rgb_weights_fit_other_channels_as_in_timm(channels, perturbed, tmp_path):
     file = perturbed("swin_tiny_patch4_window7_224", num_classes=3, image_size=32)
     script = (
         "import sys, numpy as np; from safetensors.torch import load_file;"
@@ -293,7 +295,7 @@ def test_rgb_weights_fit_other_channels_as_in_timm(channels, perturbed):
         "w = load_file(sys.argv[1])['patch_embed.proj.weight'];"
         "np.save(sys.argv[2], adapt_input_conv(int(sys.argv[3]), w).numpy())"
     )
-    target = pathlib.Path(file).with_name(f"adapted{channels}.npy")
+    target = tmp_path / "adapted.npy"
     subprocess.run([sys.executable, "-c", script, file, target, str(channels)], check=True, capture_output=True)
     model = swins.create("swin_tiny_patch4_window7_224", weights=file, in_chans=channels, num_classes=3, image_size=32)
     np.testing.assert_allclose(

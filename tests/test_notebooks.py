@@ -27,6 +27,7 @@ def test_all_are_here():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(PICTURES)
 
 
+@pytest.mark.slow
 @needs_tensorflow
 @pytest.mark.parametrize("name", PICTURES)
 def test_runs_top_to_bottom(name, request):

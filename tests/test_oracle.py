@@ -66,7 +66,7 @@ def test_a_crash_is_told(tmp_path):
 
 FORK = """
 import os, sys
-from swins.convert import oracle
+from swins.reference import oracle
 oracle.THE_REFERENCE.start()
 if not os.fork():
     sys.exit()
@@ -75,6 +75,7 @@ assert oracle.THE_REFERENCE.process.poll() is None, "a fork of ours stopped it"
 """
 
 
+@pytest.mark.slow
 def test_forks_leave_it_alone():
     subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120)
 
@@ -82,7 +83,7 @@ def test_forks_leave_it_alone():
 NOISE = """
 import sys
 import numpy as np
-from swins.convert import oracle
+from swins.reference import oracle
 from swins.tags import look_up
 name, file = sys.argv[1:]
 x = np.zeros((1, 28, 28, 1), "float32")
@@ -90,6 +91,7 @@ print(oracle.forward(file, name.partition(".")[0], look_up(name).variant, x)["lo
 """
 
 
+@pytest.mark.slow
 def test_what_libraries_print_is_no_answer(checkpoint):
     environment = {**os.environ, "ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1", "MKL_VERBOSE": "1"}
     command = [sys.executable, "-c", NOISE, NAME, str(checkpoint)]

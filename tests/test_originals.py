@@ -49,6 +49,7 @@ ORIGINALS = {
     "microsoft_segmentation": Original(V1, {**TWO, "window_size": 3}, None, DETECTOR),
     "christoph": Original(CR, {**TWO, "meta_dim": 256, "extra_norm": "none"}, "microsoft", "C. Reich"),
 }
+QUICK = ("mmdet", "mmseg", "mmpretrain_v2", "microsoft", "microsoft_v2", "microsoft_detection", "christoph")
 ODD_MERGES = [(12, 12)]  # where C. Reich's merging drops the last row and column, and ours pads, as the papers' do
 
 
@@ -86,7 +87,9 @@ def ours(model, images, translation):
     return {**named, "norm": named[f"norm{last}"]}
 
 
-@pytest.mark.parametrize("name", ORIGINALS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ORIGINALS]
+)
 def test_ours_computes_what_the_program_computed(name):
     original = ORIGINALS[name]
     file, cases = load(name)

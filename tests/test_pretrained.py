@@ -87,6 +87,7 @@ def test_fetched_once_converted_without_torch_and_cached(checkpoint, converted, 
     assert code == 0 and digest in out, err
 
 
+@pytest.mark.slow
 def test_the_converter_fetches_too(checkpoint, tmp_path):
     with hub(checkpoint) as (address, _):
         arguments = ("-m", "swins.cli", "convert", "-m", NAME, "-o", str(tmp_path / "out"))
@@ -95,6 +96,7 @@ def test_the_converter_fetches_too(checkpoint, tmp_path):
     assert artefacts.read_certificate(tmp_path / "out")["source"]["file"] == "model.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offline", [False, True])
 def test_no_network_says_so(tmp_path, offline):
     more = {"HF_HUB_OFFLINE": "1"} if offline else {}
@@ -107,6 +109,7 @@ def test_no_network_says_so(tmp_path, offline):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_file_the_hub_has_not(checkpoint, tmp_path):
     with hub(checkpoint) as (address, _):
         code, _, err = run("-c", CREATE, "swin_s3_tiny_224", "{}", address=address, cache=tmp_path)

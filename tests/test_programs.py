@@ -134,9 +134,14 @@ FAMILIES = {"swin_small_test": FIELDS, "swinv2_small_test": V2_FIELDS, "swin_tra
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [(name, field) for name, values in FAMILIES.items() for field in values] + [("made", "native_size")],
+    [
+        pytest.param(name, field, marks=[pytest.mark.slow] if field in FIELDS and values is not FIELDS else [])
+        for name, values in FAMILIES.items()
+        for field in values
+    ]
+    + [("made", "native_size")],
 )
-@pytest.mark.parametrize("form", ["keras", "safetensors"])
+@pytest.mark.parametrize("form", [pytest.param("keras", marks=pytest.mark.slow), "safetensors"])
 def test_every_number_survives_every_format(name, field, form, tmp_path, monkeypatch):
     values = FAMILIES.get(name, V2_FIELDS)
     numbers = {field: values[field]}

@@ -37,6 +37,7 @@ def test_ten_lines(perturbed, monkeypatch, tmp_path, rng):
     assert names["mine"].count_params() > 80e6
 
 
+@pytest.mark.slow
 def test_resize_lines(perturbed, monkeypatch):
     monkeypatch.setattr(pretrained, "fetch", lambda name: perturbed("swin_tiny_patch4_window7_224"))
     names = {"swins": swins}
@@ -71,6 +72,7 @@ def fashion():
     return {"images": swins.preprocess(NAME)(list(pixels)), "labels": labels % 3, "pixels": pixels}
 
 
+@pytest.mark.slow
 def test_keras_page(perturbed, monkeypatch, tmp_path, rng, command):
     from PIL import Image
 
@@ -84,6 +86,7 @@ def test_keras_page(perturbed, monkeypatch, tmp_path, rng, command):
     assert (tmp_path / "photo_explained.png").is_file()
 
 
+@pytest.mark.slow
 @needs_tensorflow
 @pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")  # tensorflow_hub 0.16.1 imports it
 @pytest.mark.filterwarnings("ignore:.*declare_namespace:DeprecationWarning")  # pkg_resources again
@@ -99,6 +102,7 @@ def test_tf_hub_page(exported, fashion, tmp_path, monkeypatch):
     assert page.startswith("# Collection ") and "[feature vector](my_swin/model_fe.tar.gz)" in page
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_runtimes_page(targeted, fashion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -111,6 +115,7 @@ def test_runtimes_page(targeted, fashion, tmp_path, monkeypatch):
         assert np.abs(names["logits"] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_training_page(checkpoint, fashion, monkeypatch, tmp_path, command):
     from PIL import Image
 

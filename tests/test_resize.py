@@ -132,6 +132,7 @@ def timms(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_sizes_equal_timms(name, timms):
     size, window, _ = PUBLISHED[name]

@@ -59,6 +59,7 @@ def test_another_rule_gives_other_numbers(programs, name, monkeypatch):
     assert max(float(row["fixed"]) for row in rules_table.measure(name, folder, outputs, NUMBERS)) > 1e-3
 
 
+QUICK = ("backbone_v1.pth", "backbone_v2/model.safetensors", "donut_encoder.pth", "upernet.pth")  # in `make test`
 BACKBONES = {  # file: (variant, size rule, what is left out, among others)
     "backbone_v1/model.safetensors": ("swin_stages_test", "open_mmlab", ["norm0", "unused_norm"]),
     "backbone_v1.pth": ("swin_stages_test", "open_mmlab", ["norm0", "unused_norm"]),
@@ -73,7 +74,9 @@ BACKBONES = {  # file: (variant, size rule, what is left out, among others)
 }
 
 
-@pytest.mark.parametrize("file", BACKBONES)
+@pytest.mark.parametrize(
+    "file", [file if file in QUICK else pytest.param(file, marks=pytest.mark.slow) for file in BACKBONES]
+)
 def test_a_backbone_is_proven_by_its_program_where_it_sits(programs, file, monkeypatch, tmp_path):
     """With the size rule and the last norm that it has there."""
     name, rule, left_out = BACKBONES[file]

@@ -83,7 +83,7 @@ def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):
 
 
 @tensorflow_only
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [FAMILIES[0], *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES[1:])])
 def test_one_graph_gives_every_size_its_numbers_in_any_order(family, tmp_path):
     import tensorflow as tf
 
@@ -112,14 +112,23 @@ def test_one_graph_gives_every_size_its_numbers_in_any_order(family, tmp_path):
     np.testing.assert_array_equal(numpy(again(pictures(45, 30))), expected[45, 30])
 
 
-@pytest.mark.parametrize("family", [*FAMILIES[:2], pytest.param(FAMILIES[2], marks=pytest.mark.backends)])
+@pytest.mark.parametrize(
+    "family",
+    [
+        FAMILIES[0],
+        pytest.param(FAMILIES[1], marks=pytest.mark.slow),
+        pytest.param(FAMILIES[2], marks=[pytest.mark.slow, pytest.mark.backends]),
+    ],
+)
 def test_an_open_size_trains(family):
     model = moved(family(**{**SMALL, "image_size": ANY, "window_size": 4}, num_classes=3, drop_path_rate=0.1))
     model.compile(keras.optimizers.AdamW(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)  # before tracing, which is then done once
     losses = [float(model.train_on_batch(pictures(*size), np.arange(2))) for size in ((32, 32), (45, 30)) * 8]
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
 
+@pytest.mark.slow
 def test_converting_exporting_and_evaluating_an_open_size(checkpoint, tmp_path, command, converted):
     name = "swin_mini_patch2_window4_28.fashion_mnist"
     folder = tmp_path / "open"

@@ -27,7 +27,9 @@ from swins.tasks.classification import CLASSIFICATION
 from swins.train import checkpoints, folder, loop, progress
 
 
+@pytest.mark.core
 @pytest.mark.backends
+@pytest.mark.usefixtures("curves")
 def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     recipe = changed(SMALL, model={"compile": None}, optim={"learning_rate": 5e-3}, schedule={"warmup_epochs": 1})
     recipe = dataclasses.replace(changed(recipe, data={"batch": 10}), epochs=6)
@@ -61,6 +63,7 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     assert loop.train(recipe, idx, tmp_path / "run", say=quiet)["top1"] == result["top1"]
 
 
+@pytest.mark.slow
 def test_accumulated_micro_batches_are_the_whole_batch(idx, tmp_path, command):
     steps = []
     for accumulate in (1, 4):
@@ -77,6 +80,7 @@ def test_accumulated_micro_batches_are_the_whole_batch(idx, tmp_path, command):
     assert code == 0 and out.count('"images": 70') == 2, err
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_killed_in_every_phase_a_run_ends_as_if_it_had_not_been(idx, tmp_path):
     command = [sys.executable, "-P", str(ROOT / "tests" / "killed.py"), str(idx), str(tmp_path), "0"]
@@ -91,6 +95,7 @@ def test_killed_in_every_phase_a_run_ends_as_if_it_had_not_been(idx, tmp_path):
     assert whole == killed and len(whole) == 5
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
     recipe = changed(SMALL, optim={"learning_rate": 1e30, "clip_norm": 0.0})
     recipe = changed(recipe, schedule={"warmup_rate": 1e30, "min_rate": 1e30})
@@ -106,6 +111,7 @@ def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
     assert not {"model.keras", "best.keras"} & {path.name for path in (tmp_path / "last").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_before_its_loss_became_no_number(idx, tmp_path, monkeypatch):
     recipe, broken = dataclasses.replace(SMALL, checkpoint_steps=1, epochs=1), []
 
@@ -166,6 +172,7 @@ def rows_but_seconds(folder):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in log(folder)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["unreadable", "memory", "interrupt"])
 def test_what_happens_in_validation_loses_no_epoch(idx, tmp_path, monkeypatch, problem):
     """The state is saved before; the epoch is validated on the way back, to the row that it would have had."""
@@ -197,6 +204,7 @@ def test_what_happens_in_validation_loses_no_epoch(idx, tmp_path, monkeypatch, p
         assert float(log(tmp_path / "run")[0][column]) == pytest.approx(float(value), rel=1e-4), column
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_as_sigterm_does(idx, tmp_path, monkeypatch, capfd):
     class Interrupted(loop.Progress):
         def on_train_batch_end(self, batch, logs=None):
@@ -218,6 +226,7 @@ def test_ctrl_c_saves_as_sigterm_does(idx, tmp_path, monkeypatch, capfd):
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("ema", [0.0, 0.5])
 def test_the_best_epoch_is_kept(idx, tmp_path, monkeypatch, ema):

@@ -137,6 +137,7 @@ def test_folders_that_cannot_be_read_are_no_empty_ones(class_folders, monkeypatc
         layouts.find_splits(class_folders)
 
 
+@pytest.mark.slow
 def test_four_channels(tmp_path, rng):
     folder = tmp_path / "data"
     for name in CLASSES:
@@ -310,6 +311,7 @@ def test_what_was_mended_is_not_counted_again(tmp_path):
     assert list(second.texts) == ["c"]
 
 
+@pytest.mark.slow
 def test_validation_takes_no_more_memory_than_a_micro_batch(idx, tmp_path, monkeypatch):
     sizes, made = [], input_pipeline.validation_batches
     monkeypatch.setattr(input_pipeline, "validation_batches", lambda *a: sizes.append(a[2]) or made(*a))
@@ -317,6 +319,7 @@ def test_validation_takes_no_more_memory_than_a_micro_batch(idx, tmp_path, monke
     assert sizes == [10]
 
 
+@pytest.mark.slow
 def test_tensorflow_datasets_in_array_records(tmp_path, pixels):
     tfds = pytest.importorskip("tensorflow_datasets", reason="needs swins[datasets]")
 

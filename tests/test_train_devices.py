@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from conftest import ROOT, needs_tensorflow
 
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
@@ -41,6 +42,7 @@ def two_processes(**more):
     return [{"KERAS_BACKEND": "jax", "KERAS_DISTRIBUTION_PROCESS_ID": str(i), **joined} for i in (0, 1)]
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_several_devices_and_processes_give_the_losses_of_one(idx, tmp_path):
     """One device, four virtual ones on JAX and TensorFlow, and two processes of JAX, one of which is asked to end."""

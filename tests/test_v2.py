@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from test_v1 import TOLERANCE, assign, relative
+from test_v1 import EAGERLY, TOLERANCE, assign, relative
 from test_v1 import load as load_arrays
 
 import swins
@@ -28,6 +28,7 @@ def block_like(arrays, state, **changes):
     return block
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_equals_timms(name):
     arrays, state = load_arrays(f"v2_block_{name}")
@@ -58,17 +59,19 @@ def test_the_scale_of_logits_is_clamped():
     np.testing.assert_allclose(cosines, 100.0, rtol=1e-5)
 
 
+@pytest.mark.core
 def test_zero_vectors_give_zeros_and_finite_gradients():
     x = keras.Variable(np.zeros((2, 3), "float32"))
     np.testing.assert_array_equal(ops.convert_to_numpy(v2.unit(x)), np.zeros((2, 3)))
     model = swins.SwinTransformerV2(
         image_size=20, patch_size=2, embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=4, num_classes=3
     )
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **EAGERLY)
     model.train_on_batch(np.zeros((2, 20, 20, 3), "float32"), np.arange(2))  # padding makes zero keys
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
+@pytest.mark.core
 def test_merging_equals_timms():
     arrays, state = load_arrays("v2_merging")
     merging = v2.PatchMerging(name="merging")
@@ -77,7 +80,7 @@ def test_merging_equals_timms():
     assert relative(merging(arrays["x"]), arrays["y"]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["mini", pytest.param("pretrained", marks=pytest.mark.core)])
 def test_model_equals_timms_and_is_saved(name, tmp_path):
     arrays, state = load_arrays(f"v2_model_{name}")
     size, pretrained = MODELS[name]

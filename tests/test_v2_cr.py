@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 from test_models import moved
-from test_v1 import TOLERANCE, assign, relative
+from test_v1 import EAGERLY, TOLERANCE, assign, relative
 from test_v1 import load as load_arrays
 
 import swins
@@ -28,6 +28,7 @@ def model_like(name, **options):
     return swins.SwinTransformerV2CR(patch_size=2, embed_dim=16, num_heads=(2, 4), num_classes=7, **numbers)
 
 
+@pytest.mark.core
 @pytest.mark.backends
 @pytest.mark.parametrize("name", BLOCKS)
 def test_block_equals_timms(name):
@@ -42,7 +43,7 @@ def test_block_equals_timms(name):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["mini", pytest.param("stages", marks=pytest.mark.core), "period"])
 def test_model_equals_timms_and_is_saved(name, tmp_path):
     arrays, state = load_arrays(f"cr_model_{name}")
     model = model_like(name)
@@ -95,18 +96,20 @@ def test_chunks_and_remat_change_no_gradient(options):
         models[1].set_weights(models[0].get_weights())
         for model in models:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            model.compile(keras.optimizers.SGD(0.1), loss)
+            model.compile(keras.optimizers.SGD(0.1), loss, **(EAGERLY if len(options) == 1 else {}))
             model.train_on_batch(x, y)
         for ours, theirs in zip(models[0].weights, models[1].weights, strict=True):
             ours, theirs = ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs)
             assert np.abs(ours - theirs).max() <= 1e-5 * max(1, np.abs(theirs).max())
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_remat_with_drop_path_trains_and_is_saved(tmp_path):
     model = moved(swins.SwinTransformerV2CR(**SMALL, drop_path_rate=0.2, remat=True, query_chunk=7))
     x = np.random.default_rng(3).standard_normal((6, 32, 32, 3), dtype="float32")
     model.compile(keras.optimizers.AdamW(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)  # before tracing, which is then done once
     losses = [float(model.train_on_batch(x, np.arange(6) % 3)) for _ in range(30)]
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
     model.save(tmp_path / "model.keras")
@@ -115,6 +118,7 @@ def test_remat_with_drop_path_trains_and_is_saved(tmp_path):
     np.testing.assert_array_equal(again.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_sampling_by_hand():
     x = ops.reshape(ops.arange(6, dtype="float32"), (1, 2, 3, 1, 1))  # [[0, 1, 2], [3, 4, 5]]
@@ -124,6 +128,7 @@ def test_sampling_by_hand():
     assert values.ravel().tolist() == [0, 2, 5, 4.5, 0.75, 2]
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_stretching_puts_corners_onto_corners():
     x = ops.reshape(ops.convert_to_tensor(np.float32([[0, 1, 2], [10, 11, 12]])), (1, 2, 3, 1))
@@ -146,12 +151,13 @@ def test_a_deformable_block_without_offsets_is_the_plain_block():
     # with offsets it is another function, whose offsets learn
     moved(deforming)
     assert relative(deforming(x), ops.convert_to_numpy(plain(x))) > 1e-3
-    deforming.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    deforming.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), **EAGERLY)
     before = {w.path: ops.convert_to_numpy(w) for w in deforming.trainable_weights}
     deforming.train_on_batch(x, np.arange(2))
     assert all(np.any(before[w.path] != ops.convert_to_numpy(w)) for w in deforming.trainable_weights)
 
 
+@pytest.mark.core
 @pytest.mark.backends
 def test_offsets_move_the_map_and_stay_inside():
     block = deformable.Block(num_heads=2, window_size=(2, 2), shift_size=(0, 0))

@@ -69,6 +69,7 @@ def run(python, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_list_and_forward_pass(python):
     code, out, err = run(python, python.with_name("swins"), "list")
     assert code == 0 and "swin_tiny_patch4_window7_224" in out, err
@@ -80,6 +81,7 @@ def test_list_and_forward_pass(python):
     assert code == 0 and "(1, 1000)" in out and "site-packages" in out, err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
@@ -105,6 +107,7 @@ def test_missing_packages_are_named_with_their_extra(python, arguments, extra):
     assert code == 1 and f"pip install '{extra}'" in err, err
 
 
+@pytest.mark.slow
 def test_missing_pillow_and_matplotlib(python):
     script = (
         "import numpy as np, swins; from swins import explain\n"

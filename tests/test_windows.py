@@ -6,7 +6,7 @@ from keras import ops
 
 from swins import windows
 
-pytestmark = pytest.mark.backends
+pytestmark = [pytest.mark.backends, pytest.mark.core]
 
 
 def grid(height, width):

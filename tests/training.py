@@ -19,6 +19,16 @@ SMALL = Classification(
     schedule=Cosine(warmup_epochs=0),
     epochs=2,
 )
+# of a finished run's result.json
+RESULT = {
+    "recipe": {"model.name": NAME},
+    "top1": 0.75,
+    "top5": 1.0,
+    "images": 70,
+    "classes": ["Bag", "ankle boot", "Trouser"],
+    "preprocess": {"image_size": [28, 28], "crop": 0.7, "mean": [0.4], "std": [0.2]},
+    "date": "2026-11-20",
+}
 
 
 def write_idx(folder, part, images, labels):
