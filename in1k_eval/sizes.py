@@ -48,7 +48,7 @@ def measure(name, folder, sizes=SIZES):
     file, in_timms_names = folder / "weights.pth", folder / "timm.safetensors"
     checkpoint_files.write(checkpoint_files.read(file).state, in_timms_names)
     open_size = swins.create(name, weights=file, image_size=(None, None), size_rule="torchvision")
-    native = swins.create(name, weights=file)
+    native = swins.create(name, weights=in_timms_names)  # whose rule is timm's
     rows, first = [], None
     for size, (images, logits) in theirs.items():
         ours = keras.ops.convert_to_numpy(open_size(images))

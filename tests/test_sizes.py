@@ -13,7 +13,8 @@ from test_models import SMALL, moved
 from test_v1 import relative
 
 import swins
-from swins.weights import artefacts, rules
+from swins import tags
+from swins.weights import artefacts, checkpoint_files, load, rules
 
 ROOT = pathlib.Path(__file__).parents[1]
 ANY = (None, None)
@@ -224,3 +225,27 @@ def test_the_table_of_sizes_is_within_tolerance():
         rows = list(sizes.csv.DictReader(file))
     assert {(r["name"], r["size"]) for r in rows} == {(n, sizes.text(s)) for n in sizes.MODELS for s in sizes.SIZES}
     assert all(float(r["open_torchvision"]) <= 2e-5 and float(r["fixed_timm"]) <= 2e-5 for r in rows)
+
+
+def test_v2_at_another_size_is_timms_unless_the_file_states_its_windows(tmp_path):
+    """timm divides offsets by the window that a map leaves; who knows the window of the weights divides by that."""
+    model = moved(swins.SwinTransformerV2(**{**SMALL, "image_size": 64}, num_classes=5, name="v2"))
+    swins.register_variant("swinv2_of_tests", model.variant)
+    try:
+        checkpoint_files.write(rules.state_dict(model), tmp_path / "timm.safetensors")
+        load.export_torch(save(model, tmp_path / "v2.keras"), tmp_path / "ours.safetensors")
+        sizes = {"weights": tmp_path / "timm.safetensors", "image_size": 8}
+        assert swins.create("swinv2_of_tests", **sizes).variant.pretrained == ((0, 0), (0, 0))
+        assert swins.create("swinv2_of_tests", **sizes, window_size=2).variant.pretrained == ((4, 4), (4, 4))
+        for file in ("v2.keras", "ours.safetensors"):
+            other = swins.create("swinv2_of_tests", weights=tmp_path / file, image_size=8)
+            assert other.variant.pretrained == ((0, 0), (4, 4))  # the map of stage 1 has 2 tokens a side
+    finally:
+        for table in (tags.VARIANTS, tags.PRETRAINED):
+            table.pop("swinv2_of_tests")
+
+
+def save(model, path):
+    """The path of a .keras file of a model."""
+    model.save(path)
+    return path

@@ -142,7 +142,9 @@ def variant_for(source, checkpoint, overrides):
         stated |= {"num_classes": checkpoint.num_classes, "in_chans": checkpoint.in_chans}
     trained = with_overrides(native, stated)
     variant = with_overrides(trained, {**asked, **kept_native_size(trained, asked)})
-    if isinstance(variant, VariantV2) and not asked.get("pretrained_windows"):
+    states_windows = "window_size" in stated or any(name.endswith(OFFSETS[0]) for name in checkpoint.left_out)
+    remembers = asked.get("window_size") or states_windows  # else, as timm, those of the new size are taken for them
+    if isinstance(variant, VariantV2) and remembers and not asked.get("pretrained_windows"):
         variant = remembering(variant, trained)
     return variant
 
