@@ -9,6 +9,7 @@ idle takes the sum of both times.
 """
 
 import csv
+import functools
 import itertools
 import json
 import os
@@ -37,18 +38,18 @@ def rate(batches, size):
 
 
 def prepared(recipe, source, folder):
-    """(model, training split, function that makes the batches) of a recipe."""
-    from swins.data.layouts import find_splits
-    from swins.tags import look_up
-    from swins.train import input_pipeline, loop
+    """(trainee, training split, function that makes the batches) of a recipe."""
+    from swins.task import task_of_recipe
+    from swins.train import input_pipeline
+    from swins.train.trainee import Trainee
 
-    split, _ = find_splits(source, recipe.data.held_out, recipe.seed)
-    model = loop.new_model(recipe, len(split.classes))
-    prepare = input_pipeline.evaluation_transform(
-        recipe, model.variant.image_size, look_up(recipe.model.name).weights, model.variant.in_chans
-    )
-    unreadable = input_pipeline.Unreadable(folder / "unreadable.txt", len(split))
-    return model, split, lambda: input_pipeline.training_batches(split, recipe, prepare, len(split.classes), unreadable)
+    task = task_of_recipe(recipe)
+    splits = task.splits(source, recipe)
+    network = task.network(recipe, splits[0])
+    reading = task.training(recipe, task.preparation(recipe, network, splits), splits[0])
+    unreadable = input_pipeline.Unreadable(folder / "unreadable.txt", len(splits[0]))
+    batches = functools.partial(input_pipeline.training_batches, splits[0], reading, recipe, unreadable)
+    return Trainee(network, task), splits[0], batches
 
 
 def reading(recipe, source, folder):
@@ -108,7 +109,7 @@ def fitted(model, recipe, batches):
                 self.seconds = now - self.begun
                 self.model.stop_training = self.seconds > SECONDS
 
-    loop.compile_model(model, recipe, 1000)
+    loop.compile_trainee(model, recipe, 1000)
     clock = Clock()
     steps = 1_000_000  # an end that is not reached: the clock stops it
     model.fit(batches, steps_per_epoch=steps, epochs=1, callbacks=[clock], shuffle=False, verbose=0)
@@ -171,7 +172,7 @@ def one(part, path, source, *settings):
         import timm  # noqa: F401 (before TensorFlow, which would abort it)
     import keras
 
-    from swins.train import recipes
+    from swins import recipes
 
     recipe = recipes.with_settings(recipes.load(path), settings)
     facts = {"batch": recipe.data.batch, "cores": os.cpu_count(), "backend": keras.backend.backend()}

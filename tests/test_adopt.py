@@ -133,7 +133,14 @@ def test_what_is_missing_is_added_and_nothing_made_anew(run_folder, command, stu
     assert stubbed == ["saved_model_deploy"]
     now = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     changed = {path.name for path in now if now[path] != first.get(path)}
-    assert changed == {"saved_model.pb", "variables.index", "model_deploy.tar.gz", "certificate.json", "README.md"}
+    assert changed == {
+        "saved_model.pb",
+        "swins.json",
+        "variables.index",
+        "model_deploy.tar.gz",
+        "certificate.json",
+        "README.md",
+    }
     assert list(artefacts.read_certificate(folder)["exports"]) == [
         "saved_model",
         "saved_model_fe",

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, needs_tensorflow, script
 from PIL import Image
 
-from swins.train import recipes
+from swins import recipes
 
 HERE = ROOT / "benchmarks"
 

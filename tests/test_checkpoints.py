@@ -12,19 +12,27 @@ import pytest
 from training import SMALL, changed, quiet, write_idx
 
 from swins.data.layouts import find_splits
+from swins.data.split import Split
 from swins.devices import ALONE
 from swins.errors import SwinsError
 from swins.images import read_idx
+from swins.tasks import classification
+from swins.tasks.classification import CLASSIFICATION
 from swins.train import checkpoints, loop
 from swins.train.folder import Run
 from swins.train.progress import Progress
 
 
+def trainee_of(recipe):
+    """A compiled Trainee of a recipe for ten classes."""
+    trainee = loop.Trainee(classification.network(recipe, Split("ten", [], tuple("0123456789"))), CLASSIFICATION)
+    loop.compile_trainee(trainee, recipe, 10)
+    return trainee
+
+
 @pytest.fixture
 def model(idx):
-    model = loop.new_model(SMALL, 10)
-    loop.compile_model(model, SMALL, 10)
-    return model
+    return trainee_of(SMALL)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(model, tmp_path):
@@ -108,8 +116,7 @@ def test_variables_are_known_by_their_paths(model, tmp_path):
 def test_checkpoints_of_before_are_read(tmp_path):
     """Seeds were numbered by how many the process had made, and nothing was said of an epoch's validation."""
     kept, recipe = checkpoints.Checkpoints(tmp_path), changed(SMALL, model={"drop_path_rate": 0.2})
-    model = loop.new_model(recipe, 10)
-    loop.compile_model(model, recipe, 10)
+    model = trainee_of(recipe)
     kept.save(model, 20, {"rows": [{"epoch": 1}], "seconds": 3.0})
 
     def numbered(names, arrays):
@@ -117,7 +124,7 @@ def test_checkpoints_of_before_are_read(tmp_path):
         return [[re.sub(r"seed_generator(_\d+)?/", "seed_generator_41/", n), shape] for n, shape in names], arrays
 
     rewritten(kept.path(20), numbered)
-    this = Run(tmp_path.parent, quiet)
+    this = Run(tmp_path.parent, CLASSIFICATION, quiet)
     this.checkpoints = kept
     this.restore(model, ALONE)
     assert (this.step, this.unvalidated, this.best) == (20, None, None)
@@ -134,30 +141,30 @@ def test_only_what_a_run_wrote_is_deleted(tmp_path, idx):
     folder, splits = tmp_path / "run", find_splits(idx)
     folder.mkdir()
     (folder / ".recipe.json.partial").write_text("{")  # killed before it began
-    Run(folder, quiet).open(SMALL, splits, overwrite=False)
+    Run(folder, CLASSIFICATION, quiet).open(SMALL, splits, overwrite=False)
     (folder / "thesis.tex").write_text("mine")
     (folder / "checkpoints").mkdir()
-    Run(folder, quiet).open(dataclasses.replace(SMALL, epochs=3), splits, overwrite=True)
+    Run(folder, CLASSIFICATION, quiet).open(dataclasses.replace(SMALL, epochs=3), splits, overwrite=True)
     assert {p.name for p in folder.iterdir()} - {".lock"} == {"recipe.json", "thesis.tex"}
     (folder / "recipe.json").write_text('{"cake": 1}')
     for overwrite in (False, True):
         with pytest.raises(SwinsError, match="is no record of a run"):
-            Run(folder, quiet).open(SMALL, splits, overwrite)
+            Run(folder, CLASSIFICATION, quiet).open(SMALL, splits, overwrite)
     assert (folder / "thesis.tex").is_file()
     (folder / "recipe.json").write_text("")  # a power cut
     with pytest.raises(SwinsError, match="is no record of a run"):
-        Run(folder, quiet).open(SMALL, splits, False)
-    Run(folder, quiet).open(SMALL, splits, overwrite=True)
+        Run(folder, CLASSIFICATION, quiet).open(SMALL, splits, False)
+    Run(folder, CLASSIFICATION, quiet).open(SMALL, splits, overwrite=True)
 
 
 def test_what_changes_no_result_and_learning_rates_may_change_on_the_way(tmp_path, idx):
     folder, splits, told = tmp_path / "run", find_splits(idx), []
-    Run(folder, told.append).open(SMALL, splits, overwrite=False)
+    Run(folder, CLASSIFICATION, told.append).open(SMALL, splits, overwrite=False)
     same = dataclasses.replace(changed(SMALL, data={"threads": 1}, model={"remat": True}), checkpoint_steps=7)
-    Run(folder, told.append).open(same, splits, overwrite=False)
+    Run(folder, CLASSIFICATION, told.append).open(same, splits, overwrite=False)
     assert not told
     for rate in (1e-4, 1e-5, 1e-5):
-        this = Run(folder, told.append)
+        this = Run(folder, CLASSIFICATION, told.append)
         this.open(changed(SMALL, optim={"learning_rate": rate}), splits, overwrite=False)
         this.restore(None, ALONE)
     assert told == [
@@ -173,13 +180,13 @@ def test_what_changes_no_result_and_learning_rates_may_change_on_the_way(tmp_pat
 def test_a_change_on_the_way_is_recorded_with_its_step(model, tmp_path, idx):
     """What a run began with is known, and from which step on another rate holds; no other file is read for it."""
     splits = find_splits(idx)
-    this = Run(tmp_path, quiet)
+    this = Run(tmp_path, CLASSIFICATION, quiet)
     this.open(SMALL, splits, overwrite=False)
     this.step = 7
     this.save(model, 1.0)
     this.close()
     before = (tmp_path / "recipe.json").read_text()
-    other = Run(tmp_path, quiet)
+    other = Run(tmp_path, CLASSIFICATION, quiet)
     other.open(changed(SMALL, optim={"clip_norm": 1.0}), splits, overwrite=False)
     assert (tmp_path / "recipe.json").read_text() == before  # nothing holds yet
     other.restore(model, ALONE)
@@ -232,7 +239,7 @@ def test_the_states_that_gave_a_loss_are_dropped_but_not_the_only_one(model, tmp
 
 
 def test_states_within_the_update_that_gave_a_loss_are_dropped(model, tmp_path):
-    this, recipe = Run(tmp_path, quiet), changed(SMALL, optim={"accumulate": 4})
+    this, recipe = Run(tmp_path, CLASSIFICATION, quiet), changed(SMALL, optim={"accumulate": 4})
     for step in (4, 6):
         this.checkpoints.save(model, step, {})
     this.step = 9  # in the weights of the update after 8, whose sums of gradients 6 has a part of
@@ -244,10 +251,10 @@ def test_states_within_the_update_that_gave_a_loss_are_dropped(model, tmp_path):
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, idx):
     splits = find_splits(idx)
-    with contextlib.closing(Run(tmp_path / "run", quiet)) as first:
+    with contextlib.closing(Run(tmp_path / "run", CLASSIFICATION, quiet)) as first:
         first.open(SMALL, splits, overwrite=False)
         for overwrite in (False, True):
             with pytest.raises(SwinsError, match="another process trains in it"):
-                Run(tmp_path / "run", quiet).open(SMALL, splits, overwrite)
+                Run(tmp_path / "run", CLASSIFICATION, quiet).open(SMALL, splits, overwrite)
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())
-    Run(tmp_path / "run", quiet).open(SMALL, splits, overwrite=True)
+    Run(tmp_path / "run", CLASSIFICATION, quiet).open(SMALL, splits, overwrite=True)

@@ -254,3 +254,9 @@ def test_files_that_are_no_recipes(tmp_path):
     with pytest.raises(SwinsError, match="is a Python file"):
         (tmp_path / "a.txt").write_text("")
         recipes.load(tmp_path / "a.txt")
+
+
+def test_recipes_of_before_are_told_where_their_classes_are(tmp_path):
+    (tmp_path / "old.py").write_text("from swins.train.recipe import Model, Recipe\nRECIPE = Recipe(Model('x'))\n")
+    with pytest.raises(SwinsError, match=r"has no Model any more: import AdamW and Cosine from swins.recipes"):
+        recipes.load(tmp_path / "old.py")

@@ -4,7 +4,7 @@ from swins.errors import SwinsError
 
 
 def __getattr__(name):
-    if name.startswith("__"):
+    if name not in ("Augment", "Data", "Model", "Optim", "Recipe"):
         raise AttributeError(name)
     raise SwinsError(
         f"swins.train.recipe has no {name} any more: import AdamW and Cosine from swins.recipes, Classification, "
