@@ -16,7 +16,7 @@ from swins import explain, images
 from swins.convert import certificate, conversion
 from swins.data import labelled
 from swins.errors import SwinsError
-from swins.evaluate import results, scoring
+from swins.evaluate import result_tables, scoring
 from swins.evaluate.evaluation import Evaluation
 from swins.export import tf_hub
 from swins.labels import class_names
@@ -84,9 +84,9 @@ def demo():
     opened, prepared_as = open_model(folder), Prepared(NAME, "timm", prepare)
     dataset = labelled.Dataset(dataset.name, len(samples), samples)
     scored = scoring.run(opened, prepare, dataset, {}, Evaluation(batch=BATCH))
-    row = results.row_of(opened, prepared_as, dataset, scored)
+    row = result_tables.row_of(opened, prepared_as, dataset, scored)
     predicted = np.array([record["top"][0] for _, record in scored.rows])
-    results.append_row(row, OUT / "results.csv")
+    result_tables.append_row(row, OUT / "results.csv")
     top1_torch = float(np.mean(theirs.argmax(1) == labels))
     disagree = int(np.sum(theirs.argmax(1) != predicted))
     print(f"PyTorch top-1 {top1_torch:.4f}; Keras top-1 {row['top1']:.4f}, {row['images_per_second']:.0f} images/s")

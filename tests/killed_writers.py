@@ -13,7 +13,7 @@ import sys
 from swins import cli, files
 from swins.convert import certificate
 from swins.errors import SwinsError
-from swins.evaluate import results, scoring
+from swins.evaluate import result_tables, scoring
 from swins.export import saved_model, targets, tf_hub  # noqa: F401
 from swins.weights import artefacts
 
@@ -36,8 +36,8 @@ PHASES = {
     },
     "eval": {
         "some images": (scoring.Journal, "add"),
-        "predictions are there": (results, "write_predictions"),
-        "the row is there": (results, "append_row"),
+        "predictions are there": (result_tables, "write_predictions"),
+        "the row is there": (result_tables, "append_row"),
     },
 }
 

@@ -146,3 +146,22 @@ def test_every_test_is_in_make_test_or_in_make_slow():
             count = sum(eval(expression, {}, item) for name, expression in runs if name == backend)
             assert count == wanted, (backend, item)
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make lint test slow"
+
+
+def test_a_name_is_one_files_and_no_file_is_long():
+    """A file's name says its job, so that no two have it, and none is renamed when it is imported."""
+    names = [path.name for path in modules() if path.name != "__init__.py"]
+    assert len(names) == len(set(names)), sorted(name for name in set(names) if names.count(name) > 1)
+    for path in [*modules(), *(ROOT / "tests").rglob("*.py")]:
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, path
+        for module, other in re.findall(r"from (swins[\w.]*) import (\w+) as \w+", text):
+            assert not (ROOT / module.replace(".", "/") / f"{other}.py").is_file(), f"{path} renames {module}.{other}"
+
+
+def test_workshops_know_no_kind_of_work():
+    """What is of classification lies in its Task; `swins/train/recipe.py` tells recipes of before what they were."""
+    for name in ("train", "evaluate", "export", "convert"):
+        for path in sorted((ROOT / "swins" / name).rglob("*")):
+            if path.suffix in (".py", ".md") and path.name != "recipe.py":
+                assert not re.search("classification|top-?1|top-?5|logits", path.read_text(), re.IGNORECASE), path

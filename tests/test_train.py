@@ -388,17 +388,3 @@ def test_the_command(idx, class_folders, tmp_path, command, checkpoint):
     code, _, err = command("train", recipe, "--data", class_folders, "--set", "optim.lr=1")
     assert code == 1 and "unknown setting 'optim.lr'" in err and "optim.learning_rate" in err
     assert not pathlib.Path("runs").exists()
-
-
-def test_an_evaluation_is_one_process(monkeypatch):
-    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
-    with pytest.raises(SwinsError, match=r"an evaluation is one process.*is 2; unset it"):
-        devices.start(join=False)
-
-
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX takes several processes")
-def test_several_processes_without_jax_are_refused(idx, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
-    with pytest.raises(SwinsError, match=r"several processes are JAX's; .*set KERAS_BACKEND=jax"):
-        loop.train(SMALL, idx, tmp_path / "run", say=quiet)
-    assert not (tmp_path / "run").exists()

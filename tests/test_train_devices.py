@@ -7,9 +7,15 @@ import socket
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT, needs_tensorflow
+from training import SMALL, quiet
+
+from swins import devices
+from swins.errors import SwinsError
+from swins.train import loop
 
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 
@@ -74,3 +80,17 @@ def test_several_devices_and_processes_give_the_losses_of_one(idx, tmp_path):
         np.testing.assert_allclose(losses[name], alone, rtol=1e-5, err_msg=name)
     for backend in ("jax", "tensorflow"):
         assert evaluated[f"{backend} 4"] == evaluated[f"{backend} 1"] and evaluated[f"{backend} 4"][0] == 10007
+
+
+def test_an_evaluation_is_one_process(monkeypatch):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    with pytest.raises(SwinsError, match=r"an evaluation is one process.*is 2; unset it"):
+        devices.start(join=False)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX takes several processes")
+def test_several_processes_without_jax_are_refused(idx, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    with pytest.raises(SwinsError, match=r"several processes are JAX's; .*set KERAS_BACKEND=jax"):
+        loop.train(SMALL, idx, tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run").exists()

@@ -30,14 +30,14 @@ def train_command(args):
 def eval_command(args):
     from swins import devices
     from swins.data import labelled
-    from swins.evaluate import evaluation, results
+    from swins.evaluate import evaluation, result_tables
 
     labelled.require_source(args.data)
     if args.all and (args.predictions or args.model):
         raise SwinsError("--all evaluates many artefacts, so it takes no --predictions and no --model")
-    results.check_writable([args.results, args.predictions])
+    result_tables.check_writable([args.results, args.predictions])
     if args.results:
-        results.check_table(args.results)
+        result_tables.check_table(args.results)
     scope, _, count = devices.start(join=False)
     devices.check_batch("--batch", args.batch, count)
     how = evaluation.Evaluation(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from swins.data.split import left_out
 from swins.errors import SwinsError
-from swins.evaluate import results, scoring
+from swins.evaluate import result_tables, scoring
 from swins.opening import open_saved
 from swins.trained import model_file
 
@@ -82,8 +82,8 @@ def evaluate(
     for note in dataset.notes:
         say(note)
     if how.table:
-        results.check_table(how.table, results.columns_of(task))
-    if how.only_new and results.has_row(how.table, opened.certificate, dataset, prepared):
+        result_tables.check_table(how.table, result_tables.columns_of(task))
+    if how.only_new and result_tables.has_row(how.table, opened.certificate, dataset, prepared):
         say(f"{how.table} has its row")
         return None
     journal = None
@@ -100,7 +100,7 @@ def evaluate(
     if not scored.rows:
         raise SwinsError(f"{source}: none of its {len(scored.unreadable)} files is an image that can be read")
     scored = dataclasses.replace(scored, rows=task.revise(scored.rows, options))
-    row = results.row_of(opened, prepared, dataset, scored)
+    row = result_tables.row_of(opened, prepared, dataset, scored)
     show(row)
     if scored.unreadable and not how.skip_unreadable:
         raise SwinsError(
@@ -108,9 +108,9 @@ def evaluate(
             f"(listed above, at most {SHOWN}); nothing was written; mend or remove them, or pass --skip-unreadable"
         )
     if how.predictions:
-        results.write_predictions(task, scored.rows, how.predictions)
+        result_tables.write_predictions(task, scored.rows, how.predictions)
     if how.table:
-        results.append_row(row, how.table)
+        result_tables.append_row(row, how.table)
         say(f"added a row to {how.table}")
     if journal:
         journal.path.unlink()
