@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+import swins
 from swins.errors import SwinsError
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.weights import checkpoint_files, dialects, rules
@@ -176,3 +177,11 @@ def test_another_model_of_hugging_face_is_refused(library, command, tmp_path):
     code, _, err = command("convert", "--checkpoint", library / "vit.safetensors", "-o", tmp_path / "out")
     assert code == 1 and "windowed attention" in err and "classifier.bias" in err and "pass a file of a Swin" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_what_lies_beside_a_swin_under_timms_names_is_told(checkpoint, tmp_path):
+    state = checkpoint_files.read(checkpoint).tensors
+    state = {**state, "decoder.weight": np.ones((2, 2), "float32"), "norm0.weight": np.ones(48, "float32")}
+    checkpoint_files.write(state, tmp_path / "more.safetensors")
+    with pytest.warns(UserWarning, match="only its Swin was taken; left out decoder, norm0"):
+        swins.create("swin_mini_patch2_window4_28", weights=tmp_path / "more.safetensors")
