@@ -3,6 +3,7 @@
 The lists in swins/classes/ are made by in1k_eval/classes.py, which tells where they are from.
 """
 
+import contextlib
 import os
 from importlib import resources
 
@@ -67,7 +68,8 @@ def known_classes(path, model, certificate):
     run, name = training_of(path), certificate.get("name", "")
     found = [run and run["classes"], certificate.get("class_names")]
     if "." in name and not run:
-        found.append(class_names(name))
+        with contextlib.suppress(SwinsError):  # a registered tag, whose classes have no list
+            found.append(class_names(name))
     count = model.variant.num_classes
     return next((tuple(map(str, n)) for n in found if isinstance(n, list | tuple) and len(n) == count), ())
 

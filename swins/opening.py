@@ -11,6 +11,7 @@ from swins.tags import names_variant
 from swins.task import Task, task_of
 from swins.trained import model_file, require_finished, training_of
 from swins.weights import artefacts, checkpoint_files, identify
+from swins.weights.facts import NOTHING
 from swins.weights.load import create
 
 
@@ -49,21 +50,27 @@ def open_model(path, name: str | None = None) -> Opened:
     """
     file = pathlib.Path(path)
     if names_variant(path):
-        return of_weights(file, path, "pretrained")
+        return of_weights(file, path, "pretrained", NOTHING)
     require_finished(file)
     if (file.is_file() and file.suffix != ".keras") or (file.is_dir() and not (file / artefacts.MODEL).is_file()):
-        return of_weights(file, name or identify.the_variant(checkpoint_files.read(file)), file)
+        checkpoint = checkpoint_files.read(file)
+        return of_weights(file, name or identify.the_variant(checkpoint), file, checkpoint.facts)
     if file.exists():
         return open_saved(file)
     if len(file.parts) > 1:
         raise SwinsError(f"{path}: neither an artefact, nor a file, nor a variant's name")
-    return of_weights(file, path, "pretrained")  # which lists the closest names
+    return of_weights(file, path, "pretrained", NOTHING)  # which lists the closest names
 
 
-def of_weights(path, name, weights) -> Opened:
-    """The Opened of a variant with weights."""
+def of_weights(path, name, weights, stated) -> Opened:
+    """The Opened of a variant with weights, and of the Facts that their file states."""
     model = create(name, weights=weights)
-    certificate = {"name": name, "weights_sha256": artefacts.weights_digest(model)}
+    certificate = {
+        "name": name,
+        "weights_sha256": artefacts.weights_digest(model),
+        "class_names": list(stated.class_names),
+        "preparation": stated.preparation,
+    }
     return Opened(path, model, task_of(model), certificate)
 
 

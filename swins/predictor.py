@@ -61,8 +61,8 @@ def load(source, *, variant: str | None = None, protocol: str | None = None) -> 
 
     Args:
         source: a path; or a variant's name, which means its published weights, fetched through the Hugging Face Hub.
-        variant: the one whose preparation holds, where the source does not tell.
-        protocol: "timm" or "ms", of classifiers that no run and no file tells another preparation of.
+        variant: the one whose preparation holds, in place of what the source tells.
+        protocol: "timm" or "ms", with a variant or for classifiers of which no run and no file tells another.
 
     Raises:
         SwinsError: if it is none of these, or does not tell how images are prepared.
@@ -73,7 +73,7 @@ def load(source, *, variant: str | None = None, protocol: str | None = None) -> 
     True
     """
     if (pathlib.Path(source) / SAVED_MODEL).is_file() or str(source).partition("#")[0].endswith(".tar.gz"):
-        return of_saved_model(str(source), variant)
+        return of_saved_model(str(source), variant, protocol)
     opened = open_model(source, variant)
     options = {"model": variant, "protocol": protocol}
     prepared = opened.task.prepare(opened, {k: v for k, v in options.items() if v is not None})
@@ -89,17 +89,27 @@ def of_opened(opened: Opened, preparation) -> Predictor:
     return Predictor(opened.name, opened.task, preparation, opened.task.known(opened), run)
 
 
-def of_saved_model(handle: str, variant: str | None) -> Predictor:
+def of_saved_model(handle: str, variant: str | None, protocol: str | None) -> Predictor:
     """The Predictor of a SavedModel, which says itself how images are prepared, where swins wrote it."""
     root, stated = hub.load(handle), saved_facts(find_saved_model(handle))
+    default = root.signatures.get("serving_default") if hasattr(root, "signatures") else None
+    inputs = default.structured_input_signature[1] if default is not None else {}
+    if list(inputs) != ["images"]:
+        raise SwinsError(
+            f"{handle}: a signature serving_default of `images` is needed; got inputs {', '.join(inputs) or 'none'}; "
+            "load it as a layer: swins.HubLayer"
+        )
+    *size, channels = inputs["images"].shape[1:]
     if variant:
-        preparation = preprocess(variant)
+        preparation = preprocess(variant, protocol or "timm", tuple(size), channels)
     elif stated.get("preparation"):
         numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in stated["preparation"].items()}
-        preparation = Preprocess(**numbers)
+        try:
+            preparation = Preprocess(**numbers)
+        except TypeError as error:
+            raise SwinsError(f"{handle}: {FACTS} states another preparation ({error}); export it again") from error
     else:
         raise SwinsError(f"{handle}: does not tell how images are prepared; name the variant that it is (--variant)")
-    default = root.signatures["serving_default"]
 
     def run(images):
         return {output: np.asarray(values) for output, values in default(images=images).items()}

@@ -7,6 +7,7 @@ A Recipe's class is its kind of work (`Classification` of `swins.tasks.classific
 import ast
 import importlib.util
 import pathlib
+import traceback
 import typing
 from dataclasses import dataclass, fields, is_dataclass, replace
 
@@ -203,7 +204,12 @@ def load(path) -> Recipe:
     if spec is None:
         raise SwinsError(f"{path}: a recipe is a Python file, *.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (TypeError, NameError, ImportError, SyntaxError) as error:  # what a mistyped setting leads to
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        place = f", line {lines[-1]}" if lines else ""
+        raise SwinsError(f"{path}{place}: {error}; `swins train RECIPE --print` prints what can be set") from error
     recipe = getattr(module, "RECIPE", None)
     if not isinstance(recipe, Recipe):
         raise SwinsError(
@@ -230,7 +236,7 @@ def flat_settings(recipe) -> dict:
 def with_settings(recipe: Recipe, texts: list[str]) -> Recipe:
     """The recipe with "name=value" texts applied, such as "optim.learning_rate=5e-4" or "schedule=Steps".
 
-    A section whose class changes begins with that class' values, but for those that both have.
+    A section whose class changes begins with that class' values, but for those that were set and both have.
 
     Raises:
         SwinsError: an unknown name, with the known ones, or a value of another type.

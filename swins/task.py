@@ -85,16 +85,18 @@ class Task:
         splits: (source, recipe) -> (Split to train on, Split to validate on).
         network: (recipe, training Split) -> keras.Model, images -> a tensor or {name: tensor}, with first weights; its
             layers are named, as checkpoints know variables by their paths.
-        preparation: (recipe, network, splits) -> a callable that prepares images as validation and prediction do.
+        preparation: (recipe, network, splits) -> a callable that prepares images as validation and prediction do: a
+            dataclass with an image_size, as Preprocess is.
         training, validating: (recipe, preparation, Split) -> Reading.
-        losses: (network, {name: array} of a batch, {name: output}) -> {name: scalar}, means over the batch's images;
-            "weight" (b,) in the batch is 0 for fillers.
+        losses: (network, {name: array} of a batch, {name: output}) -> {name: scalar}, each a sum over the images
+            divided by the batch's size; "weight" (b,) in the batch is 0 for fillers, which count in that size.
         depths: network -> {path of a variable: depth}, for rates that grow with it.
-        facts: (recipe, preparation, training Split) -> what result.json keeps for prediction, as JSON.
+        facts: (recipe, preparation, training Split) -> what result.json keeps for prediction, as JSON; "preprocess" in
+            it has the "image_size" in pixels that a model of any size was trained at.
     Of prediction:
         owns: whether a Keras model is one of this kind.
         output: model -> name of its output, where that is a tensor.
-        known: Opened -> facts of its model, as `facts` gives.
+        known: Opened -> the facts that `answers` needs.
         prepare: (Opened, {option: value}) -> Prepared.
         answers: ({name: output (b, ...)}, facts) -> [result], one for each image; results draw and become JSON.
     Of evaluation:
@@ -106,6 +108,7 @@ class Task:
         columns: [record] -> (header, [row]) of a table of predictions.
     Of export:
         parts: (model, deployed) -> {name of a SavedModel: Part}.
+        portable: model -> its faster form for other runtimes, of built-in operations; None where there is none.
         serving: (model, certificate) -> how a SavedModel prepares image files itself, or None.
         agreement: ({name: output}, {name: reference}) -> {name of a score: share of images with the same answer}.
         ordered: as `agreement`, but more strictly, for programs that compute the same.
@@ -137,6 +140,7 @@ class Task:
     revise: Callable = lambda rows, options: rows
     columns: Callable = lambda records: (sorted(records[0]), [[row[k] for k in sorted(row)] for row in records])
     parts: Callable | None = None
+    portable: Callable | None = None
     serving: Callable = lambda model, certificate: None
     agreement: Callable = lambda outputs, reference: {}
     tag: str = ""
@@ -164,16 +168,19 @@ TASKS: dict[str, Task] = {}
 
 
 def register(task: Task) -> Task:
-    """Make a kind of work known by its name, the class of its recipes, and the models that it owns."""
+    """Make a kind of work known by its name, the class of its recipes, and the models that it owns.
+
+    One of a name that is known takes its place, so that a recipe's file may define its own and be read again.
+    """
     TASKS[task.name] = task
     return task
 
 
 def task_of_recipe(recipe) -> Task:
     """The Task of a recipe, by its class."""
-    for task in registered().values():
-        if isinstance(recipe, task.recipe):
-            return task
+    tasks = registered().values()
+    for task in (*(t for t in tasks if type(recipe) is t.recipe), *(t for t in tasks if isinstance(recipe, t.recipe))):
+        return task
     raise unknown_name("recipe", type(recipe).__name__, [task.recipe.__name__ for task in TASKS.values()])
 
 
@@ -197,7 +204,7 @@ def task_of(model: keras.Model, stated: str | None = None, where: object = "the 
     """
     if stated:
         return task_named(stated)
-    task = next((task for task in registered().values() if task.owns(model)), None)
+    task = next((task for task in reversed(registered().values()) if task.owns(model)), None)  # classification's last
     if task is None:
         raise SwinsError(f"{where}: holds a {type(model).__name__}, of no kind of work that is known here")
     return task

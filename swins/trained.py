@@ -21,7 +21,7 @@ def training_of(path):
     file = path.with_name("result.json") if path.suffix == ".keras" else path / "result.json"
     try:
         result = json.loads(file.read_text())
-        whole = "preprocess" in result and result["recipe"]["model.name"]
+        whole = bool(result["recipe"]["model.name"])
         if result.get("task", FIRST) == FIRST:
             whole = whole and {"image_size", "crop", "mean", "std"} <= result["preprocess"].keys()
         model = path if path.suffix == ".keras" else path / "model.keras"

@@ -206,6 +206,19 @@ def test_collections_mark_what_was_not_compared(run_folder, exported, stubbed, c
     assert "marked so" not in command("collection", exported)[1]
 
 
+def test_the_best_epoch_is_exported_as_itself(run_folder, stubbed):
+    """Its name, its score, and nothing of the last epoch's."""
+    result = json.loads((run_folder / "result.json").read_text())
+    result["best"] = {"epoch": 1, "top1": 0.875}
+    (run_folder / "result.json").write_text(json.dumps(result))
+    shutil.copy(run_folder / "model.keras", run_folder / "best.keras")
+    folder, proof = tf_hub.export(run_folder / "best.keras")
+    assert folder.name == "bags_best" and proof["source"]["file"] == "bags/best.keras"
+    assert proof["training"]["top1"] == 0.875 and "top5" not in proof["training"]
+    card = (folder / "README.md").read_text()
+    assert "At the end of its training: top-1 87.50% on" in card
+
+
 def test_tested_sizes_of_models_of_any_size(run_folder):
     model = swins.create(NAME, image_size=(None, None), depths=(1, 1), embed_dim=24)
     assert adopt.tested_size(model, NAME) == (28, 28)

@@ -14,6 +14,7 @@ import swins
 from swins.errors import SwinsError
 from swins.labels import FASHION_MNIST
 from swins.results import Classes, classes_of
+from swins.weights import load
 
 
 @pytest.fixture
@@ -42,6 +43,19 @@ def test_everything_that_people_have_of_a_model_gives_the_same(converted, checkp
         swins.load(converted)("none.png")
 
 
+def test_what_a_checkpoints_file_states_holds_for_its_predictor(converted, garment, tmp_path):
+    """A safetensors file of a run says how images are prepared and what classes are called."""
+    facts = {"image_size": [28, 28], "crop": 0.7, "mean": [0.4], "std": [0.2]}
+    result = {"recipe": {"model.name": "swin_mini_patch2_window4_28"}, "preprocess": facts}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(json.dumps({**result, "classes": [f"class {i}!" for i in range(10)]}))
+    shutil.copy(converted / "model.keras", tmp_path / "run")
+    load.export_torch(tmp_path / "run", tmp_path / "m.safetensors")
+    of_file, of_run = (swins.load(tmp_path / name) for name in ("m.safetensors", "run"))
+    assert of_file.preparation == of_run.preparation and of_file.preparation.resize == (40, 40)
+    assert of_file(garment).names == of_run(garment).names and of_file(garment).names[0].endswith("!")
+
+
 @needs_tensorflow
 def test_saved_models_say_themselves_how_images_are_prepared(exported, garment, tmp_path):
     expected = swins.load(exported)(garment)
@@ -49,6 +63,10 @@ def test_saved_models_say_themselves_how_images_are_prepared(exported, garment, 
     for source in (exported / "saved_model", archive, shutil.copytree(exported / "saved_model", tmp_path / "alone")):
         result = swins.load(source)(garment)
         assert (result.labels, result.names) == (expected.labels, expected.names)
+    with pytest.raises(SwinsError, match="classes are told of logits; this model gives features"):
+        swins.load(exported / "saved_model_fe")(garment)
+    other = swins.load(exported / "saved_model", variant="swin_tiny_patch4_window7_224", protocol="ms")
+    assert other.preparation.image_size == (28, 28) and len(other.preparation.mean) == 1
     facts = tmp_path / "alone" / "assets.extra" / "swins.json"
     facts.write_text("[1]")
     with pytest.raises(SwinsError, match=r"swins.json: not what swins writes"):

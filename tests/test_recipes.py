@@ -256,6 +256,21 @@ def test_files_that_are_no_recipes(tmp_path):
         recipes.load(tmp_path / "a.txt")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("RECIPE = Classification(epoch=3)", r"a.py, line 2: .*unexpected keyword argument 'epoch'.*--print"),
+        ("RECIPE = Classificatoin()", r"line 2: name 'Classificatoin' is not defined"),
+        ("from swins.recipes import Lion", r"line 2: cannot import name 'Lion'"),
+        ("RECIPE = (", r"'\(' was never closed"),
+    ],
+)
+def test_a_mistyped_recipe_is_told_where(tmp_path, text, said):
+    (tmp_path / "a.py").write_text(f"from swins.tasks.classification import Classification\n{text}\n")
+    with pytest.raises(SwinsError, match=said):
+        recipes.load(tmp_path / "a.py")
+
+
 def test_recipes_of_before_are_told_where_their_classes_are(tmp_path):
     (tmp_path / "old.py").write_text("from swins.train.recipe import Model, Recipe\nRECIPE = Recipe(Model('x'))\n")
     with pytest.raises(SwinsError, match=r"has no Model any more: import AdamW and Cosine from swins.recipes"):

@@ -59,8 +59,10 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     logits = model.predict(prepare([image for _, image, _ in map(validation.__getitem__, range(70))]), verbose=0)
     labels = [validation[i][2] for i in range(70)]
     assert np.mean(logits.argmax(1) == labels) == pytest.approx(result["top1"], abs=1e-6)
-    # started again it has nothing to do, and says the same
-    assert loop.train(recipe, idx, tmp_path / "run", say=quiet)["top1"] == result["top1"]
+    # started again it has nothing to do, says the same, and leaves what is there as it is
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    assert loop.train(recipe, idx, tmp_path / "run", say=quiet) == json.loads(json.dumps(result))
+    assert {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
 
 
 @pytest.mark.slow

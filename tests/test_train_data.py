@@ -369,8 +369,8 @@ def test_batches_of_a_group_have_one_size_drawn_for_each(idx):
     assert input_pipeline.samples_per_epoch(training, reading, 20) == 180
     unreadable = input_pipeline.Unreadable("unused", 0)
 
-    def read(start, count, share=devices.ALONE):
-        found = input_pipeline.training_batches(training, reading, SMALL, unreadable, start, share)
+    def read(start, count, share=devices.ALONE, recipe=SMALL):
+        found = input_pipeline.training_batches(training, reading, recipe, unreadable, start, share)
         return [(images, arrays["drawn"]) for (images, arrays), _ in zip(found, range(count), strict=False)]
 
     whole = read(0, 27)  # three epochs
@@ -380,6 +380,8 @@ def test_batches_of_a_group_have_one_size_drawn_for_each(idx):
     for start in (5, 20):
         (again,) = read(start, 1)
         np.testing.assert_array_equal(again[1], whole[start][1])
+    halves = [images.shape[1:3] for images, _ in read(0, 18, recipe=changed(SMALL, optim={"accumulate": 2}))]
+    assert halves[::2] == halves[1::2] == shapes[:9]  # a batch has one size, in however many parts it is computed
     parts = [read(5, 1, devices.Share(i, 2))[0] for i in (0, 1)]
     assert {part[0].shape[1:3] for part in parts} == {shapes[5]}
     np.testing.assert_array_equal(np.sort(np.concatenate([part[1] for part in parts])), np.sort(whole[5][1]))

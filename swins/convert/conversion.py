@@ -137,7 +137,8 @@ def verify_trained(folder, checkpoint, recorded):
 def scores_text(proof):
     """The headline of the run that a certificate tells of, in words."""
     headline = task_named(proof.get("task")).headline
-    return f"{headline.words} {proof['training'][headline.name]:.4f}"
+    value = proof["training"].get(headline.name)
+    return f"{headline.words} {'unknown' if value is None else f'{value:.4f}'}"
 
 
 def summary(proof):

@@ -1,6 +1,7 @@
 """Evaluations: from a model and a data set to rows of tables."""
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,9 +89,10 @@ def evaluate(
         return None
     journal = None
     if how.predictions:
-        sources = [str(path and pathlib.Path(path).resolve()) for path in (source, options.get("labels"))]
-        preparation = dataclasses.asdict(prepared.preparation)
-        identity = [task.name, opened.certificate["weights_sha256"], *sources, dataset.count, preparation]
+        places = {k: str(pathlib.Path(v).resolve()) if pathlib.Path(v).exists() else v for k, v in options.items()}
+        preparation, config = dataclasses.asdict(prepared.preparation), repr(opened.model.get_config())
+        made = [task.name, opened.certificate["weights_sha256"], hashlib.sha256(config.encode()).hexdigest()]
+        identity = [*made, str(pathlib.Path(source).resolve()), places, dataset.count, preparation]
         journal = scoring.Journal(scoring.journal_of(how.predictions), identity, how.skip_unreadable)
         if journal.rows:
             say(f"going on after {len(journal.rows)} of {dataset.count} images")
@@ -100,6 +102,8 @@ def evaluate(
     if not scored.rows:
         raise SwinsError(f"{source}: none of its {len(scored.unreadable)} files is an image that can be read")
     scored = dataclasses.replace(scored, rows=task.revise(scored.rows, options))
+    if not scored.rows:
+        raise SwinsError(f"{source}: no image is left to score with these options; choose others")
     row = result_tables.row_of(opened, prepared, dataset, scored)
     show(row)
     if scored.unreadable and not how.skip_unreadable:

@@ -53,6 +53,8 @@ def name_of(path):
     """What a run or file is called: its folder's name, or the file's."""
     path = path.resolve()
     name = (path if path.suffix != ".keras" else path.parent).name if training_of(path) else path.stem
+    if training_of(path) and path.name not in (artefacts.MODEL, name):
+        name = f"{name}_{path.stem}"  # best.keras
     return re.sub(r"[^\w.-]+", "_", name)
 
 
@@ -97,7 +99,7 @@ def make(path, folder):
         "architecture": name,
         "title": name_of(path),
         "source": {
-            "file": f"{name_of(path)}/{artefacts.MODEL}" if training else path.name,
+            "file": f"{file_of(path).resolve().parent.name}/{file_of(path).name}" if training else path.name,
             "sha256": sha256,
             "dialect": "keras",
             "wrappers": [],
@@ -122,9 +124,18 @@ def make(path, folder):
             "run": name_of(path),
             "begun_as": training["recipe"]["model.name"],
             "sha256": files.sha256(folder / artefacts.RESULT),
-            **{key: value for key, value in training.items() if key not in APART},
+            **scored(task, training, file_of(path).name),
         }
     artefacts.write_json(folder / artefacts.CERTIFICATE, certificate)
+
+
+def scored(task, training, file):
+    """What a certificate keeps of a run's result.json; of another file than the last epoch's, the score that it has."""
+    kept = {key: value for key, value in training.items() if key not in APART}
+    if file == artefacts.MODEL:
+        return kept
+    names, best = [score.name for score in task.scores], training.get("best") or {}
+    return {**{k: v for k, v in kept.items() if k not in names}, **{k: v for k, v in best.items() if k in names}}
 
 
 def tested_size(model, name, training=None):

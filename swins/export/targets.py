@@ -20,7 +20,6 @@ import numpy as np
 
 from swins import changes, files
 from swins.convert.certificate import normal_images
-from swins.deploy import deploy
 from swins.errors import SwinsError, unknown_name
 from swins.export import adopt, saved_model, to_onnx
 from swins.export.card import write_card
@@ -254,7 +253,10 @@ def names_of(pairs, deployed):
 def real_images(source, prepare, limit=AGREEMENT):
     """Up to `limit` images of a folder, evenly spread and prepared -> (n, H, W, C) float32."""
     if prepare is None:
-        raise SwinsError("images of these channels have no published preprocessing, so --images cannot be prepared")
+        raise SwinsError(
+            "nothing tells how images are prepared for this model (of these channels nothing is published, or a bare "
+            ".keras file does not say), so --images cannot be used; leave it out, or export an artefact or a run"
+        )
     found = find_images(source)
     picked = [found[i] for i in np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(int)]
     return prepare_all(prepare, picked)
@@ -323,9 +325,12 @@ def make_all(task, model, certificate, folder, pairs, images, deployed, steps):
     calibration = None if images is None else images[:: max(1, len(images) // CALIBRATION)][:CALIBRATION]
     with tempfile.TemporaryDirectory() as temporary:
         with steps("building the model to export"):
-            source = Source(
-                deploy(model, portable=True) if deployed else model, task.output(model), pathlib.Path(temporary)
-            )
+            if deployed and not task.portable:
+                raise SwinsError(
+                    f"{certificate['name']}: models of {task.name} have no deployed form; leave --deploy out"
+                )
+            form = task.portable(model) if deployed else model
+            source = Source(form, task.output(model), pathlib.Path(temporary))
             if any(target != "onnx" for target, _ in pairs):
                 saved_model.save(source.model, None, source.saved_model, source.output)
             tried = trial(task, model, certificate, images)

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 
+import keras
 import numpy as np
 
 from swins.convert.certificate import difference, normal_images
@@ -30,7 +31,6 @@ from swins.weights.artefacts import archive_name
 TOLERANCE = 1e-5  # of the largest output
 PIXEL_TOLERANCE = 3e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/6 of 1/255)
 ROOT = "saved_model.pb"
-PLAIN = {"saved_model", "saved_model_fe"}  # which are made unasked
 RUN_SAVED_MODELS = pathlib.Path(__file__).with_name("run_saved_models.py")
 
 
@@ -75,7 +75,7 @@ def worst(outputs, expected):
     """The largest difference of named outputs, over the largest value of each."""
     if set(outputs) != set(expected):
         raise SwinsError(f"outputs must be {sorted(expected)}; got {sorted(outputs)}")
-    each = [difference(outputs[name], np.asarray(y))["relative"] for name, y in expected.items()]
+    each = [difference(outputs[name], keras.ops.convert_to_numpy(y))["relative"] for name, y in expected.items()]
     return float(np.max(each))  # NaN if any is
 
 
@@ -175,7 +175,10 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
         model = artefacts.read_model(source)
         task = task_of(model, certificate.get("task"), certificate["name"])
         every = task.parts_of(model, True)
-        parts = task.parts_of(model, deployed or bool(set(every) & set(certificate.get("exports", {})) - PLAIN))
+        plain = task.parts_of(model, False)
+        if deployed and set(every) == set(plain):
+            raise SwinsError(f"{certificate['name']}: models of {task.name} have no deployed form; leave --deploy out")
+        parts = every if deployed or set(certificate.get("exports", {})) - set(plain) else plain
         todo = parts
         if in_place and not overwrite:
             own = artefacts.own_files(source)

@@ -96,10 +96,11 @@ def training(recipe, prepare, split):
 
 def validating(recipe, prepare, split):
     """Prepared images and one-hot targets."""
+    from swins.data.augment import targets
 
     def batch(samples, rng):
         images, labels = zip(*samples, strict=True)
-        return np.stack(images), {"target": np.eye(len(split.classes), dtype="float32")[list(labels)]}
+        return np.stack(images), {"target": targets(np.array(labels), len(split.classes))}
 
     def filler():
         return np.zeros((*prepare.image_size, len(prepare.mean)), "float32"), 0
@@ -132,7 +133,11 @@ def output(model):
 
 def answers(outputs, facts):
     """The Classes of each image; facts["classes"] are the names, where they are known."""
-    (logits,) = outputs.values()
+    if "logits" not in outputs:
+        raise SwinsError(
+            f"classes are told of logits; this model gives {', '.join(outputs)}; take one with a classifier"
+        )
+    logits = outputs["logits"]
     names = facts.get("classes") or ()
     names = tuple(names) if isinstance(names, list | tuple) and len(names) == logits.shape[1] else ()
     return [classes_of(row, names) for row in np.asarray(logits)]

@@ -114,10 +114,9 @@ def accuracy(certificate):
             f"{row['backend']}, {row['date'][:10]})."
         )
     if training := certificate.get("training"):
-        return (
-            f"At the end of its training: top-1 {training['top1']:.2%}, top-5 {training['top5']:.2%} on "
-            f"{training['images']} validation images."
-        )
+        words = {"top1": "top-1", "top5": "top-5"}
+        numbers = [f"{text} {training[name]:.2%}" for name, text in words.items() if training.get(name) is not None]
+        return f"At the end of its training: {', '.join(numbers)} on {training['images']} validation images."
     row = published_row(name) if "blocks" in certificate else None
     if row:
         return (
@@ -134,7 +133,7 @@ def rating(certificate):
     measured, training = certificate.get("measured"), certificate.get("training")
     if measured:
         return f"{float(measured['top1']):.2%} ({measured['dataset']}, measured)"
-    if training:
+    if training and training.get("top1") is not None:
         return f"{training['top1']:.2%} (validation images of its run)"
     return f"{published['timm_top1']} (published)" if published else "not measured"
 
@@ -194,6 +193,7 @@ def card(model, certificate):
 FUNCTIONS = {
     "tag": "image-classification",
     "parts": parts,
+    "portable": lambda model: deploy(model, portable=True),
     "serving": serving,
     "agreement": agreement,
     "ordered": ordered,

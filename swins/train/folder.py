@@ -13,7 +13,7 @@ from swins.changes import Recorded, copy
 from swins.devices import agreed
 from swins.errors import SwinsError
 from swins.files import write
-from swins.recipes import TUNED, as_json, differences
+from swins.recipes import TUNED, as_json, differences, today
 from swins.train.checkpoints import Checkpoints
 
 BEFORE, AFTER = ("epoch", "learning_rate", "loss", "val_loss"), ("val_images", "unreadable", "seconds")
@@ -159,7 +159,7 @@ def recorded(path):
 
 def with_changes(record, now):
     """The record of a run that goes on with other settings; a change whose step is not known yet has none."""
-    apart = ("changes", "training data", "validation data")
+    apart, record = ("changes", "training data", "validation data"), today(record)
     changed = [name for name in now if name not in apart and record.get(name) != now[name]]
     changes = [{"setting": name, "from": record.get(name), "to": now[name]} for name in changed]
     changes = [*record.get("changes", []), *changes]

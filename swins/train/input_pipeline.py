@@ -157,7 +157,8 @@ def training_batches(split, reading, recipe, unreadable, start=0, share=ALONE):
         share: which samples of a batch are this process'.
     """
     grain = reader()
-    batch, seed = recipe.data.batch // recipe.optim.accumulate, recipe.seed
+    whole, seed = recipe.data.batch, recipe.seed
+    batch = whole // recipe.optim.accumulate
     own = batch // share.count
 
     def size_of(place, index):
@@ -165,7 +166,7 @@ def training_batches(split, reading, recipe, unreadable, start=0, share=ALONE):
         if not reading.sizes:
             return None
         choices = reading.sizes[group]
-        return choices[np.random.default_rng((seed, SIZED, place // batch)).integers(len(choices))]
+        return choices[np.random.default_rng((seed, SIZED, place // whole)).integers(len(choices))]
 
     def load(place, index):
         image, truth = readable(split, index, unreadable)
@@ -183,7 +184,7 @@ def training_batches(split, reading, recipe, unreadable, start=0, share=ALONE):
             lambda i, index: load(i * share.count + share.index, index % len(split))
         )
     else:
-        grouped = Grouped(reading.groups, batch, seed)
+        grouped = Grouped(reading.groups, whole, seed)
         order = (
             grain.MapDataset.range(len(grouped))
             .repeat()[share.index :: share.count]

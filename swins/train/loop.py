@@ -30,6 +30,7 @@ from swins.train.progress import Ending, EveryBatch, Progress
 from swins.train.schedules import peak_rate
 from swins.train.trainee import Trainee
 from swins.train.validation import Validation, validate
+from swins.trained import training_of
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,12 @@ class Job:
                 f"data.batch must not exceed the training images; got {batch} and {len(training)}; lower it: "
                 f"--set data.batch={max(2, len(training) // 4 * 2)}"
             )
-        if self.recipe.updates_per_epoch:
-            return self.recipe.updates_per_epoch * optim.accumulate
         images = len(training) // batch * batch
         if self.readings:
             images = input_pipeline.samples_per_epoch(training, self.readings[0], batch)
         if not images:
             raise SwinsError(f"data.batch must not exceed a group's training images; got {batch}; lower it")
-        return images // batch * optim.accumulate
+        return (self.recipe.updates_per_epoch or images // batch) * optim.accumulate
 
 
 def compile_trainee(trainee, recipe, updates_per_epoch, several=False):
@@ -173,7 +172,8 @@ def require_tensorboard():
 
 
 def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=print):
-    """Train a recipe on a data set -> the result, a dict, which result.json in the folder holds too.
+    """Train a recipe on a data set -> the result, a dict, which result.json in the folder holds too; {} in all but the
+    first of several processes.
 
     Started again on the same folder it goes on: from the newest checkpoint that is sound, with the same learning rates,
     averages, order of the data and random numbers.
@@ -229,6 +229,8 @@ def train_in(run, trainee, job, tensorboard):
     say(f"learning rate up to {peak_rate(recipe):.3g}, {recipe.data.batch} images a batch")
     if run.step >= recipe.epochs * job.per_epoch:
         say("all epochs are done: nothing is left to train")
+        if not run.unvalidated and (finished := training_of(run.folder)):
+            return finished if not job.share.index else {}
     try:
         with Ending(job.share) as ending:
             fit(trainee, run, job, ending, tensorboard)

@@ -15,7 +15,7 @@ from swins.renamed import renamed
 from swins.tags import look_up
 from swins.trained import model_file, training_of
 from swins.weights import artefacts, checkpoint_files, facts, identify, pretrained, rules
-from swins.weights.dialects import BUFFERS, ELSEWHERE
+from swins.weights.dialects import ELSEWHERE
 
 
 def adapt(state, variant, head_is_new):
@@ -102,8 +102,7 @@ def open_weights(weights, key=None, source=None, stacklevel=2):
         raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
     beside = {name.split(".")[1] for name in checkpoint.left_out if name.startswith(ELSEWHERE)}
     if checkpoint.program == "timm":  # whose files have nothing beside a Swin
-        names = (name for name in checkpoint.left_out if name.rpartition(".")[2] not in BUFFERS)
-        beside |= {name.partition(".")[0] for name in names}
+        beside |= {name.partition(".")[0] for name in checkpoint.left_out if name.startswith(rules.BESIDE)}
     if beside := sorted(beside):
         warnings.warn(f"{weights}: only its Swin was taken; left out {', '.join(beside)}", stacklevel=stacklevel)
     return checkpoint
