@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 
 from swins import recipes, settings
-from swins.data.augment import rand_augment
 from swins.plans import RULES
 from swins.settings import Section, all_whole, ascending, at_least, finite, probability, setting, sides, whole
 
@@ -107,6 +106,8 @@ class Classification(recipes.Recipe):
     def __post_init__(self):
         super().__post_init__()
         if self.augment.rand_augment:
+            from swins.data.augment import rand_augment  # which needs Pillow, as training does
+
             rand_augment(self.augment.rand_augment)
 
     def conflicts(self):
