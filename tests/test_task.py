@@ -58,7 +58,7 @@ def test_it_trains_and_the_best_is_the_least_error(trained):
         "seconds",
     ]
     errors = [float(row["val_error"]) for row in rows]
-    assert len(rows) == 3 and errors[-1] < 10 < 40 < 45
+    assert len(rows) == 3 and errors[-1] < 20  # 45 is guessed
     assert result["task"] == "angles" and result["error"] == errors[-1] and result["recipe"]["recipe"] == "AngleRecipe"
     assert result["best"]["error"] == min(errors) and (trained / "best.keras").is_file()
 

@@ -11,19 +11,31 @@ from swins.tags import list_variants, look_up
 PUBLISHED = "swin_tiny_patch4_window7_224.ms_in1k"  # what explain takes where nothing is named
 
 
-def predict_command(args):
-    from swins import files, predictor
-    from swins.images import find_images, readable
+def readable_images(images, skip, outcome):
+    """Those of some images that can be read; the others are told.
 
-    paths = [path for name in args.images for path in (find_images(name) if pathlib.Path(name).is_dir() else [name])]
-    good, unreadable = readable(paths)
+    Raises:
+        SwinsError: with what came of it, if there are none, or others that are not to be skipped.
+    """
+    from swins.images import readable
+
+    good, unreadable = readable(images)
     for text in unreadable:
         say(f"unreadable: {text}")
-    if not good or (unreadable and not args.skip_unreadable):
+    if not good or (unreadable and not skip):
         raise SwinsError(
-            f"{len(unreadable)} of {len(paths)} images cannot be read (listed above); nothing was predicted; mend or "
-            "remove them, or pass --skip-unreadable"
+            f"{len(unreadable)} of {len(images)} images cannot be read (listed above); {outcome}; mend or remove them, or "
+            "pass --skip-unreadable"
         )
+    return good
+
+
+def predict_command(args):
+    from swins import files, predictor
+    from swins.images import find_images
+
+    paths = [path for name in args.images for path in (find_images(name) if pathlib.Path(name).is_dir() else [name])]
+    good = readable_images(paths, args.skip_unreadable, "nothing was predicted")
     names = [shown(image, i) for i, image in enumerate(good)]
     targets = drawings(names, args.output) if args.output else []
     outputs = [*targets, *filter(None, [args.json and pathlib.Path(args.json)])]
@@ -66,7 +78,7 @@ def drawings(names, folder):
 
 def explain_command(args):
     from swins import explain
-    from swins.images import preprocess, readable
+    from swins.images import preprocess
 
     out = pathlib.Path(args.output)
     if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
@@ -77,14 +89,7 @@ def explain_command(args):
     if args.kind == ["grad_cam"] and not model.variant.num_classes:
         raise SwinsError(f"{args.weights or name} has no classifier, so there is no class for Grad-CAM to explain")
     prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
-    good, unreadable = readable(args.images)
-    for text in unreadable:
-        say(f"unreadable: {text}")
-    if not good or (unreadable and not args.skip_unreadable):
-        raise SwinsError(
-            f"{len(unreadable)} of {len(args.images)} images cannot be read (listed above); nothing was drawn; mend or "
-            "remove them, or pass --skip-unreadable"
-        )
+    good = readable_images(args.images, args.skip_unreadable, "nothing was drawn")
     for title in explain.draw_files(model, name, prepare, good, args.output, args.kind):
         print(" | ".join(title.splitlines()))
     print(f"wrote {args.output}")
