@@ -24,8 +24,8 @@ def readable_images(images, skip, outcome):
         say(f"unreadable: {text}")
     if not good or (unreadable and not skip):
         raise SwinsError(
-            f"{len(unreadable)} of {len(images)} images cannot be read (listed above); {outcome}; mend or remove them, or "
-            "pass --skip-unreadable"
+            f"{len(unreadable)} of {len(images)} images cannot be read (listed above); {outcome}; mend or remove them, "
+            "or pass --skip-unreadable"
         )
     return good
 
