@@ -378,7 +378,7 @@ def test_an_unfinished_run_is_called_so(command, folders, tmp_path):
 def test_a_name_means_published_weights_whatever_folder_is_called_so(converted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAME).symlink_to(converted)
-    monkeypatch.setattr(opening, "of_weights", lambda *arguments: arguments[1:])
+    monkeypatch.setattr(opening, "of_weights", lambda *arguments: arguments[1:3])
     assert open_model(NAME) == (NAME, "pretrained")
     opened = open_model(f"./{NAME}")
     assert opened.model.variant.num_classes == 10 and opened.name == NAME
