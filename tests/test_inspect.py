@@ -69,6 +69,7 @@ def test_a_file_of_torchvision_is_inspected_converted_without_a_name_and_verifie
         assert code == 0 and "pass" in out, err
 
 
+@pytest.mark.slow
 def test_c_reichs_own_variant_is_converted_without_a_name(perturbed, command, tmp_path):
     """timm has no such architecture: its V2-CR is given his position network and end."""
     state = checkpoint_files.read_safetensors(perturbed("swin_transformer_v2_t", image_size=64))

@@ -116,7 +116,7 @@ def test_one_graph_gives_every_size_its_numbers_in_any_order(family, tmp_path):
 @pytest.mark.parametrize(
     "family",
     [
-        FAMILIES[0],
+        pytest.param(FAMILIES[0], marks=pytest.mark.slow),
         pytest.param(FAMILIES[1], marks=pytest.mark.slow),
         pytest.param(FAMILIES[2], marks=[pytest.mark.slow, pytest.mark.backends]),
     ],

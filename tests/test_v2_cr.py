@@ -86,7 +86,7 @@ def test_attention_in_chunks_equals_attention_at_once(chunk):
         assert relative(parts(x), ops.convert_to_numpy(whole(x))) <= 1e-6
 
 
-@pytest.mark.parametrize("options", [{"query_chunk": 6}, {"remat": True}, BOTH])
+@pytest.mark.parametrize("options", [{"query_chunk": 6}, {"remat": True}, pytest.param(BOTH, marks=pytest.mark.slow)])
 def test_chunks_and_remat_change_no_gradient(options):
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((2, 32, 32, 3), dtype="float32"), np.arange(2)
