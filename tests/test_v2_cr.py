@@ -18,7 +18,7 @@ MODELS = {
     "stages": ((48, 32), (2, 1), {"extra_norm": "stages"}),
     "period": ((32, 32), (3, 2), {"extra_norm_period": 2, "window_size": 4}),
 }
-BOTH = pytest.param({"remat": True, "query_chunk": 6}, marks=pytest.mark.backends)
+BOTH = pytest.param({"remat": True, "query_chunk": 6}, marks=[pytest.mark.backends, pytest.mark.slow])
 SMALL = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "num_classes": 3}
 
 
@@ -86,7 +86,7 @@ def test_attention_in_chunks_equals_attention_at_once(chunk):
         assert relative(parts(x), ops.convert_to_numpy(whole(x))) <= 1e-6
 
 
-@pytest.mark.parametrize("options", [{"query_chunk": 6}, {"remat": True}, pytest.param(BOTH, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("options", [{"query_chunk": 6}, {"remat": True}, BOTH])
 def test_chunks_and_remat_change_no_gradient(options):
     rng = np.random.default_rng(2)
     x, y = rng.standard_normal((2, 32, 32, 3), dtype="float32"), np.arange(2)
