@@ -21,49 +21,6 @@ from swins.weights import artefacts
 
 pytestmark = needs_tensorflow
 
-KERAS_LAYER = """
-import json, os, sys
-os.environ["TF_USE_LEGACY_KERAS"] = "1"
-import numpy as np, tensorflow as tf, tensorflow_hub as hub, tf_keras
-folder, out = sys.argv[1:]
-with np.load(out + "/data.npz") as data:
-    x, y = data["x"], data["y"]
-layer = hub.KerasLayer(folder, trainable=True)
-np.save(out + "/call.npy", layer(x, training=False).numpy())
-facts = {"differ": float(tf.reduce_max(tf.abs(layer(x, training=True) - layer(x, training=True))))}
-model = tf_keras.Sequential([layer])
-loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-model.compile(tf_keras.optimizers.Adam(1e-3), loss)
-before = [v.numpy() for v in layer.trainable_variables]
-facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
-facts["trainable"] = len(before)
-facts["changed"] = sum((a != v.numpy()).any() for a, v in zip(before, layer.trainable_variables))
-facts["swins"] = "swins" in sys.modules
-print(json.dumps(facts, default=int))
-"""
-
-HUB_LAYER = """
-import json, sys
-import keras, numpy as np, swins
-handle, out = sys.argv[1:]
-with np.load(out + "/data.npz") as data:
-    x, y = data["x"], data["y"]
-layer = swins.HubLayer(handle)
-np.save(out + "/call.npy", layer(x, training=False).numpy())
-facts = {"differ": float(np.abs(layer(x, training=True) - layer(x, training=True)).max())}
-model = keras.Sequential([keras.Input(x.shape[1:]), layer])
-model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-model.optimizer.build(model.trainable_variables)  # before tracing, which is then done once
-before = [v.numpy() for v in layer.trainable_variables]
-facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
-facts["trainable"] = len(before)
-facts["changed"] = sum(bool((a != v.numpy()).any()) for a, v in zip(before, layer.trainable_variables))
-model.save(out + "/model.keras")
-again = keras.saving.load_model(out + "/model.keras", safe_mode=False)
-facts["round_trip"] = float(np.abs(again.predict(x, verbose=0) - model.predict(x, verbose=0)).max())
-print(json.dumps(facts, default=int))
-"""
-
 
 @contextlib.contextmanager
 def server(handler):

@@ -11,8 +11,6 @@ from swins.errors import SwinsError
 from swins.evaluate import result_tables
 from swins.tasks.classification import CLASSIFICATION
 
-COUNT = 70
-
 
 def test_predictions_of_fewer_than_five_classes_and_of_odd_names(tmp_path):
     odd = os.fsdecode(b"caf\xe9.png")
