@@ -305,10 +305,10 @@ def export_timm(files):
 
 def export_swins(files):
     import swins
-    from swins.export import saved_model, targets
+    from swins.export import saved_model_writer, targets
 
     source = targets.Source(swins.deploy(swins_model("float32"), portable=True), "logits", files / "swins")
-    saved_model.save(source.model, None, source.saved_model, "logits")
+    saved_model_writer.save(source.model, None, source.saved_model, "logits")
     targets.write_openvino(source, files / "swins.xml", "float32", None)
     targets.write_onnx(source, files / "swins.onnx", "float32", None)
 

@@ -16,9 +16,9 @@ from swins import explain, images
 from swins.convert import certificate, conversion
 from swins.data import labelled
 from swins.errors import SwinsError
-from swins.evaluate import result_tables, scoring
+from swins.evaluate import records, result_tables
 from swins.evaluate.evaluation import Evaluation
-from swins.export import tf_hub
+from swins.export import saved_models
 from swins.labels import class_names
 from swins.opening import open_model
 from swins.reference import oracle
@@ -83,7 +83,7 @@ def demo():
     theirs = torch_logits(prepared)
     opened, prepared_as = open_model(folder), Prepared(NAME, "timm", prepare)
     dataset = labelled.Dataset(dataset.name, len(samples), samples)
-    scored = scoring.run(opened, prepare, dataset, {}, Evaluation(batch=BATCH))
+    scored = records.run(opened, prepare, dataset, {}, Evaluation(batch=BATCH))
     row = result_tables.row_of(opened, prepared_as, dataset, scored)
     predicted = np.array([record["top"][0] for _, record in scored.rows])
     result_tables.append_row(row, OUT / "results.csv")
@@ -93,7 +93,7 @@ def demo():
     print(f"predictions that differ: {disagree} of {len(labels)}")
 
     step("export SavedModels, each run where swins is not")
-    folder, proof = tf_hub.export(folder, results=OUT / "results.csv")
+    folder, proof = saved_models.export(folder, results=OUT / "results.csv")
     for part, record in proof["exports"].items():
         print(f"{part}: {record['output']} differ by {record['call']:.1e}")
 

@@ -16,7 +16,7 @@ from swins.cli import main as swins
 from swins.convert import certificate
 from swins.reference import oracle
 from swins.tags import list_variants, look_up
-from swins.weights import artefacts, checkpoint_files, rules
+from swins.weights import artefacts, checkpoint_files, swin_rules
 
 TABLE = pathlib.Path(__file__).with_name("parity.csv")
 NAMES = [*list_variants("swin_*_224"), *list_variants("swin_*_384"), *list_variants("swinv2_*")]
@@ -62,7 +62,7 @@ def compared(name, folder):
     architecture = f"{name} of reduced depth"  # no name of timm's, so that its class takes the numbers
     model = FAMILIES[type(variant)](**asdict(variant), dtype="float32")
     checkpoint = perturbed(architecture, variant, folder)
-    rules.assign(model, checkpoint_files.read(checkpoint).state)
+    swin_rules.assign(model, checkpoint_files.read(checkpoint).state)
     return certificate.compare(model, checkpoint, architecture)
 
 

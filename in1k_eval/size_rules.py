@@ -17,7 +17,7 @@ import numpy as np
 
 import swins
 from swins.convert.certificate import difference
-from swins.weights import checkpoint_files, rules
+from swins.weights import checkpoint_files, swin_rules
 
 TABLE = pathlib.Path(__file__).with_name("size_rules.csv")
 SCRIPT = pathlib.Path(__file__).with_name("size_rules_reference.py")
@@ -59,7 +59,7 @@ def model_of(name, checkpoint, numbers, image_size):
     family, more, _ = MODELS[name]
     numbers = {**numbers, **checkpoint.facts.numbers, **more, "window_size": 7 if family is V1 else 8}
     model = family(**{**numbers, "num_classes": checkpoint.num_classes, "image_size": image_size})
-    rules.assign(model, checkpoint.state)
+    swin_rules.assign(model, checkpoint.state)
     return keras.Model(model.input, {**model.pyramid, "logits": model.output})
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from swins.changes import assign, values
 from swins.errors import SwinsError
+from swins.run_result import training_of
 from swins.tags import look_up, training_run
-from swins.trained import training_of
 
 FASHION_MNIST = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 ALSO = {"t-shirt": ("T-shirt/top",)}  # other names that Fashion-MNIST's classes have
@@ -41,10 +41,15 @@ def class_names(source):
     'golden retriever'
     """
     run = training_run(source) if isinstance(source, (str, os.PathLike)) else None
-    if run and isinstance(run["classes"], list):
-        return run["classes"]
+    classes = run and run.get("classes")
+    if isinstance(classes, list):
+        return classes
+    if run and classes is None:
+        raise SwinsError(
+            f"{source}: a run of {run['task']}, whose results have no such list of classes; load it: swins.load"
+        )
     if run:
-        raise SwinsError(f"{source}: its {run['classes']} classes are not named; they are its data's folders, in order")
+        raise SwinsError(f"{source}: its {classes} classes are not named; they are its data's folders, in order")
     if isinstance(source, str):
         variant, weights = look_up(source).variant, look_up(source).weights
         if weights.dataset == "fashion-mnist":
@@ -66,7 +71,7 @@ def known_classes(path, model, certificate):
         certificate: an artefact's, which has `class_names`, or a `name` whose tag says what the weights are of.
     """
     run, name = training_of(path), certificate.get("name", "")
-    found = [run and run["classes"], certificate.get("class_names")]
+    found = [run and run.get("classes"), certificate.get("class_names")]
     if "." in name and not run:
         with contextlib.suppress(SwinsError):  # a registered tag, whose classes have no list
             found.append(class_names(name))

@@ -9,7 +9,7 @@ import numpy as np
 from swins import files, hub
 from swins.archives import find_saved_model
 from swins.errors import SwinsError
-from swins.evaluate.scoring import predict
+from swins.evaluate.records import predict
 from swins.images import Preprocess, preprocess
 from swins.opening import Opened, open_model
 from swins.task import Task, task_named

@@ -170,7 +170,7 @@ class Recipe:
             raise SwinsError("; ".join(wrong))
 
     def conflicts(self) -> dict[str, bool]:
-        """{text: whether it holds} of what settings, each right by itself, can be to each other."""
+        """{error: whether it holds} for settings that are right by themselves and cannot go together."""
         optim, schedule, batch = self.optim, self.schedule, self.data.batch
         scale, lowest = batch / (optim.per_images or batch), getattr(schedule, "min_rate", 0.0)
         rates = [rate * scale for rate in (optim.learning_rate, schedule.warmup_rate, lowest)]

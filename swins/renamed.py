@@ -26,7 +26,10 @@ SETTINGS = {  # of recipes until 0.1.0, and what they are called since
     "optim.warmup_epochs": "schedule.warmup_epochs",
 }
 CLASSES = {"recipe": "Classification", "optim": "AdamW", "schedule": "Cosine"}  # of recipes that record none
-LATER = {"schedule.warmup_updates": 0, "updates_per_epoch": 0}  # settings that came with them, as it was before
+LATER = {
+    "schedule.warmup_updates": 0,
+    "updates_per_epoch": 0,
+}  # settings that there were not yet, with the values that mean what was done then
 
 
 def renamed_settings(recorded):

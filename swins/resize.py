@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from swins import tables
+from swins import bias_tables
 from swins.changes import assign, values
 from swins.errors import SwinsError
 from swins.models import SwinTransformer
@@ -39,7 +39,7 @@ def resize(model, image_size=None, window_size=None, *, size_rule=None, interpol
     """
     if not isinstance(model, SwinTransformer):
         raise SwinsError(f"only a Swin of this package is resized; got {model!r}; of a pyramid, resize the Swin itself")
-    tables.named(interpolation)
+    bias_tables.named(interpolation)
     changes = {"image_size": image_size, "window_size": window_size, "size_rule": size_rule}
     variant = with_overrides(model.variant, {**changes, **kept_native_size(model.variant, changes)})
     if isinstance(variant, VariantV2):
@@ -49,6 +49,6 @@ def resize(model, image_size=None, window_size=None, *, size_rule=None, interpol
     for path, value in arrays.items():
         if path.endswith("relative_position_bias_table"):
             old, new = (m.get_layer(path.partition("/")[0]).window_size for m in (model, resized))
-            arrays[path] = tables.resize_table(value, old, new, interpolation)
+            arrays[path] = bias_tables.resize_table(value, old, new, interpolation)
     assign(resized, arrays)
     return resized

@@ -51,7 +51,7 @@ def probability(default):
 
 
 def rate(default):
-    """A part that is never the whole."""
+    """A part of a whole, which it never is itself."""
     return setting(default, "from 0 to below 1", lambda value: 0 <= value < 1)
 
 
@@ -126,7 +126,7 @@ class Section:
             object.__setattr__(self, name, tuples(value))
 
     def conflicts(self) -> dict[str, bool]:
-        """{text: whether it holds} of what settings, each right by itself, can be to each other."""
+        """{error: whether it holds} for settings that are right by themselves and cannot go together."""
         return {}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from swins.errors import SwinsError, unknown_name
 from swins.model_configs import VARIANTS
 from swins.plans import Variant
-from swins.trained import require_finished, training_of
+from swins.run_result import require_finished, training_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -1,4 +1,4 @@
-"""What a kind of work is: a Task, a frozen object of functions; workshops know one, and no kind of work.
+"""What a kind of work is: a Task, a frozen object of functions. train/, evaluate/, export/, convert/ know Tasks alone.
 
 A new kind is a file of its own that makes a Task and registers it: see `swins/tasks/classification.py`, and
 `tests/angles.py`, which is one in a test.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import keras
 
 from swins.errors import SwinsError, unknown_name
-from swins.trained import FIRST
+from swins.run_result import FIRST
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Reading:
 
     sample: (image as `open_image` gives it, truth, generator, size) -> one sample, whatever `batch` takes; size is
         (height, width) in pixels, one of `sizes`, or None where there are none.
-    batch: ([sample], generator) -> (images (b, H, W, C), {name: array (b, ...)}), all of static shapes but for sizes.
+    batch: ([sample], generator) -> (images (b, H, W, C), {name: array (b, ...)}), shaped by b and size alone.
     filler: a sample in place of one that cannot be read, or that fills a batch up where samples are scored.
     groups: number of the group that each sample of the Split is in, (n,) integers, if batches are of one group each;
         sizes: for each group, the sizes that its batches are drawn from. Empty: all samples have one size.
@@ -100,7 +100,7 @@ class Task:
         prepare: (Opened, {option: value}) -> Prepared.
         answers: ({name: output (b, ...)}, facts) -> [result], one for each image; results draw and become JSON.
     Of evaluation:
-        options: names of what else than a source an evaluation is told, as the command line has them.
+        options: names of what an evaluation takes besides a source, as the command line has them.
         dataset: (source, Opened, facts, {option: value}) -> labelled images.
         record: (result, truth) -> what scoring needs of one image, as JSON.
         revise: ([(name of an image, record)], {option: value}) -> the same, changed.
@@ -204,7 +204,8 @@ def task_of(model: keras.Model, stated: str | None = None, where: object = "the 
     """
     if stated:
         return task_named(stated)
-    task = next((task for task in reversed(registered().values()) if task.owns(model)), None)  # classification's last
+    tasks = sorted(registered().values(), key=lambda task: task.name == FIRST)  # which owns whatever is a Swin
+    task = next((task for task in tasks if task.owns(model)), None)
     if task is None:
         raise SwinsError(f"{where}: holds a {type(model).__name__}, of no kind of work that is known here")
     return task

@@ -18,7 +18,7 @@ import numpy as np
 import swins
 from swins import devices
 from swins.data import labelled
-from swins.evaluate import evaluation, scoring
+from swins.evaluate import evaluation, records
 from swins.opening import Opened
 from swins.recipes import AdamW, Cosine
 from swins.tasks.classification import CLASSIFICATION, Augment, Classification, Data, Model
@@ -55,7 +55,7 @@ def evaluated():
         prepare = swins.preprocess(RECIPE.model.name)
         opened = Opened("noise", model, CLASSIFICATION, {})
         how = evaluation.Evaluation(batch=64, several=count > 1, progress=False)
-        rows = scoring.run(opened, prepare, dataset, {}, how).rows
+        rows = records.run(opened, prepare, dataset, {}, how).rows
     scores = CLASSIFICATION.score([record for _, record in rows])
     return [len(rows), *(round(part * len(rows)) for part in scores.values())]
 

@@ -11,7 +11,7 @@ from test_models import SMALL, moved
 import swins
 from swins.cli import main
 from swins.convert.certificate import seeded_images
-from swins.weights import checkpoint_files, rules
+from swins.weights import checkpoint_files, swin_rules
 
 NAME = "swin_mini_patch2_window4_28.fashion_mnist"
 MODELS = {  # maps of 10x14 and 5x7 tokens: windows of 4 are padded and shifted
@@ -28,7 +28,7 @@ def outputs(model):
 
 def facts_of(model):
     """(outputs, digest of the weights, dtype policy)."""
-    return outputs(model), checkpoint_files.digest(rules.state_dict(model)), model.policy
+    return outputs(model), checkpoint_files.digest(swin_rules.state_dict(model)), model.policy
 
 
 def write(folder, kind):

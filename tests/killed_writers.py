@@ -13,8 +13,8 @@ import sys
 from swins import cli, files
 from swins.convert import certificate
 from swins.errors import SwinsError
-from swins.evaluate import result_tables, scoring
-from swins.export import saved_model, targets, tf_hub  # noqa: F401
+from swins.evaluate import records, result_tables
+from swins.export import saved_model_writer, saved_models, targets  # noqa: F401
 from swins.weights import artefacts
 
 NAME = "swin_mini_patch2_window4_28"
@@ -29,13 +29,13 @@ WRITING = {
 PHASES = {
     "convert": {"compared": (certificate, "certify"), "about to write": (artefacts, "writing"), **WRITING},
     "export": {
-        "a part is written": (saved_model, "save"),
-        "checked": (tf_hub, "check"),
-        "the card": (tf_hub, "write_card"),
+        "a part is written": (saved_model_writer, "save"),
+        "checked": (saved_models, "check"),
+        "the card": (saved_models, "write_card"),
         **WRITING,
     },
     "eval": {
-        "some images": (scoring.Journal, "add"),
+        "some images": (records.Journal, "add"),
         "predictions are there": (result_tables, "write_predictions"),
         "the row is there": (result_tables, "append_row"),
     },
@@ -64,8 +64,8 @@ def stub(proof):
         (place / "variables").mkdir(parents=True)
         (place / "saved_model.pb").write_text("graph")
 
-    saved_model.save = save
-    tf_hub.check = lambda task, model, place, parts, proof: {
+    saved_model_writer.save = save
+    saved_models.check = lambda task, model, place, parts, proof: {
         name: {"output": part.output, "call": 0.0, "trainable_variables": 0} for name, part in parts.items()
     }
 

@@ -12,7 +12,7 @@ from training import RESULT
 import swins
 from swins import files
 from swins.errors import SwinsError
-from swins.export import adopt, saved_model, tf_hub
+from swins.export import adopt, saved_model_writer, saved_models
 from swins.opening import open_model
 from swins.task import Prepared
 from swins.tasks.classification import CLASSIFICATION
@@ -62,8 +62,8 @@ def stubbed(monkeypatch):
     def check(task, model, folder, parts, certificate):
         return {name: {"output": part.output, "call": 0.0, "trainable_variables": 1} for name, part in parts.items()}
 
-    monkeypatch.setattr(saved_model, "save", save)
-    monkeypatch.setattr(tf_hub, "check", check)
+    monkeypatch.setattr(saved_model_writer, "save", save)
+    monkeypatch.setattr(saved_models, "check", check)
     return written
 
 
@@ -169,12 +169,12 @@ def test_another_run_does_not_take_its_place(run_folder, command, stubbed, tmp_p
 
 def test_results_that_the_card_quotes_outlive_the_next_export(run_folder, stubbed, tmp_path):
     row = {"top1": 0.9, "top5": 1, "images": 70, "dataset": "d", "protocol": "run", "image_size": "28x28"}
-    tf_hub.export(run_folder)
+    saved_models.export(run_folder)
     folder = tmp_path / "artefacts" / "bags"
     proof = artefacts.read_certificate(folder)
     proof["measured"] = {**row, "backend": "jax", "date": "2026-11-20"}
     artefacts.write_json(folder / "certificate.json", proof)
-    tf_hub.export(folder, deployed=True)
+    saved_models.export(folder, deployed=True)
     assert "top-1 90.00%" in (folder / "README.md").read_text()
 
 
@@ -199,7 +199,7 @@ def test_a_bare_file_is_exported_without_what_it_does_not_tell(run_folder, comma
 
 
 def test_collections_mark_what_was_not_compared(run_folder, exported, stubbed, command):
-    tf_hub.export(run_folder, "bags")
+    saved_models.export(run_folder, "bags")
     code, out, _ = command("collection", exported, "bags")
     assert code == 0 and "| `bags` (no PyTorch) | 28x28 | 0.0 | 75.00% (validation images of its run)" in out
     assert "proven equal to it, but for those marked so" in out
@@ -212,7 +212,7 @@ def test_the_best_epoch_is_exported_as_itself(run_folder, stubbed):
     result["best"] = {"epoch": 1, "top1": 0.875}
     (run_folder / "result.json").write_text(json.dumps(result))
     shutil.copy(run_folder / "model.keras", run_folder / "best.keras")
-    folder, proof = tf_hub.export(run_folder / "best.keras")
+    folder, proof = saved_models.export(run_folder / "best.keras")
     assert folder.name == "bags_best" and proof["source"]["file"] == "bags/best.keras"
     assert proof["training"]["top1"] == 0.875 and "top5" not in proof["training"]
     card = (folder / "README.md").read_text()

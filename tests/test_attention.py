@@ -7,7 +7,7 @@ from test_v1 import load as load_arrays
 
 import swins
 from swins import attention
-from swins.weights import rules
+from swins.weights import swin_rules
 
 pytestmark = pytest.mark.backends
 
@@ -18,7 +18,7 @@ def model():
     model = swins.SwinTransformer(
         image_size=28, patch_size=2, window_size=4, depths=(2, 2), num_heads=(2, 4), embed_dim=16, num_classes=7
     )
-    rules.assign(model, state)
+    swin_rules.assign(model, state)
     return model
 
 

@@ -10,7 +10,7 @@ from test_models import moved
 
 import swins
 from swins.changes import NUMBERS, copy, values, variables, walk
-from swins.weights import rules
+from swins.weights import swin_rules
 
 SMALL = {
     "image_size": 32,
@@ -155,7 +155,7 @@ def test_adapters_are_merged(family, rng, tmp_path):
     others = copies(model, tmp_path)
     del others["config"], others["clone"], others["resize"]  # have no weights, or another size
     torch = family(**SMALL)
-    rules.assign(torch, rules.state_dict(model))
+    swin_rules.assign(torch, swin_rules.state_dict(model))
     others |= {"deploy": swins.deploy(model), "deployed file": saved(swins.deploy(model), tmp_path), "torch": torch}
     for name, other in others.items():
         limit = 2e-5 if "deploy" in name else 1e-6
@@ -179,7 +179,7 @@ def test_quantized_models_are_carried_to_the_bit(mode, rng, tmp_path):
         for path, array in values(other).items():
             if "bias_table" not in path or other.input.shape[1] == 8:
                 np.testing.assert_array_equal(array, arrays[path], err_msg=path)
-    for purpose in (lambda: rules.state_dict(model), lambda: swins.deploy(model)):
+    for purpose in (lambda: swin_rules.state_dict(model), lambda: swins.deploy(model)):
         with pytest.raises(swins.SwinsError, match=f"before it is quantized; got {mode} in stages_0_blocks_0/attn/qkv"):
             purpose()
     if mode == "int8":

@@ -10,7 +10,7 @@ import pytest
 
 from swins.convert import certificate, conversion
 from swins.errors import SwinsError
-from swins.weights import artefacts, checkpoint_files, conversion_table, dialects, rules
+from swins.weights import artefacts, checkpoint_files, conversion_table, dialects, swin_rules
 
 NAME = "swin_mini_patch2_window4_28"
 
@@ -184,7 +184,7 @@ def test_difference_is_of_the_largest_value():
 @pytest.mark.backends
 def test_rules_cover_a_model_once(converted):
     model = artefacts.load_model(converted)
-    table = rules.table_of(model.variant)
+    table = swin_rules.table_of(model.variant)
     assert set(table.filled) == set(conversion_table.weights_of(model))
     assert len(table.torch_names) == len(table.filled)
 

@@ -9,7 +9,7 @@ import pytest
 import swins
 from swins.errors import SwinsError
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
-from swins.weights import checkpoint_files, dialects, rules
+from swins.weights import checkpoint_files, dialects, swin_rules
 from swins.weights.conversion_table import Rule, Table, fill, norm
 
 NUMBERS = {"image_size": 64, "embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
@@ -52,7 +52,7 @@ def test_keras_computes_what_the_library_computes(library, outputs, file, whose,
     found = checkpoint_files.read(library / file)
     assert (found.dialect, found.wrappers, found.num_classes) == (dialect, wrappers, classes)
     model = build(**NUMBERS, **MORE.get(file, {}), num_classes=classes)
-    rules.assign(model, found.state)
+    swin_rules.assign(model, found.state)
     ours, theirs = np.asarray(model(outputs["images"])), outputs[whose]
     assert ours.shape == theirs.shape
     assert np.abs(ours - theirs).max() <= 2e-5 * np.abs(theirs).max()
@@ -170,7 +170,7 @@ def test_a_dense_backbone_whose_last_output_has_no_norm_says_so(library):
     found = checkpoint_files.read(library / "mmdet.pth")
     state = {name: value for name, value in found.state.items() if not name.startswith("norm.")}
     with pytest.raises(SwinsError, match=r"- norm/gamma \(48,\): no tensor norm.weight"):
-        rules.assign(SwinTransformer(**NUMBERS, num_classes=0), state)
+        swin_rules.assign(SwinTransformer(**NUMBERS, num_classes=0), state)
 
 
 def test_another_model_of_hugging_face_is_refused(library, command, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 from swins import opening
 from swins.data import labelled
 from swins.errors import SwinsError
-from swins.evaluate import scoring
+from swins.evaluate import records
 from swins.images import preprocess
 from swins.labels import FASHION_MNIST, class_names
 from swins.opening import open_model
@@ -257,7 +257,7 @@ def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypa
     whole, half = tmp_path / "whole.csv", tmp_path / "half.csv"
     code, row, _ = evaluate(command, converted, "--data", table, "--batch", 8, "--predictions", whole)
     assert code == 0 and not list(tmp_path.glob(".*.journal"))
-    real, calls = scoring.predict, []
+    real, calls = records.predict, []
 
     def ends(*arguments):
         calls.append(len(arguments[1]))
@@ -265,7 +265,7 @@ def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypa
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(scoring, "predict", ends)
+    monkeypatch.setattr(records, "predict", ends)
     code, _, _ = command("eval", converted, "--data", table, "--batch", 8, "--predictions", half, "--quiet")
     assert code and not half.exists()
     (journal,) = tmp_path.glob(".half.csv.journal")
@@ -280,17 +280,17 @@ def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypa
 
 
 def test_what_was_predicted_counts_for_the_same_samples_only(tmp_path):
-    journal = scoring.Journal(tmp_path / "j", ["x"])
+    journal = records.Journal(tmp_path / "j", ["x"])
     journal.add([["a", 1, [1]], ["c", 2, [2]]])
     samples = [(name, None, label) for name, label in (("a", 1), ("b", 0), ("c", 2))]  # b came later
-    again = scoring.Journal(tmp_path / "j", ["x"])
+    again = records.Journal(tmp_path / "j", ["x"])
     assert [name for name, *_ in again.follow(samples)] == ["b", "c"]
-    assert scoring.Journal(tmp_path / "j", ["x"]).rows == [["a", 1, [1]]]
-    again = scoring.Journal(tmp_path / "j", ["x"])
+    assert records.Journal(tmp_path / "j", ["x"]).rows == [["a", 1, [1]]]
+    again = records.Journal(tmp_path / "j", ["x"])
     assert list(again.follow([])) == [] == again.rows
     again.add([["a", 1, "no image"], ["c", 2, [2]]])
-    assert scoring.Journal(tmp_path / "j", ["x"], skip_unreadable=True).rows == [["a", 1, "no image"], ["c", 2, [2]]]
-    assert not scoring.Journal(tmp_path / "j", ["x"]).rows  # it may have been mended
+    assert records.Journal(tmp_path / "j", ["x"], skip_unreadable=True).rows == [["a", 1, "no image"], ["c", 2, [2]]]
+    assert not records.Journal(tmp_path / "j", ["x"]).rows  # it may have been mended
 
 
 def test_other_labels(command, converted, table, samples, tmp_path):

@@ -15,7 +15,7 @@ from conftest import DATA, NAME, needs_tensorflow
 from swins.convert import certificate, conversion
 from swins.convert.certificate import seeded_images
 from swins.errors import SwinsError
-from swins.export import saved_model, tf_hub
+from swins.export import saved_model_writer, saved_models
 from swins.images import preprocess
 from swins.task import Part
 from swins.tasks.classification import CLASSIFICATION
@@ -104,13 +104,13 @@ def test_archives_are_what_the_hub_expects(exported, tmp_path):
 
 
 def test_equal_input_gives_equal_archives(exported, tmp_path):
-    tf_hub.pack(exported / "saved_model", tmp_path / "a.tar.gz")
+    saved_models.pack(exported / "saved_model", tmp_path / "a.tar.gz")
     assert (tmp_path / "a.tar.gz").read_bytes() == (exported / "model.tar.gz").read_bytes()
 
 
 def test_a_graph_that_differs_is_refused_and_nothing_is_kept(small_artefact, monkeypatch):
     artefact = small_artefact
-    real, before = saved_model.save, sorted(p.name for p in artefact.iterdir())
+    real, before = saved_model_writer.save, sorted(p.name for p in artefact.iterdir())
 
     def lie(model, prepare, folder, output, complete):
         head = model.layers[-1]
@@ -119,11 +119,11 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_kept(small_artefact, mon
         real(model, prepare, folder, output, complete)
         head.set_weights(weights)
 
-    monkeypatch.setattr(saved_model, "save", lie)
+    monkeypatch.setattr(saved_model_writer, "save", lie)
     one = dataclasses.replace(CLASSIFICATION, parts=lambda model, _: {"saved_model": Part("logits", lambda: model)})
-    monkeypatch.setattr(tf_hub, "task_of", lambda *_: one)
+    monkeypatch.setattr(saved_models, "task_of", lambda *_: one)
     with pytest.raises(SwinsError, match="must agree with Keras"):
-        tf_hub.export(artefact)
+        saved_models.export(artefact)
     assert sorted(p.name for p in artefact.iterdir()) == before
     assert [p.name for p in artefact.parent.iterdir()] == ["artefact"]
 
@@ -146,7 +146,7 @@ def test_headless_models_export_features_only_and_other_channels_no_bytes(tmp_pa
     state = {k: v for k, v in checkpoint_files.read(file).state.items() if not k.startswith("head")}
     checkpoint_files.write(state, tmp_path / "headless.safetensors")
     folder, _ = conversion.convert("swin_mini_patch2_window4_28", tmp_path / "headless.safetensors", tmp_path / "out")
-    _, proof = tf_hub.export(folder, deployed=True)
+    _, proof = saved_models.export(folder, deployed=True)
     assert "serving_bytes" not in proof["exports"]["saved_model_fe"], "nothing is published for four channels"
     assert CLASSIFICATION.serving(artefacts.load_model(folder), proof) is None
     assert proof["exports"]["saved_model_fe"]["all_outputs"] <= 1e-5
@@ -163,9 +163,9 @@ def test_once_there_the_deployed_one_is_made_again_with_the_rest(exported, tmp_p
         written.append(place.name)
         place.mkdir()
 
-    monkeypatch.setattr(saved_model, "save", write)
-    monkeypatch.setattr(tf_hub, "check", lambda *_: artefacts.read_certificate(exported)["exports"])
-    tf_hub.export(folder, overwrite=True)
+    monkeypatch.setattr(saved_model_writer, "save", write)
+    monkeypatch.setattr(saved_models, "check", lambda *_: artefacts.read_certificate(exported)["exports"])
+    saved_models.export(folder, overwrite=True)
     assert written == ["saved_model", "saved_model_fe", "saved_model_deploy"]
 
 
@@ -173,8 +173,8 @@ def test_once_there_the_deployed_one_is_made_again_with_the_rest(exported, tmp_p
 @pytest.mark.parametrize(("size", "channels"), [((96, 160), 3), ((160, 96), 3), (96, 1)])
 def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
     prepare = preprocess("swin_tiny_patch4_window7_224", protocol, size, channels)
-    decode = saved_model.decoder(prepare)
-    for file in tf_hub.photographs(prepare.image_size):
+    decode = saved_model_writer.decoder(prepare)
+    for file in saved_models.photographs(prepare.image_size):
         pixels = np.asarray(decode(file))
         assert pixels.shape == (*prepare.image_size, channels)
         off = np.abs(pixels - prepare(file)) * np.float32(prepare.std) * 255
@@ -184,7 +184,7 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
 @pytest.mark.slow
 def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch):
     one = dataclasses.replace(CLASSIFICATION, parts=lambda model, _: {"saved_model": Part("logits", lambda: model)})
-    monkeypatch.setattr(tf_hub, "task_of", lambda *_: one)
+    monkeypatch.setattr(saved_models, "task_of", lambda *_: one)
     name = "swin_s3_tiny_224"
     arguments = ("-m", name, "--checkpoint", perturbed(name), "-o", tmp_path / "out", "--export")
     code, out, err = command("convert", *arguments)
@@ -194,21 +194,21 @@ def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch
 
 @pytest.mark.slow
 def test_verify_runs_the_exports_again_and_nan_is_no_agreement(exported, command, monkeypatch):
-    real, seen = tf_hub.run_elsewhere, []
+    real, seen = saved_models.run_elsewhere, []
 
     def watched(*arguments):
         seen.append(real(*arguments))
         return seen[0]
 
-    monkeypatch.setattr(tf_hub, "run_elsewhere", watched)
+    monkeypatch.setattr(saved_models, "run_elsewhere", watched)
     code, out, err = command("verify", exported)
     assert code == 0, err
     assert "saved_model " in out and "saved_model_fe" in out
     (outputs,) = seen
     outputs["saved_model"]["all_outputs/features"][0, 0] = np.nan
-    monkeypatch.setattr(tf_hub, "run_elsewhere", lambda *arguments: outputs)
+    monkeypatch.setattr(saved_models, "run_elsewhere", lambda *arguments: outputs)
     with pytest.raises(SwinsError, match="must agree with Keras"):
-        tf_hub.verify_exports(exported)
+        saved_models.verify_exports(exported)
 
 
 def test_not_an_artefact(tmp_path, command):
@@ -221,14 +221,14 @@ def test_in_place_other_files_are_kept_and_the_card_quotes_the_row_of_these_weig
     artefact, exported, command, tmp_path, monkeypatch
 ):
     records = artefacts.read_certificate(exported)["exports"]
-    monkeypatch.setattr(saved_model, "save", lambda model, prepare, place, *_: place.mkdir())
-    monkeypatch.setattr(tf_hub, "check", lambda *arguments: {part: records[part] for part in arguments[3]})
+    monkeypatch.setattr(saved_model_writer, "save", lambda model, prepare, place, *_: place.mkdir())
+    monkeypatch.setattr(saved_models, "check", lambda *arguments: {part: records[part] for part in arguments[3]})
     (artefact / "plots").mkdir()
     (artefact / "plots" / "a.txt").write_text("mine")
     results = tmp_path / "results.csv"
     code, out, _ = command("eval", artefact, "--data", DATA, "--batch", 500, "--results", results, "--quiet")
     assert code == 0
-    folder, _ = tf_hub.export(artefact, results=results)
+    folder, _ = saved_models.export(artefact, results=results)
     text = (folder / "README.md").read_text()
     assert f"top-1 {json.loads(out)['top1']:.2%}" in text and "Measured with these weights" in text
     assert text.startswith(f"# Module swins/{NAME.replace('.', '_')}/1\n")
@@ -249,7 +249,7 @@ def test_the_card_marks_published_numbers(exported):
 def test_only_tensorflow_writes_saved_models(monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(SwinsError, match="SavedModel is written under TensorFlow; Keras runs on jax"):
-        saved_model.require_tensorflow()
+        saved_model_writer.require_tensorflow()
 
 
 def test_a_collection_links_what_is_there_and_replaces_nothing_else(exported, tmp_path, command):

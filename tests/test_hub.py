@@ -11,7 +11,7 @@ from conftest import DATA, needs_tensorflow
 
 import swins
 from swins.convert.certificate import difference, seeded_images
-from swins.export import saved_model
+from swins.export import saved_model_writer
 from swins.images import preprocess, read_idx
 from swins.tasks.classification_export import features
 from swins.weights import artefacts
@@ -79,7 +79,7 @@ def in_bfloat16(converted, tmp_path_factory):
     half = swins.SwinTransformer(**{**model.get_config(), "dtype": "mixed_bfloat16"})
     half.set_weights(model.get_weights())
     folder = tmp_path_factory.mktemp("bfloat16") / "saved_model"
-    saved_model.save(half, None, folder, "logits")
+    saved_model_writer.save(half, None, folder, "logits")
     return folder, half
 
 

@@ -14,7 +14,7 @@ from swins import v2
 from swins.convert import inspection
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
-from swins.weights import artefacts, checkpoint_files, dialects, identify, rules
+from swins.weights import artefacts, checkpoint_files, dialects, identify, swin_rules
 
 NAME = "swin_mini_patch2_window4_28"
 SWIN_TINY = """
@@ -32,7 +32,7 @@ torch.save(model.state_dict(), sys.argv[1])
 def file_of(variant, path, **changes):
     """A file under timm's names with a fresh model's weights; None removes a tensor."""
     model = swins.build.FAMILIES[type(variant)](**dataclasses.asdict(variant), name="made")
-    state = {**rules.state_dict(model), **changes}
+    state = {**swin_rules.state_dict(model), **changes}
     checkpoint_files.write({name: value for name, value in state.items() if value is not None}, path)
     return path
 
@@ -121,7 +121,7 @@ def coordinates(window, pretrained):
 def test_every_variant_is_told_from_the_others():
     """By names, and by shapes that stand for tables, scales and buffers; no model is built."""
     for name, variant in VARIANTS.items():
-        state = {name: np.zeros(1, "float32") for name in rules.table_of(variant).torch_names}
+        state = {name: np.zeros(1, "float32") for name in swin_rules.table_of(variant).torch_names}
         p = variant.patch_size
         state["patch_embed.proj.weight"] = np.zeros((variant.embed_dim, variant.in_chans, p, p), "float32")
         buffers = {}

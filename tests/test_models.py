@@ -20,7 +20,7 @@ from swins.model_configs import VARIANTS
 from swins.plans import Variant, plan_stages, with_overrides
 from swins.reference import oracle
 from swins.tags import PRETRAINED, look_up
-from swins.weights import checkpoint_files, rules
+from swins.weights import checkpoint_files, swin_rules
 
 MODELS = ("mini", pytest.param("oblong", marks=pytest.mark.core), "odd", "per_stage")
 SMALL = {"image_size": 32, "patch_size": 2, "embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
@@ -108,14 +108,14 @@ def test_model_equals_timms(name):
     model = swins.SwinTransformer(
         image_size=size, patch_size=2, window_size=windows, depths=depths, num_heads=heads, embed_dim=16, num_classes=7
     )
-    rules.assign(model, state)
+    swin_rules.assign(model, state)
     assert relative(model(arrays["x"]), arrays["y"]) <= TOLERANCE
     pyramid = swins.backbone(model)(arrays["x"])
     assert list(pyramid) == [f"P{i + 1}" for i in range(len(depths))]
     for i, level in enumerate(pyramid.values()):
         assert relative(level, arrays[f"P{i}"]) <= TOLERANCE
     bare = swins.SwinTransformer(**{**model.get_config(), "num_classes": 0, "name": "bare"})
-    rules.assign(bare, {k: v for k, v in state.items() if not k.startswith("head.")})
+    swin_rules.assign(bare, {k: v for k, v in state.items() if not k.startswith("head.")})
     assert relative(bare(arrays["x"]), arrays["features"]) <= TOLERANCE
 
 
@@ -252,7 +252,7 @@ def test_a_clipped_window_says_which_sizes_keep_the_tables(perturbed):
 def test_weights_from_keras_artefact_and_checkpoint_are_the_same(converted, checkpoint):
     name = "swin_mini_patch2_window4_28"
     digests = {
-        checkpoint_files.digest(rules.state_dict(swins.create(name, weights=source)))
+        checkpoint_files.digest(swin_rules.state_dict(swins.create(name, weights=source)))
         for source in (converted, converted / "model.keras", str(checkpoint))
     }
     assert len(digests) == 1
@@ -264,7 +264,7 @@ def test_untagged_names_take_classes_from_the_file(tmp_path):
     mine = moved(swins.create(name, num_classes=4))
     mine.save(tmp_path / "mine.keras")
     again = swins.create(name, weights=tmp_path / "mine.keras")
-    assert checkpoint_files.digest(rules.state_dict(again)) == checkpoint_files.digest(rules.state_dict(mine))
+    assert checkpoint_files.digest(swin_rules.state_dict(again)) == checkpoint_files.digest(swin_rules.state_dict(mine))
     with pytest.raises(swins.SwinsError, match=r"head\.fc\.weight gives \(96, 4\)"):
         swins.create(f"{name}.fashion_mnist", weights=tmp_path / "mine.keras")
 
@@ -299,7 +299,7 @@ def test_rgb_weights_fit_other_channels_as_in_timm(channels, perturbed, tmp_path
     subprocess.run([sys.executable, "-c", script, file, target, str(channels)], check=True, capture_output=True)
     model = swins.create("swin_tiny_patch4_window7_224", weights=file, in_chans=channels, num_classes=3, image_size=32)
     np.testing.assert_allclose(
-        rules.state_dict(model)["patch_embed.proj.weight"], np.load(target), rtol=1e-6, atol=1e-7
+        swin_rules.state_dict(model)["patch_embed.proj.weight"], np.load(target), rtol=1e-6, atol=1e-7
     )
 
 

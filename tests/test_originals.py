@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import swins
-from swins.weights import dialects, rules
+from swins.weights import dialects, swin_rules
 
 FOLDER = pathlib.Path(__file__).parent / "reference" / "originals"
 ANY = (None, None)
@@ -108,7 +108,7 @@ def test_ours_computes_what_the_program_computed(name):
                     original.family(**numbers, image_size=case["size"])
             continue
         models = [original.family(**numbers, image_size=case["size"])]
-        rules.assign(models[0], translation.tensors)
+        swin_rules.assign(models[0], translation.tensors)
         if rule not in ("microsoft", "timm"):
             opened = opened or original.family(**numbers, image_size=ANY)
             opened.set_weights(models[0].get_weights())
@@ -131,7 +131,7 @@ def test_another_rule_is_noticed(name):
     translation = dialects.to_timm(state_of(file, i, cases[i]))
     classes = len(translation.tensors.get("head.fc.bias", ()))
     model = ORIGINALS[name].family(**ORIGINALS[name].numbers, image_size=(32, 64), num_classes=classes)
-    rules.assign(model, translation.tensors)
+    swin_rules.assign(model, translation.tensors)
     given, y = (
         ours(model, images_of(cases[i]), translation),
         file[f"out/{i}/norm" if name == "microsoft" else f"out/{i}/norm1"],
@@ -153,7 +153,7 @@ def test_simmims_encoder_sees_its_masked_image(name, family, heads):
         assert translation.dialect.name == "SimMIM"
         numbers = {**TWO, "num_heads": heads, "image_size": case["size"], "num_classes": 0}
         model = family(**numbers)
-        rules.assign(model, translation.tensors)
+        swin_rules.assign(model, translation.tensors)
         x = keras.ops.convert_to_numpy(model.get_layer("patch_embed")(images_of(case)))
         x[:, :, : x.shape[2] // 2] = state["encoder.mask_token"].reshape(-1)
         for layer in model.layers[2:]:

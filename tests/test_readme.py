@@ -8,7 +8,7 @@ import pytest
 from conftest import DATA, NAME, needs_tensorflow, swins_lines
 
 import swins
-from swins.export import tf_hub
+from swins.export import saved_models
 from swins.images import read_idx
 from swins.weights import artefacts, pretrained
 
@@ -95,7 +95,7 @@ def test_tf_hub_page(exported, fashion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "artefacts").symlink_to(exported.parent)  # which the page's lines made
-    names = run_page("tf-hub.md", {**fashion, "files": tf_hub.photographs((28, 28))})
+    names = run_page("tf-hub.md", {**fashion, "files": saved_models.photographs((28, 28))})
     assert (names["logits"].shape, names["scores"].shape) == ((48, 10), (6, 10))
     assert {"logits", "features", "attention_stage1_block3"} <= set(names["outputs"])
     page = (exported.parent / "README.md").read_text()

@@ -13,8 +13,8 @@ from test_v1 import REFERENCE, TOLERANCE, relative
 from test_v1 import load as load_arrays
 
 import swins
-from swins import tables
-from swins.weights import checkpoint_files, rules
+from swins import bias_tables
+from swins.weights import checkpoint_files, swin_rules
 
 TIMM = """
 import json, sys, numpy as np, timm, torch
@@ -62,11 +62,11 @@ def assert_same_weights(ours, theirs):
         np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
-@pytest.mark.parametrize("interpolation", tables.INTERPOLATIONS)
+@pytest.mark.parametrize("interpolation", bias_tables.INTERPOLATIONS)
 @pytest.mark.parametrize("case", cases(), ids=lambda c: "to".join("x".join(map(str, w)) for w in c["windows"]))
 def test_tables_equal_torchs_and_timms(case, interpolation):
     old, new = (tuple(map(int, window)) for window in case["windows"])
-    resized = tables.resize_table(case["table"], old, new, interpolation)
+    resized = bias_tables.resize_table(case["table"], old, new, interpolation)
     assert resized.dtype == np.float32
     assert relative(resized, case[interpolation]) <= 1e-6
     if old == new:
@@ -82,11 +82,11 @@ def test_small_matrices_by_hand():
     # centres lie a quarter before and behind each of 3 points; with a = -0.75 the kernel is 0.87890625 at 0.25,
     # 0.26171875 at 0.75, -0.10546875 at 1.25 and -0.03515625 at 1.75, and the border takes what falls outside
     half = [[1.10546875, -0.10546875, 0], [0.7734375, 0.26171875, -0.03515625], [0.2265625, 0.87890625, -0.10546875]]
-    np.testing.assert_allclose(tables.bicubic(3, 6), half + [row[::-1] for row in half[::-1]])
+    np.testing.assert_allclose(bias_tables.bicubic(3, 6), half + [row[::-1] for row in half[::-1]])
     # an offset of 1 cannot be spread; growing repeats the last
-    np.testing.assert_allclose(tables.geometric(3, 5), [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
+    np.testing.assert_allclose(bias_tables.geometric(3, 5), [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]])
     # shrinking crops, where offsets 1 and 2.01 were kept apart
-    np.testing.assert_allclose(tables.geometric(5, 3), np.eye(5)[1:4])
+    np.testing.assert_allclose(bias_tables.geometric(5, 3), np.eye(5)[1:4])
 
 
 @V1_AND_V2
@@ -109,7 +109,7 @@ def test_models_equal_timms_after_set_input_size(name, tmp_path):
     family, before, after = MODELS[name]
     numbers = {"image_size": 28, "patch_size": 2, "window_size": 7, "depths": (2, 2), "num_heads": (2, 4), **before}
     model = family(**numbers, embed_dim=16, num_classes=7)
-    rules.assign(model, state)
+    swin_rules.assign(model, state)
     resized = swins.resize(model, **after)
     assert not set(windows_of(resized)) & set(windows_of(model))
     predicted = resized.predict(arrays["x"], verbose=0)
@@ -141,7 +141,7 @@ def test_published_sizes_equal_timms(name, timms):
         theirs = dict(file)
     assert relative(resized(theirs.pop("x")), theirs.pop("y")) <= 2e-5
     assert len(theirs) == (12 if type(resized) is swins.SwinTransformer else 0)
-    ours = rules.state_dict(resized)
+    ours = swin_rules.state_dict(resized)
     for key, table in theirs.items():
         np.testing.assert_allclose(ours[key], table, rtol=0, atol=1e-6, err_msg=key)
 
@@ -152,7 +152,7 @@ def test_microsofts_tables_reach_the_model():
     path = "stages_1_blocks_0"
     table = np.asarray(model.get_layer(path).attn.relative_position_bias_table)
     for resized, name in ((timm, "timm"), (microsoft, "microsoft")):
-        expected = tables.resize_table(table, (4, 4), (6, 6), name)
+        expected = bias_tables.resize_table(table, (4, 4), (6, 6), name)
         np.testing.assert_array_equal(resized.get_layer(path).attn.relative_position_bias_table, expected)
     changed = {a.path for a, b in zip(timm.weights, microsoft.weights, strict=True) if not np.array_equal(a, b)}
     assert len(changed) == 4 and all(path.endswith("bias_table") for path in changed)
@@ -212,7 +212,7 @@ def test_a_window_clipped_on_one_axis_is_remembered_as_it_was():
 
 def test_a_resized_model_goes_back_to_torch(tmp_path):
     resized = swins.resize(moved(swins.SwinTransformer(**SMALL)), image_size=48, window_size=6)
-    checkpoint_files.write(rules.state_dict(resized), tmp_path / "resized.safetensors")
+    checkpoint_files.write(swin_rules.state_dict(resized), tmp_path / "resized.safetensors")
     again = swins.SwinTransformer(**resized.get_config())
-    rules.assign(again, checkpoint_files.read(tmp_path / "resized.safetensors").state)
+    swin_rules.assign(again, checkpoint_files.read(tmp_path / "resized.safetensors").state)
     assert_same_weights(again, resized)

@@ -14,7 +14,7 @@ from test_v1 import relative
 
 import swins
 from swins import tags
-from swins.weights import artefacts, checkpoint_files, load, rules
+from swins.weights import artefacts, checkpoint_files, load, swin_rules
 
 ROOT = pathlib.Path(__file__).parents[1]
 ANY = (None, None)
@@ -70,15 +70,15 @@ def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):
     numbers = {**SMALL, "num_classes": 5, "size_rule": "torchvision"}
     model = family(**{**numbers, "image_size": ANY})
     found = swins.weights.checkpoint_files.read(torchvision / f"{name}.pth")
-    rules.assign(model, found.state)
+    swin_rules.assign(model, found.state)
     for h, w in SIZES if keras.backend.backend() == "tensorflow" else SIZES[1:3]:
         theirs = np.load(torchvision / f"{name}_{h}x{w}.npy")
         assert relative(numpy(model(pictures(h, w))), theirs) <= 2e-5
         fixed = family(**{**numbers, "image_size": (h, w)})  # pad_then_roll never clips: the weights fit every size
-        rules.assign(fixed, found.state)
+        swin_rules.assign(fixed, found.state)
         assert relative(numpy(fixed(pictures(h, w))), theirs) <= 2e-5
     other = family(**{**numbers, "image_size": ANY, "size_rule": "timm"})
-    rules.assign(other, found.state)
+    swin_rules.assign(other, found.state)
     theirs = np.load(torchvision / f"{name}_45x30.npy")
     assert relative(numpy(other(pictures(45, 30))), theirs) > 1e-3  # the order matters, so the test can fail
 
@@ -232,7 +232,7 @@ def test_v2_at_another_size_is_timms_unless_the_file_states_its_windows(tmp_path
     model = moved(swins.SwinTransformerV2(**{**SMALL, "image_size": 64}, num_classes=5, name="v2"))
     swins.register_variant("swinv2_of_tests", model.variant)
     try:
-        checkpoint_files.write(rules.state_dict(model), tmp_path / "timm.safetensors")
+        checkpoint_files.write(swin_rules.state_dict(model), tmp_path / "timm.safetensors")
         load.export_torch(save(model, tmp_path / "v2.keras"), tmp_path / "ours.safetensors")
         sizes = {"weights": tmp_path / "timm.safetensors", "image_size": 8}
         assert swins.create("swinv2_of_tests", **sizes).variant.pretrained == ((0, 0), (0, 0))

@@ -22,7 +22,7 @@ from swins.tasks import classification
 from swins.tasks.classification import Augment, Classification, Data, Model
 from swins.train import optimisers
 from swins.train.schedules import rates_of
-from swins.weights import checkpoint_files, rules
+from swins.weights import checkpoint_files, swin_rules
 
 DRAWS = 6000
 FILL = (124, 116, 104)
@@ -173,7 +173,7 @@ def test_groups_are_timms(folder, name, kind):
     model = getattr(swins, name)(window_size=4, **numbers)
     optim = AdamW(layer_decay=0.75 if kind == "layers" else 1.0)
     made = optimisers.groups(model.trainable_variables, optim, depths_of(model))
-    table = rules.table_of(model.variant).filled
+    table = swin_rules.table_of(model.variant).filled
     ours = {table[path].torch_name: (group.weight_decay, group.rate_scale) for path, group in made.items()}
     assert set(ours) == set(expected)
     for parameter, (decay, scale) in expected.items():
@@ -219,7 +219,7 @@ def test_one_step_equals_torchs(folder, theirs):
     loss = model.train_on_batch(theirs["step/images"], theirs["step/rows"])
     assert abs(float(loss) - theirs["step/loss"]) <= 1e-5 * theirs["step/loss"]
     getattr(model, "jax_state_sync", lambda: None)()
-    ours = rules.state_dict(model)
+    ours = swin_rules.state_dict(model)
     with np.load(folder / "gradients.npz") as arrays:
         gradients = dict(arrays)
     before, after = (checkpoint_files.read(folder / f"{when}.safetensors").state for when in ("before", "after"))

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from swins import layers, v1
-from swins.weights import axes, rules
+from swins.weights import axes, swin_rules
 
 pytestmark = pytest.mark.backends
 REFERENCE = pathlib.Path(__file__).parent / "reference"
@@ -25,7 +25,7 @@ def load(name):
     return arrays, state
 
 
-def assign(layer, state, keras_root, torch_root, paper=rules.V1):
+def assign(layer, state, keras_root, torch_root, paper=swin_rules.V1):
     """Fill a single layer by a paper's own rules, with the roots of its names replaced."""
     table = {r.keras_path: r for r in paper if r.torch_name.startswith(torch_root)}
     for variable in layer.weights:
@@ -42,7 +42,7 @@ def block_like(arrays, state, rate=0.0):
     window, shift = tuple(map(int, arrays["window"])), tuple(map(int, arrays["shift"]))
     block = v1.Block(2, window, shift, drop_path=rate, name="block")
     block.build(arrays["x"].shape)
-    assign(block, state, rules.K, rules.T)
+    assign(block, state, swin_rules.K, swin_rules.T)
     return block
 
 
@@ -51,7 +51,7 @@ def test_attention_equals_timms():
     arrays, state = load("attention")
     attention = v1.Attention(4, (3, 5), name="attn")
     attention.build(arrays["x"].shape)
-    assign(attention, state, f"{rules.K}/attn", f"{rules.T}.attn")
+    assign(attention, state, f"{swin_rules.K}/attn", f"{swin_rules.T}.attn")
     np.testing.assert_array_equal(attention.relative_index, arrays["index"])
     assert relative(attention(arrays["x"], attention.position_bias()), arrays["y"]) <= TOLERANCE
 
@@ -89,7 +89,7 @@ def test_merging_equals_timms():
     arrays, state = load("merging")
     merging = v1.PatchMerging(name="merging")
     merging.build(arrays["x"].shape)
-    assign(merging, state, rules.DOWN_K, rules.DOWN_T)
+    assign(merging, state, swin_rules.DOWN_K, swin_rules.DOWN_T)
     assert relative(merging(arrays["x"]), arrays["y"]) <= TOLERANCE
 
 
@@ -127,7 +127,7 @@ def test_every_layer_trains_saves_and_loads(name, tmp_path):
     window, shift = tuple(map(int, arrays["window"])), tuple(map(int, arrays["shift"]))
     block = v1.Block(2, window, shift, drop_path=0.1, name="block")
     model = keras.Model(inputs, v1.PatchMerging(name="merging")(block(inputs)))
-    assign(block, state, rules.K, rules.T)
+    assign(block, state, swin_rules.K, swin_rules.T)
     model.compile("adam", "mse", **EAGERLY)
     before = [np.array(w) for w in model.trainable_weights]
     model.train_on_batch(arrays["x"], np.zeros(model(arrays["x"]).shape, "float32"))

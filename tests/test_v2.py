@@ -9,7 +9,7 @@ from test_v1 import load as load_arrays
 
 import swins
 from swins import v2
-from swins.weights import rules
+from swins.weights import swin_rules
 
 pytestmark = pytest.mark.backends
 BLOCKS = ("plain", "padded_shifted", "pretrained", "clipped", "one_wide")
@@ -24,7 +24,7 @@ def block_like(arrays, state, **changes):
     }
     block = v2.Block(num_heads=2, name="block", **{**numbers, **changes})
     block.build(arrays["x"].shape)
-    assign(block, state, rules.K, rules.T, rules.V2)
+    assign(block, state, swin_rules.K, swin_rules.T, swin_rules.V2)
     return block
 
 
@@ -76,7 +76,7 @@ def test_merging_equals_timms():
     arrays, state = load_arrays("v2_merging")
     merging = v2.PatchMerging(name="merging")
     merging.build(arrays["x"].shape)
-    assign(merging, state, rules.DOWN_K, rules.DOWN_T, rules.V2)
+    assign(merging, state, swin_rules.DOWN_K, swin_rules.DOWN_T, swin_rules.V2)
     assert relative(merging(arrays["x"]), arrays["y"]) <= TOLERANCE
 
 
@@ -94,9 +94,9 @@ def test_model_equals_timms_and_is_saved(name, tmp_path):
         num_classes=7,
         pretrained_windows=pretrained,
     )
-    rules.assign(model, state)
+    swin_rules.assign(model, state)
     assert relative(model(arrays["x"]), arrays["y"]) <= TOLERANCE
-    back = rules.state_dict(model)
+    back = swin_rules.state_dict(model)
     assert set(back) == set(state) and all(np.array_equal(back[k], state[k]) for k in back)
     for made in (model, swins.backbone(model)):
         made.save(tmp_path / "model.keras")
@@ -118,7 +118,7 @@ def test_half_precision_keeps_cosines_in_float32(policy):
     arrays, state = load_arrays("v2_model_mini")
     numbers = {"image_size": 28, "patch_size": 2, "window_size": 4, "depths": (2, 2), "num_heads": (2, 4)}
     model = swins.SwinTransformerV2(**numbers, embed_dim=16, num_classes=7, dtype=policy)
-    rules.assign(model, state)
+    swin_rules.assign(model, state)
     attention = model.get_layer("stages_0_blocks_0").attn
     x = ops.ones((1, 2, 16, 8), policy.removeprefix("mixed_"))
     q, k, v = (keras.backend.standardize_dtype(y.dtype) for y in attention.cosine(x, x, x))

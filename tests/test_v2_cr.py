@@ -10,7 +10,7 @@ from test_v1 import load as load_arrays
 
 import swins
 from swins import deformable, v2_cr
-from swins.weights import rules
+from swins.weights import swin_rules
 
 BLOCKS = ("plain", "padded_shifted", "clipped")
 MODELS = {
@@ -36,7 +36,7 @@ def test_block_equals_timms(name):
     window, shift = (tuple(map(int, arrays[key])) for key in ("window", "shift"))
     block = v2_cr.Block(num_heads=2, window_size=window, shift_size=shift, name="block")
     block.build(arrays["x"].shape)
-    assign(block, state, rules.K, rules.CR_T, rules.V2_CR)
+    assign(block, state, swin_rules.K, swin_rules.CR_T, swin_rules.V2_CR)
     gathered = block.attn.coordinates[block.attn.relative_index.ravel()]
     np.testing.assert_allclose(gathered, arrays["coordinates"], atol=1e-6)
     assert relative(block(arrays["x"]), arrays["y"]) <= TOLERANCE
@@ -47,11 +47,11 @@ def test_block_equals_timms(name):
 def test_model_equals_timms_and_is_saved(name, tmp_path):
     arrays, state = load_arrays(f"cr_model_{name}")
     model = model_like(name)
-    rules.assign(model, state)
+    swin_rules.assign(model, state)
     assert relative(model(arrays["x"]), arrays["y"]) <= TOLERANCE
     for i, level in enumerate(swins.backbone(model)(arrays["x"]).values()):
         assert relative(level, arrays[f"P{i}"]) <= TOLERANCE
-    back = rules.state_dict(model)
+    back = swin_rules.state_dict(model)
     assert set(back) == set(state) and all(np.array_equal(back[k], state[k]) for k in back)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")

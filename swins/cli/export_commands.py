@@ -41,9 +41,9 @@ def export_command(args):
 
 
 def export_folder(source, output, overwrite, results, deployed):
-    from swins.export import tf_hub
+    from swins.export import saved_models
 
-    folder, certificate = tf_hub.export(
+    folder, certificate = saved_models.export(
         source, output, deployed=deployed, overwrite=overwrite, results=results, say=say
     )
     for part, record in certificate["exports"].items():

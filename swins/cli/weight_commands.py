@@ -51,7 +51,7 @@ def verify_command(args):
         outputs = ", ".join(f"{name} {each['relative']:.1e}" for name, each in recorded["outputs"].items())
         print(f"  recorded      {outputs}, worst block {recorded['worst_block']:.1e}")
     if "exports" in recorded:
-        from swins.export.tf_hub import verify_exports
+        from swins.export.saved_models import verify_exports
 
         for part, record in verify_exports(args.folder).items():
             print(f"  {part:<18} relative {record['call']:.1e}")

@@ -13,7 +13,7 @@ from swins.plans import ANY
 from swins.reference import oracle
 from swins.tags import look_up
 from swins.task import task_named, task_of
-from swins.weights import checkpoint_files, facts, rules
+from swins.weights import checkpoint_files, facts, swin_rules
 from swins.weights.dialects import BUFFERS, ELSEWHERE
 
 PASS = "pass"
@@ -160,7 +160,7 @@ def certify(model, name, architecture, checkpoint):
         },
         "class_names": list(stated.class_names),
         "preparation": stated.preparation,
-        "weights_sha256": checkpoint_files.digest(rules.state_dict(model)),
+        "weights_sha256": checkpoint_files.digest(swin_rules.state_dict(model)),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **result,
     }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swins.plans import VariantV2
-from swins.weights import checkpoint_files, rules
+from swins.weights import checkpoint_files, swin_rules
 
 ENGINES = {  # which program has a size rule
     "timm": "timm",
@@ -158,7 +158,7 @@ def subject(checkpoint, variant):
 
 def outputs(program, variant, kind="classifier"):
     """Pairs (Keras layer, a program's module) whose outputs correspond, in the order they run."""
-    pairs, last = rules.outputs(variant), len(variant.depths)
+    pairs, last = swin_rules.outputs(variant), len(variant.depths)
     if program == "timm":
         return pairs
     norms = {"backbone": f"hidden_states_norms.stage{last}", "maskformer": f"hidden_states_norms.{last - 1}"}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from swins.data.split import left_out
 from swins.errors import SwinsError
-from swins.evaluate import result_tables, scoring
+from swins.evaluate import records, result_tables
 from swins.opening import open_saved
-from swins.trained import model_file
+from swins.run_result import model_file
 
 SHOWN = 20  # files that are no images, that are named
 
@@ -93,10 +93,10 @@ def evaluate(
         preparation, config = dataclasses.asdict(prepared.preparation), repr(opened.model.get_config())
         made = [task.name, opened.certificate["weights_sha256"], hashlib.sha256(config.encode()).hexdigest()]
         identity = [*made, str(pathlib.Path(source).resolve()), places, dataset.count, preparation]
-        journal = scoring.Journal(scoring.journal_of(how.predictions), identity, how.skip_unreadable)
+        journal = records.Journal(records.journal_of(how.predictions), identity, how.skip_unreadable)
         if journal.rows:
             say(f"going on after {len(journal.rows)} of {dataset.count} images")
-    scored = scoring.run(opened, prepared.preparation, dataset, facts, how, journal)
+    scored = records.run(opened, prepared.preparation, dataset, facts, how, journal)
     for text in scored.unreadable[:SHOWN]:
         say(f"unreadable: {text}")
     if not scored.rows:

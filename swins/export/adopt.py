@@ -14,9 +14,9 @@ import numpy as np
 from swins import files
 from swins.convert.certificate import IMAGES, SEED
 from swins.errors import SwinsError
+from swins.run_result import training_of
 from swins.tags import look_up
 from swins.task import task_of
-from swins.trained import training_of
 from swins.weights import artefacts
 
 APART = ("task", "recipe", "best", "changes", "hours", "parameters", "machine", "versions")  # of result.json

@@ -21,11 +21,12 @@ import numpy as np
 from swins import changes, files
 from swins.convert.certificate import normal_images
 from swins.errors import SwinsError, unknown_name
-from swins.export import adopt, saved_model, to_onnx
+from swins.export import adopt, saved_model_writer, to_onnx
 from swins.export.card import write_card
+from swins.export.saved_models import worst
 from swins.export.steps import Steps
-from swins.export.tf_hub import worst
 from swins.images import find_images, prepare_all
+from swins.opening import Opened
 from swins.task import task_of
 from swins.weights import artefacts, checkpoint_files
 
@@ -127,7 +128,7 @@ def run(path, **batches):
 
 
 def float32_twin(model):
-    """The model with float32 policy: itself, or a copy with its weights; models of others are as they are."""
+    """The model with float32 policy: itself, or a copy; one that records no policy is taken to be float32."""
     if getattr(model, "policy", "float32") == "float32":
         return model
     return changes.copy(model, dtype="float32")
@@ -209,7 +210,7 @@ def plan(targets, precisions, images=None):
     for target in targets:
         if target not in TARGETS:
             raise unknown_name("target", target, ["saved_model", *TARGETS])
-        saved_model.require_tensorflow(target)
+        saved_model_writer.require_tensorflow(target)
         versions_of(target)
         for precision in precisions:
             if precision not in TOLERANCES:
@@ -311,7 +312,8 @@ def export(
             task = task_of(model, certificate.get("task"), certificate["name"])
             prepare = task.serving(model, certificate)
             real = None if images is None else real_images(images, prepare)
-            records = make_all(task, model, certificate, partial, todo, real, deployed, Steps(1 + 2 * len(todo), say))
+            opened = Opened(source, model, task, certificate)
+            records = make_all(opened, partial, todo, real, deployed, Steps(1 + 2 * len(todo), say))
             certificate.setdefault("targets", {}).update(records)
             if "exports" in certificate:
                 write_card(partial, task, model, certificate)
@@ -319,9 +321,9 @@ def export(
     return target, certificate
 
 
-def make_all(task, model, certificate, folder, pairs, images, deployed, steps):
-    """Make and check the files of several targets and precisions in a folder -> {name of the first file: record}."""
-    records = {}
+def make_all(opened, folder, pairs, images, deployed, steps):
+    """Make and check an Opened's files, [(target, precision)], in a folder -> {name of the first file: record}."""
+    task, model, certificate, records = opened.task, opened.model, opened.certificate, {}
     calibration = None if images is None else images[:: max(1, len(images) // CALIBRATION)][:CALIBRATION]
     with tempfile.TemporaryDirectory() as temporary:
         with steps("building the model to export"):
@@ -332,7 +334,7 @@ def make_all(task, model, certificate, folder, pairs, images, deployed, steps):
             form = task.portable(model) if deployed else model
             source = Source(form, task.output(model), pathlib.Path(temporary))
             if any(target != "onnx" for target, _ in pairs):
-                saved_model.save(source.model, None, source.saved_model, source.output)
+                saved_model_writer.save(source.model, None, source.saved_model, source.output)
             tried = trial(task, model, certificate, images)
         for target, precision in pairs:
             path = folder / files_of(target, precision, deployed)[0]

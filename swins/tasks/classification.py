@@ -8,10 +8,10 @@ from swins.data import labelled
 from swins.data.layouts import find_splits
 from swins.errors import SwinsError
 from swins.images import Preprocess
+from swins.initial_weights import begin_as_torch
 from swins.layer_depths import depths_of
 from swins.resize import resize
 from swins.results import classes_of
-from swins.start import begin_as_torch
 from swins.tags import look_up
 from swins.task import Reading, Score, Task, register
 from swins.tasks import classification_evaluation, classification_export

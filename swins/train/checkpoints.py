@@ -95,7 +95,7 @@ class Checkpoints:
                 self.path(step).unlink()
 
     def remedy(self, step):
-        """What to do about numbers that became none at a step."""
+        """What to do about weights that became NaN at a step."""
         way = f"the checkpoints in {self.folder} are from before; go on from there, without --overwrite,"
         if not any(kept < step for kept in self.steps()):
             way = "there is no checkpoint from before; begin again with --overwrite,"

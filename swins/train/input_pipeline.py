@@ -14,7 +14,7 @@ from swins.images import open_image
 
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
-AUGMENTED, BATCHED, SIZED, ORDERED = range(4)  # what a generator of random numbers is for
+AUGMENTED, BATCHED, SIZED, ORDERED = range(4)  # uses of random numbers, each with a seed of its own
 
 
 def lines_of(path):
@@ -106,7 +106,7 @@ def reader():
 
 
 class Grouped:
-    """Places of an endless sequence of batches of one group each -> indices of samples, in another order each epoch.
+    """An endless order of samples in which every batch is of one group; each epoch has another order.
 
     Args:
         groups: number of each sample's group, (n,) integers; batch: samples a batch; seed: of the orders. What fills no

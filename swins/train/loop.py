@@ -22,6 +22,7 @@ from swins.data.split import left_out
 from swins.errors import SwinsError
 from swins.files import write
 from swins.recipes import Recipe, as_json
+from swins.run_result import training_of
 from swins.task import Task, task_of_recipe
 from swins.train import input_pipeline
 from swins.train.folder import Run, save_model
@@ -30,7 +31,6 @@ from swins.train.progress import Ending, EveryBatch, Progress
 from swins.train.schedules import peak_rate
 from swins.train.trainee import Trainee
 from swins.train.validation import Validation, validate
-from swins.trained import training_of
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ def fit(trainee, run, job, ending, tensorboard):
         progress.set_model(trainee)
         progress.validated()
     while run.step < recipe.epochs * per_epoch:
-        epoch, done = divmod(run.step, per_epoch)  # the epoch that was killed on its way is a fit of its own
+        epoch, done = divmod(
+            run.step, per_epoch
+        )  # an epoch that a resumed run is in the middle of gets a fit of its own
         trainee.fit(
             input_pipeline.training_batches(training, job.readings[0], recipe, run.unreadable, run.step, share),
             initial_epoch=epoch,

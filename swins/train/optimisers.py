@@ -71,9 +71,10 @@ class Grouped(keras.optimizers.Optimizer):
         self.group_by_index = [self.groups.get(variable.path, fallback) for variable in variables]
 
     def apply(self, grads, trainable_variables=None):
-        if keras.backend.backend() == "tensorflow":  # whose gradient of a bias table has a row each time one is read:
-            import tensorflow as tf  # the norm of these is not that of their sum
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
 
+            # a bias table's gradient is IndexedSlices, a row for each reading, whose norm is not that of their sum
             grads = [g if g is None else tf.convert_to_tensor(g) for g in grads]
             if self.clip_together:
                 total = tf.distribute.get_replica_context().all_reduce("sum", grads)
@@ -96,7 +97,7 @@ class Grouped(keras.optimizers.Optimizer):
         self.ema_momentum = momentum
 
     def finalize_variable_values(self, variables):
-        """Nothing: a run is several fits, and the average takes the weights' place at its end alone."""
+        """Does nothing: Keras would put the averages in the weights' place after each of a run's several fits."""
 
     def average_into(self, variables):
         """Give variables the values of their moving averages."""

@@ -133,7 +133,7 @@ class Progress(keras.callbacks.Callback):
             self.run.say(self.how_far(float(logs["loss"])))
 
     def look(self):
-        """Stop if the loss, an epoch's mean so far, has become no number since the last look."""
+        """Stop if the loss, an epoch's mean so far, has become NaN or infinite since the last look."""
         losses, self.losses = self.losses, []
         if losses and not math.isfinite(float(losses[-1][1])):
             step, loss = next((step, float(loss)) for step, loss in losses if not math.isfinite(float(loss)))
@@ -150,9 +150,9 @@ class Progress(keras.callbacks.Callback):
         return (step - 1) // self.recipe.optim.accumulate * self.recipe.optim.accumulate
 
     def stop(self, reason, updated):
-        """Raise SwinsError, with what to do about a loss that is no number, which the update after a step gave.
+        """Raise SwinsError, with what to do about a loss that is NaN or infinite, which the update after a step gave.
 
-        The checkpoints within that update go: their sums of gradients are no numbers, or their weights.
+        Checkpoints from within that update are deleted: their weights, or sums of gradients, hold NaN.
         """
         checkpoints, first = self.run.checkpoints, updated - self.recipe.optim.accumulate + 1
         if self.writes:

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 
-class Given(keras.losses.Loss):
-    """A loss that is computed already, in the scale that several devices want."""
+class Computed(keras.losses.Loss):
+    """A loss whose value is given; Keras scales it for the devices that a batch is divided among."""
 
     def call(self, y_true, y_pred):
         return y_pred
@@ -22,7 +22,7 @@ class Trainee(keras.Model):
     def __init__(self, network, task):
         super().__init__(name=network.name)
         self.network, self.task = network, task
-        self.trackers, self.built = {}, True
+        self.built = True
 
     def call(self, images, training=None):
         return self.network(images, training=training)
@@ -35,5 +35,5 @@ class Trainee(keras.Model):
         """The sum of the task's losses, and of what layers add."""
         total = sum(self.losses_of(y, y_pred).values())
         for extra in self.losses:
-            total = total + Given()(None, ops.reshape(ops.cast(extra, total.dtype), (1,)))
+            total = total + Computed()(None, ops.reshape(ops.cast(extra, total.dtype), (1,)))
         return total

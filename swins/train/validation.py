@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from swins import devices
-from swins.evaluate.scoring import predict
+from swins.evaluate.records import predict
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import keras
 
 from swins import files
 from swins.errors import SwinsError, first_line
-from swins.weights import checkpoint_files, rules
+from swins.weights import checkpoint_files, swin_rules
 
 MODEL, CERTIFICATE, CARD, RESULT = "model.keras", "certificate.json", "README.md", "result.json"
 CARD_BEGINS = "# Module swins/"
@@ -260,13 +260,13 @@ def load_model(path):
 def weights_digest(model):
     """Hex digest of a model's weights: of a Swin under today's timm names, as in every format; else by their paths."""
     if hasattr(model, "variant"):
-        return checkpoint_files.digest(rules.state_dict(model))
+        return checkpoint_files.digest(swin_rules.state_dict(model))
     variables = (v for v in model.variables if not v.path.endswith("seed_generator_state"))
     return checkpoint_files.digest({v.path: keras.ops.convert_to_numpy(v) for v in variables})
 
 
 def open_evaluated(path):
-    """What to evaluate, and its papers: an artefact or .keras file -> (model, certificate).
+    """Open an artefact or a .keras file for evaluation -> (model, certificate).
 
     A .keras file's certificate has only the digest of its weights.
 

@@ -12,7 +12,7 @@ import numpy as np
 from swins import files
 from swins.errors import SwinsError
 from swins.reference import oracle
-from swins.weights import dialects, facts, hub_folder, identify, rules
+from swins.weights import dialects, facts, hub_folder, identify, swin_rules
 from swins.weights.facts import NOTHING, Facts
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
@@ -50,7 +50,7 @@ class Checkpoint:
     @functools.cached_property
     def parts(self):
         """What a Swin takes of the tensors, and what it leaves out."""
-        return rules.split(self.tensors)
+        return swin_rules.split(self.tensors)
 
     @property
     def state(self):

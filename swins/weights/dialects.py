@@ -2,7 +2,7 @@
 
 A dialect is a row of DIALECTS: a key that only its files have, renames in the order they apply, and steps where tensors
 change too. Rules and steps that find nothing do nothing, so a row serves every version of its program. Nothing is lost:
-what is no Swin's keeps its program's name, and a network's table says what it takes (`rules.leaves_out`).
+what is no Swin's keeps its program's name, and a network's table says what it takes (`swin_rules.leaves_out`).
 """
 
 import re

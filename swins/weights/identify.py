@@ -9,7 +9,7 @@ import numpy as np
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
 from swins.plans import pair, per_stage, plan_stages
-from swins.weights import rules
+from swins.weights import swin_rules
 
 FAMILIES = {"V1": "relative_position_bias_table", "V2": "cpb_mlp", "V2-CR": "meta_mlp"}  # and what only it has
 OPTIONAL = re.compile(r"\.(?:norm3|offset_network)\.")  # parts of V2-CR that some of its variants have
@@ -140,7 +140,7 @@ def agrees(number, wanted):
 
 def differences(identity, optional, variant):
     """How a file's numbers and optional parts differ from a Variant's -> ["embed dim 24, not 96", ...]."""
-    names = rules.table_of(variant).torch_names
+    names = swin_rules.table_of(variant).torch_names
     windows = tuple(plan.window_size[0] for plan in plan_stages(variant))
     pretrained = tuple(p[0] for p in getattr(variant, "pretrained", ((0, 0),) * len(windows)))
     wanted = {

@@ -12,9 +12,9 @@ from swins import build
 from swins.errors import SwinsError
 from swins.plans import Variant, VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
+from swins.run_result import model_file, training_of
 from swins.tags import look_up
-from swins.trained import model_file, training_of
-from swins.weights import artefacts, checkpoint_files, facts, identify, pretrained, rules
+from swins.weights import artefacts, checkpoint_files, facts, identify, pretrained, swin_rules
 from swins.weights.dialects import ELSEWHERE
 
 
@@ -102,7 +102,7 @@ def open_weights(weights, key=None, source=None, stacklevel=2):
         raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
     beside = {name.split(".")[1] for name in checkpoint.left_out if name.startswith(ELSEWHERE)}
     if checkpoint.program == "timm":  # whose files have nothing beside a Swin
-        beside |= {name.partition(".")[0] for name in checkpoint.left_out if name.startswith(rules.BESIDE)}
+        beside |= {name.partition(".")[0] for name in checkpoint.left_out if name.startswith(swin_rules.BESIDE)}
     if beside := sorted(beside):
         warnings.warn(f"{weights}: only its Swin was taken; left out {', '.join(beside)}", stacklevel=stacklevel)
     return checkpoint
@@ -172,7 +172,7 @@ def read_keras(path, key=None):
 
 def checkpoint_of(model, path):
     """The Checkpoint of a Swin of this package that a path holds."""
-    tensors, stated = rules.state_dict(model) | rules.coordinates(model), facts.of_model(model)
+    tensors, stated = swin_rules.state_dict(model) | swin_rules.coordinates(model), facts.of_model(model)
     return checkpoint_files.Checkpoint(pathlib.Path(path), tensors, "keras", (), translated=True, facts=stated)
 
 
@@ -180,7 +180,7 @@ def refuse_other_offsets(model, checkpoint):
     """Raise SwinsError if V2 weights know offsets over another window than that by which the model divides them."""
     if not isinstance(model.variant, VariantV2):
         return
-    model_s, file_s = rules.coordinates(model), checkpoint.left_out
+    model_s, file_s = swin_rules.coordinates(model), checkpoint.left_out
     names = [name for name in model_s if name in file_s]
     divides, trained = ([identify.trained_window(tables[name]) for name in names] for tables in (model_s, file_s))
     if not all(map(identify.agrees, trained, divides)):
@@ -195,7 +195,7 @@ def assign(model, checkpoint, state):
     """Copy a Checkpoint's adapted state into a model; an error begins with the variant that the file fits."""
     refuse_other_offsets(model, checkpoint)
     try:
-        rules.assign(model, state, source=checkpoint.path.name)
+        swin_rules.assign(model, state, source=checkpoint.path.name)
     except SwinsError as error:
         hint, lines = identify.hint(checkpoint, build.variant_name(model)), str(error).splitlines()
         if hint and len(lines) > SHOWN:  # every tensor differs, and what to do is said
@@ -237,9 +237,11 @@ def taken(checkpoint, variant):
 def known_of(source):
     """Class names and preparation that a training run, or an artefact's certificate, holds -> Facts."""
     if training := training_of(source):
-        classes = training["classes"]
+        classes = training.get("classes")
         names = tuple(classes) if isinstance(classes, list) else ()
-        return facts.Facts({}, names, training["preprocess"], training["recipe"]["model.name"].partition(".")[0])
+        return facts.Facts(
+            {}, names, training.get("preprocess") or {}, training["recipe"]["model.name"].partition(".")[0]
+        )
     if not pathlib.Path(source, artefacts.CERTIFICATE).is_file():
         return facts.NOTHING
     certificate = artefacts.read_certificate(source)
@@ -255,6 +257,6 @@ def export_torch(source, target, overwrite=False):
     if target.exists() and not overwrite:
         raise SwinsError(f"{target} exists and would be replaced; pass --overwrite, or another file with -o")
     model = artefacts.load_model(model_file(source))
-    state, stated = rules.state_dict(model), facts.of_model(model, known_of(source))
+    state, stated = swin_rules.state_dict(model), facts.of_model(model, known_of(source))
     checkpoint_files.write(state, target, {facts.KEY: facts.as_text(stated)})
     return len(state)

@@ -17,7 +17,7 @@ import numpy as np
 
 from swins.convert.certificate import difference, normal_images
 from swins.errors import SwinsError
-from swins.export import adopt, saved_model
+from swins.export import adopt, saved_model_writer
 from swins.export.card import measured_row, write_card
 from swins.export.steps import Steps
 from swins.files import tidy
@@ -94,7 +94,7 @@ def check(task, model, folder, parts, certificate):
     files = photographs(size) if prepare else []
     outputs = run_elsewhere(folder, parts, images, files)
     if prepare:
-        decoded = np.stack([saved_model.decoder(prepare)(file) for file in files])
+        decoded = np.stack([saved_model_writer.decoder(prepare)(file) for file in files])
         pixels = max(float(np.abs(a - prepare(file)).mean()) for a, file in zip(decoded, files, strict=True))
         if not pixels <= PIXEL_TOLERANCE:
             raise SwinsError(f"{name}: decoded pixels must be within {PIXEL_TOLERANCE} of Pillow's; got {pixels:.4f}")
@@ -163,7 +163,7 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
     Raises:
         SwinsError: no artefact, a backend that cannot export, or a SavedModel that does not give the model's numbers.
     """
-    saved_model.require_tensorflow()
+    saved_model_writer.require_tensorflow()
     if results and not pathlib.Path(results).is_file():
         raise SwinsError(f"{results}: no such results table")
     tidy(folder, say)
@@ -206,7 +206,7 @@ def make_all(opened, folder, parts, steps):
         with steps(f"writing {name} ({part.output})"):
             everything = part.everything() if part.everything else None
             kept[name] = part.make()
-            saved_model.save(kept[name], prepare, folder / name, part.output, everything)
+            saved_model_writer.save(kept[name], prepare, folder / name, part.output, everything)
             write_facts(opened, prepare, folder / name)
         with steps(f"packing {archive_name(name)}"):
             pack(folder / name, folder / archive_name(name))
