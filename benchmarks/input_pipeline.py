@@ -49,7 +49,7 @@ def prepared(recipe, source, folder):
     reading = task.training(recipe, task.preparation(recipe, network, splits), splits[0])
     unreadable = input_pipeline.Unreadable(folder / "unreadable.txt", len(splits[0]))
     batches = functools.partial(input_pipeline.training_batches, splits[0], reading, recipe, unreadable)
-    return Trainee(network, task), splits[0], batches
+    return Trainee(network, task, recipe), splits[0], batches
 
 
 def reading(recipe, source, folder):

@@ -299,6 +299,17 @@ def readable(images):
     return good, said
 
 
+def prepared(prepare, image):
+    """An image prepared, and its own size -> (array (H, W, C), (height, width) in pixels)."""
+    opened = open_image(image)
+    return prepare(opened), size_of(opened)
+
+
+def size_of(opened):
+    """(height, width) in pixels of what `open_image` gives."""
+    return opened.shape[:2] if isinstance(opened, np.ndarray) else (opened.height, opened.width)
+
+
 def prepare_all(prepare, images):
     """Prepare many images -> (n, H, W, C) float32. Raises SwinsError if some cannot be read, naming up to five."""
     good, said = readable(images)

@@ -10,7 +10,7 @@ from swins import files, hub
 from swins.archives import find_saved_model
 from swins.errors import SwinsError
 from swins.evaluate.records import predict
-from swins.images import Preprocess, preprocess
+from swins.images import Preprocess, prepared, preprocess
 from swins.opening import Opened, open_model
 from swins.task import Task, task_named
 
@@ -51,8 +51,9 @@ class Predictor:
         images = list(images) if several else [images]
         results = []
         for start in range(0, len(images), batch):
-            prepared = np.stack([self.preparation(image) for image in images[start : start + batch]])
-            results += self.task.answers(self.run(prepared), self.facts)
+            pairs = [prepared(self.preparation, image) for image in images[start : start + batch]]
+            arrays, sizes = zip(*pairs, strict=True)
+            results += self.task.answers(self.run(np.stack(arrays)), self.facts, sizes)
         return results if several else results[0]
 
 
@@ -76,8 +77,8 @@ def load(source, *, variant: str | None = None, protocol: str | None = None) -> 
         return of_saved_model(str(source), variant, protocol)
     opened = open_model(source, variant)
     options = {"model": variant, "protocol": protocol}
-    prepared = opened.task.prepare(opened, {k: v for k, v in options.items() if v is not None})
-    return of_opened(opened, prepared.preparation)
+    options = {k: v for k, v in options.items() if v is not None}
+    return of_opened(opened, opened.task.prepare(opened, options).preparation)
 
 
 def of_opened(opened: Opened, preparation) -> Predictor:

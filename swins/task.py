@@ -88,8 +88,8 @@ class Task:
         preparation: (recipe, network, splits) -> a callable that prepares images as validation and prediction do: a
             dataclass with an image_size, as Preprocess is.
         training, validating: (recipe, preparation, Split) -> Reading.
-        losses: (network, {name: array} of a batch, {name: output}) -> {name: scalar}, each a sum over the images
-            divided by the batch's size; "weight" (b,) in the batch is 0 for fillers, which count in that size.
+        losses: (recipe, network, {name: array} of a batch, {name: output}) -> {name: scalar}, each a sum over the
+            images divided by the batch's size; "weight" (b,) in the batch is 0 for fillers, which count in that size.
         depths: network -> {path of a variable: depth}, for rates that grow with it.
         facts: (recipe, preparation, training Split) -> what result.json keeps for prediction, as JSON; "preprocess" in
             it has the "image_size" in pixels that a model of any size was trained at.
@@ -98,11 +98,12 @@ class Task:
         output: model -> name of its output, where that is a tensor.
         known: Opened -> the facts that `answers` needs.
         prepare: (Opened, {option: value}) -> Prepared.
-        answers: ({name: output (b, ...)}, facts) -> [result], one for each image; results draw and become JSON.
+        answers: ({name: output (b, ...)}, facts, sizes) -> [result], one for each image; sizes are (height, width) in
+            pixels of the images as they were read. A result has draw(image), to_json() and __str__.
     Of evaluation:
         options: names of what an evaluation takes besides a source, as the command line has them.
         dataset: (source, Opened, facts, {option: value}) -> labelled images.
-        record: (result, truth) -> what scoring needs of one image, as JSON.
+        record: (result, truth) -> what scoring needs of one image, as JSON; a truth that is no JSON has a to_json().
         revise: ([(name of an image, record)], {option: value}) -> the same, changed.
         score: [record] -> {name: number}, in the order of `scores`.
         columns: [record] -> (header, [row]) of a table of predictions.

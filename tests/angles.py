@@ -87,12 +87,12 @@ def reading(recipe, prepare, split):
     return Reading(lambda image, degrees, rng, size: (prepare(image), degrees), batch, filler)
 
 
-def losses(network, truths, outputs):
+def losses(recipe, network, truths, outputs):
     squared = keras.losses.MeanSquaredError()
     return {"direction": squared(truths["direction"], outputs["direction"], sample_weight=truths.get("weight"))}
 
 
-def answers(outputs, facts):
+def answers(outputs, facts, sizes):
     x, y = np.moveaxis(np.asarray(outputs["direction"]), -1, 0)
     return [Angle(float(degrees)) for degrees in np.degrees(np.arctan2(y, x)) / 2 % 180]
 

@@ -25,7 +25,8 @@ from swins.train.progress import Progress
 
 def trainee_of(recipe):
     """A compiled Trainee of a recipe for ten classes."""
-    trainee = loop.Trainee(classification.network(recipe, Split("ten", [], tuple("0123456789"))), CLASSIFICATION)
+    network = classification.network(recipe, Split("ten", [], tuple("0123456789")))
+    trainee = loop.Trainee(network, CLASSIFICATION, recipe)
     loop.compile_trainee(trainee, recipe, 10)
     return trainee
 

@@ -14,6 +14,7 @@ from PIL import Image
 from training import log, quiet
 
 import swins
+from swins import task
 from swins.errors import SwinsError
 from swins.task import task_named, task_of
 from swins.train import loop
@@ -140,3 +141,15 @@ def test_kinds_of_work_that_are_not_known_are_refused(trained):
     assert task_named(None).name == "classification"  # what was written before there were others
     with pytest.raises(SwinsError, match=r"x.keras: holds a Sequential, of no kind of work that is known here"):
         task_of(keras.Sequential([keras.Input((2,))]), where="x.keras")
+
+
+def test_a_run_of_another_kind_has_no_list_of_classes(trained):
+    with pytest.raises(SwinsError, match="a run of angles, whose results have no such list of classes"):
+        swins.class_names(trained)
+
+
+def test_a_swin_of_another_kind_of_work_is_not_a_classifier(monkeypatch):
+    """Whenever its Task was registered, and by classification's own rule."""
+    model = swins.SwinTransformer(image_size=8, embed_dim=8, depths=(1,), num_heads=(1,), name="bars")
+    monkeypatch.setattr(task, "TASKS", dict(reversed(task.TASKS.items())))
+    assert task.task_of(model).name == "angles"

@@ -301,7 +301,7 @@ def test_what_start_does_is_in_the_file_that_a_run_leaves(tmp_path):
     """Reich's start takes the dropout of position networks away; the model of a run must not have it back."""
     recipe = changed(SMALL, model={"name": "swin_transformer_v2_t", "start": "torch", "image_size": 32})
     recipe = changed(recipe, model={"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 16, "window_size": 4})
-    trainee = loop.Trainee(network(recipe, 3), CLASSIFICATION)
+    trainee = loop.Trainee(network(recipe, 3), CLASSIFICATION, recipe)
     loop.compile_trainee(trainee, recipe, 10)
     folder.save_model(trainee, tmp_path / "model.keras")
     left = keras.saving.load_model(tmp_path / "model.keras")

@@ -238,7 +238,7 @@ def test_validation_counts_every_image_once(idx, tmp_path):
     for share in (devices.Share(), devices.Share(1, 2)):
         unreadable = input_pipeline.Unreadable(tmp_path / "u.txt", 5)
         found, count = input_pipeline.validation_batches(validation, reading, 32, unreadable, 1, share)
-        weights = np.concatenate([arrays["weight"] for _, arrays, _ in found])
+        weights = np.concatenate([arrays["weight"] for _, arrays, *_ in found])
         assert count == 3 and len(weights) == 96 // share.count and weights.sum() == 70 // share.count
 
 

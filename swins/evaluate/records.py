@@ -13,17 +13,29 @@ import numpy as np
 
 from swins.devices import cores
 from swins.errors import SwinsError
+from swins.images import prepared
 
 PREDICTED_AT_ONCE = 8  # batches, where `predict` divides them: it takes long to begin
 
 
-def decode(prepare, sample):
-    """(name, image, truth) -> (name, array or None, truth, error or None)."""
+@dataclass(frozen=True)
+class Decoded:
+    """A sample whose image was read: array (H, W, C) and the image's own size, (height, width); or the error."""
+
+    name: str
+    truth: object
+    array: np.ndarray | None = None
+    size: tuple | None = None
+    error: str | None = None
+
+
+def decode(prepare, sample) -> Decoded:
+    """Read and prepare a sample's image."""
     name, image, truth = sample
     try:
-        return name, prepare(image), truth, None
+        return Decoded(name, truth, *prepared(prepare, image))
     except SwinsError as error:
-        return name, None, truth, str(error)
+        return Decoded(name, truth, error=str(error))
 
 
 def prefetch(function, items, workers, ahead):
@@ -115,7 +127,7 @@ class Journal:
 
 def plain(truth):
     """A truth as JSON gives it back."""
-    return json.loads(json.dumps(truth))
+    return json.loads(json.dumps(truth.to_json() if hasattr(truth, "to_json") else truth))
 
 
 @dataclass(frozen=True)
@@ -148,12 +160,13 @@ def run(opened, prepare, dataset, facts, how, journal=None) -> Scored:
     with bar(dataset.count, how.progress) as done:
         done.update(len(rows))
         for group in batches(readable, how.batch * at_once):
-            good = [image for _, image, _, error in group if not error]
+            good = [sample for sample in group if not sample.error]
             results = iter(())
             if good:
-                outputs = task.named(model, predict(model, np.stack(good), how.batch, how.several))
-                results = iter(task.answers(outputs, facts))
-            new = [(n, plain(truth), error or task.record(next(results), truth)) for n, _, truth, error in group]
+                images = np.stack([sample.array for sample in good])
+                outputs = task.named(model, predict(model, images, how.batch, how.several))
+                results = iter(task.answers(outputs, facts, [sample.size for sample in good]))
+            new = [(s.name, plain(s.truth), s.error or task.record(next(results), s.truth)) for s in group]
             rows += new
             if journal:
                 journal.add(new)

@@ -108,7 +108,7 @@ def validating(recipe, prepare, split):
     return Reading(lambda image, label, rng, size: (prepare(image), label), batch, filler)
 
 
-def losses(network, truths, outputs):
+def losses(recipe, network, truths, outputs):
     """Cross entropy."""
     entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
     (logits,) = outputs.values()
@@ -131,7 +131,7 @@ def output(model):
     return "logits" if model.variant.num_classes else "features"
 
 
-def answers(outputs, facts):
+def answers(outputs, facts, sizes=()):
     """The Classes of each image; facts["classes"] are the names, where they are known."""
     if "logits" not in outputs:
         raise SwinsError(

@@ -10,7 +10,7 @@ import numpy as np
 from swins.data.split import require_truth
 from swins.devices import ALONE, cores
 from swins.errors import SwinsError
-from swins.images import open_image
+from swins.images import open_image, size_of
 
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
@@ -198,9 +198,10 @@ def training_batches(split, reading, recipe, unreadable, start=0, share=ALONE):
 
 
 def validation_batches(split, reading, batch, unreadable, threads=0, share=ALONE):
-    """Every sample once, in batches of one size -> (grain.IterDataset of images, arrays and truths, count of batches).
+    """Every sample once, in batches of one size -> (grain.IterDataset, count of its batches).
 
-    The arrays' "weight" is 0 for what fills the last batch, and for what cannot be read; its truth is None.
+    A batch is (images, arrays, truths, (height, width) of each image as it was read). The arrays' "weight" is 0 for
+    what fills the last batch, and for what cannot be read; its truth is None.
     """
     grain = reader()
     own = batch // share.count
@@ -208,18 +209,19 @@ def validation_batches(split, reading, batch, unreadable, threads=0, share=ALONE
 
     def load(place):
         if place >= len(split):
-            return reading.filler(), None
+            return reading.filler(), None, (1, 1)
         name, image, truth = sample(split, place, unreadable)
         try:
-            return reading.sample(open_image(image), truth, None, None), truth
+            opened = open_image(image)
+            return reading.sample(opened, truth, None, None), truth, size_of(opened)
         except SwinsError as error:
             unreadable.add(name, str(error))
-            return reading.filler(), None
+            return reading.filler(), None, (1, 1)
 
     def collate(samples):
-        samples, truths = zip(*samples, strict=True)
+        samples, truths, sizes = zip(*samples, strict=True)
         images, arrays = reading.batch(samples, None)
-        return images, {**arrays, "weight": np.float32([truth is not None for truth in truths])}, truths
+        return images, {**arrays, "weight": np.float32([truth is not None for truth in truths])}, truths, sizes
 
     places = grain.MapDataset.range(count * batch)[share.index :: share.count].map(load)
     options = grain.ReadOptions(num_threads=threads or cores(), prefetch_buffer_size=max(2 * own, 16))

@@ -132,9 +132,7 @@ def fit(trainee, run, job, ending, tensorboard):
         progress.set_model(trainee)
         progress.validated()
     while run.step < recipe.epochs * per_epoch:
-        epoch, done = divmod(
-            run.step, per_epoch
-        )  # an epoch that a resumed run is in the middle of gets a fit of its own
+        epoch, done = divmod(run.step, per_epoch)  # what is left of an epoch, when a run goes on, is a fit of its own
         trainee.fit(
             input_pipeline.training_batches(training, job.readings[0], recipe, run.unreadable, run.step, share),
             initial_epoch=epoch,
@@ -212,7 +210,7 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
         makers = zip((task.training, task.validating), job.splits, strict=True)
         readings = tuple(reading(recipe, preparation, split) for reading, split in makers)
         job = dataclasses.replace(job, preparation=preparation, readings=readings)
-        trainee = Trainee(network, task)
+        trainee = Trainee(network, task, recipe)
         compile_trainee(trainee, recipe, job.per_epoch // recipe.optim.accumulate, job.several)
     with contextlib.closing(Run(folder, task, say)) as run:
         devices.agreed(share, lambda: run.open(recipe, job.splits, overwrite))

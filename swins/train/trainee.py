@@ -17,11 +17,12 @@ class Trainee(keras.Model):
     Args:
         network: images -> a tensor or {name: tensor}.
         task: a Task.
+        recipe: the Recipe, which may say what losses.
     """
 
-    def __init__(self, network, task):
+    def __init__(self, network, task, recipe):
         super().__init__(name=network.name)
-        self.network, self.task = network, task
+        self.network, self.task, self.recipe = network, task, recipe
         self.built = True
 
     def call(self, images, training=None):
@@ -29,7 +30,7 @@ class Trainee(keras.Model):
 
     def losses_of(self, truths, outputs) -> dict:
         """{name: scalar} of a batch, each a mean over its images."""
-        return self.task.losses(self.network, truths, self.task.named(self.network, outputs))
+        return self.task.losses(self.recipe, self.network, truths, self.task.named(self.network, outputs))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The sum of the task's losses, and of what layers add."""

@@ -24,7 +24,7 @@ def validate(trainee, batches, facts, share, several, heed=lambda: None) -> tupl
 
     Args:
         trainee: a Trainee.
-        batches: of (images, {name: array}, truths), as `validation_batches` gives them.
+        batches: of (images, {name: array}, truths, sizes), as `validation_batches` gives them.
         facts: of the model, for its answers.
         share: which samples are this process'; several: whether the model is divided among devices.
         heed: called after each batch.
@@ -32,13 +32,13 @@ def validate(trainee, batches, facts, share, several, heed=lambda: None) -> tupl
     task, network = trainee.task, trainee.network
     run = devices.SharedPredict(network) if share.count > 1 else None
     loss, weight, records = 0.0, 0.0, []
-    for images, arrays, truths in batches:
+    for images, arrays, truths, sizes in batches:
         outputs = run(images) if run else predict(trainee, images, len(images), several)
         outputs = keras.tree.map_structure(lambda y: np.asarray(y, "float32") if y.dtype.kind != "i" else y, outputs)
         losses = trainee.losses_of(arrays, outputs).values()
         loss += sum(float(keras.ops.convert_to_numpy(value)) for value in losses) * len(images)
         weight += float(arrays["weight"].sum())
-        results = task.answers(task.named(network, outputs), facts)
+        results = task.answers(task.named(network, outputs), facts, sizes)
         pairs = zip(results, truths, strict=True)
         records += [task.record(result, truth) for result, truth in pairs if truth is not None]
         heed()
