@@ -91,8 +91,8 @@ class Task:
         losses: (recipe, network, {name: array} of a batch, {name: output}) -> {name: scalar}, each a sum over the
             images divided by the batch's size; "weight" (b,) in the batch is 0 for fillers, which count in that size.
         depths: network -> {path of a variable: depth}, for rates that grow with it.
-        facts: (recipe, preparation, training Split) -> what result.json keeps for prediction, as JSON; "preprocess" in
-            it has the "image_size" in pixels that a model of any size was trained at.
+        facts: (recipe, network, preparation, training Split) -> what result.json keeps for prediction, as JSON;
+            "preprocess" in it has the "image_size" in pixels that a model of any size was trained at.
     Of prediction:
         owns: whether a Keras model is one of this kind.
         output: model -> name of its output, where that is a tensor.

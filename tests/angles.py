@@ -106,7 +106,7 @@ def stated(certificate):
     return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in certificate["preprocess"].items()})
 
 
-def facts(recipe, prepare, split):
+def facts(recipe, network, prepare, split):
     return {"preprocess": vars(prepare)}
 
 

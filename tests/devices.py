@@ -27,8 +27,9 @@ from swins.train import loop
 RECIPE = Classification(
     model=Model(
         "swin_mini_patch2_window4_28.fashion_mnist",
-        depths=(1, 1),
-        embed_dim=24,
+        depths=(1,),
+        num_heads=(1,),
+        embed_dim=16,
         drop_path_rate=0.0,
         compile=keras.backend.backend() == "jax",
     ),

@@ -19,7 +19,12 @@ from swins.train import loop
 KILLS = 5
 RECIPE = Classification(
     model=Model(
-        "swin_mini_patch2_window4_28.fashion_mnist", depths=(1, 1), embed_dim=24, drop_rate=0.1, drop_path_rate=0.2
+        "swin_mini_patch2_window4_28.fashion_mnist",
+        depths=(2,),
+        num_heads=(1,),
+        embed_dim=16,
+        drop_rate=0.1,
+        drop_path_rate=0.2,
     ),
     data=Data(batch=50, crop=1.0, threads=2),
     augment=Augment(scale=(0.5, 1.0), pad=1, rand_augment="rand-m5-mstd0.5-inc1", erase=0.1, mixup=0.2, cutmix=0.2),

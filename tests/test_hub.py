@@ -86,7 +86,7 @@ def in_bfloat16(converted, tmp_path_factory):
 @pytest.mark.parametrize(
     ("script", "policy"),
     [
-        pytest.param(HUB_LAYER, "float32", id="HubLayer"),
+        pytest.param(HUB_LAYER, "float32", id="HubLayer", marks=pytest.mark.slow),
         pytest.param(HUB_LAYER, "mixed_bfloat16", id="HubLayer-half", marks=pytest.mark.slow),
         pytest.param(KERAS_LAYER, "float32", id="KerasLayer", marks=pytest.mark.slow),
         pytest.param(KERAS_LAYER, "mixed_bfloat16", id="KerasLayer-half", marks=pytest.mark.slow),

@@ -115,7 +115,7 @@ def losses(recipe, network, truths, outputs):
     return {"cross_entropy": entropy(truths["target"], logits, sample_weight=truths.get("weight"))}
 
 
-def facts(recipe, prepare, split):
+def facts(recipe, network, prepare, split):
     """The classes, and how images are prepared."""
     preparing = {"image_size": prepare.image_size, "crop": recipe.data.crop, "mean": prepare.mean, "std": prepare.std}
     return {"classes": list(split.classes), "preprocess": preparing}

@@ -35,7 +35,7 @@ from swins.train.validation import Validation, validate
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run is of: its task and recipe, its Splits, how its images are prepared and read, and on what.
+    """All that a run is of: its task and recipe, its Splits, its network, how images are read, and on what.
 
     scope makes a context in which models are made; share is what this process reads; devices how many there are.
     """
@@ -46,6 +46,7 @@ class Job:
     scope: object
     share: devices.Share
     devices: int
+    network: keras.Model | None = None
     preparation: object = None
     readings: tuple = ()
 
@@ -57,7 +58,7 @@ class Job:
     @property
     def facts(self) -> dict:
         """What prediction needs to know."""
-        return self.task.facts(self.recipe, self.preparation, self.splits[0])
+        return self.task.facts(self.recipe, self.network, self.preparation, self.splits[0])
 
     @property
     def per_epoch(self) -> int:
@@ -209,7 +210,7 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
         preparation = task.preparation(recipe, network, job.splits)
         makers = zip((task.training, task.validating), job.splits, strict=True)
         readings = tuple(reading(recipe, preparation, split) for reading, split in makers)
-        job = dataclasses.replace(job, preparation=preparation, readings=readings)
+        job = dataclasses.replace(job, network=network, preparation=preparation, readings=readings)
         trainee = Trainee(network, task, recipe)
         compile_trainee(trainee, recipe, job.per_epoch // recipe.optim.accumulate, job.several)
     with contextlib.closing(Run(folder, task, say)) as run:
