@@ -297,7 +297,7 @@ def test_files_that_are_missing_are_added(artefact, command, monkeypatch):
 
     monkeypatch.setattr(targets, "make", make)
     monkeypatch.setattr(targets, "check", check)
-    monkeypatch.setattr(targets.saved_model, "save", lambda *_: None)
+    monkeypatch.setattr(targets.saved_model_writer, "save", lambda *_: None)
     assert command("export", artefact, "--to", "onnx")[0] == 0
     code, out, err = command("export", artefact, "--to", "onnx", "litert", "--precision", "float32", "float16")
     assert code == 0, err
