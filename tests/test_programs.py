@@ -85,7 +85,7 @@ def test_a_wrong_translation_fails(library, file, monkeypatch, tmp_path):
         timm, rng = swins.create("swin_small_test"), np.random.default_rng(0)
         for weight in timm.weights:
             weight.assign(weight + 0.1 * rng.standard_normal(weight.shape))
-        checkpoint_files.write(load.rules.state_dict(timm), path)
+        checkpoint_files.write(load.swin_rules.state_dict(timm), path)
     name = "swinv2_small_test" if "v2" in file else "swin_small_test"
     wrong = tuple(dialects.replace(dialect, steps=(*dialect.steps, exchanged)) for dialect in dialects.DIALECTS)
     monkeypatch.setattr(dialects, "DIALECTS", wrong)
