@@ -328,7 +328,8 @@ def test_too_little_memory_says_what_to_lower(idx, tmp_path, monkeypatch, error)
 
 
 def test_pretrained_weights_are_carried_over_to_other_windows(checkpoint):
-    recipe = changed(SMALL, model={"weights": str(checkpoint), "window_size": 7, "depths": None, "embed_dim": None})
+    own = dict.fromkeys(("depths", "num_heads", "embed_dim"))
+    recipe = changed(SMALL, model={"weights": str(checkpoint), "window_size": 7, **own})
     model = network(recipe, 3)
     assert model.get_layer("stages_0_blocks_0").window_size == (7, 7) and model.output.shape == (None, 3)
     native = network(changed(recipe, model={"window_size": None}), 10)

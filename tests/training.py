@@ -12,7 +12,7 @@ from swins.tasks.classification import Augment, Classification, Data, Model
 NAME = "swin_mini_patch2_window4_28.fashion_mnist"
 CLASSES = ("boots", "shirts", "trousers")
 SMALL = Classification(
-    model=Model(NAME, depths=(1, 1), embed_dim=24, drop_path_rate=0.0, compile=False),
+    model=Model(NAME, depths=(1,), num_heads=(3,), embed_dim=24, drop_path_rate=0.0, compile=False),
     data=Data(batch=20, crop=1.0, threads=2),
     augment=Augment(scale=None, pad=1, rand_augment="", erase=0.0, mixup=0.0, cutmix=0.0),
     optim=AdamW(learning_rate=2e-3, per_images=0, ema=0.5),
