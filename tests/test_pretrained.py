@@ -17,10 +17,10 @@ PATH = f"/timm/{NAME}/resolve/main/model.safetensors"
 
 CREATE = """
 import sys, swins
-from swins.weights import checkpoint_files, rules
+from swins.weights import checkpoint_files, swin_rules
 model = swins.create(sys.argv[1], weights="pretrained", **eval(sys.argv[2]))
 assert not {"torch", "timm"} & set(sys.modules), "torch was imported"
-print("digest", checkpoint_files.digest(rules.state_dict(model)), model.output.shape[-1])
+print("digest", checkpoint_files.digest(swin_rules.state_dict(model)), model.output.shape[-1])
 """
 
 
