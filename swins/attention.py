@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from swins.errors import SwinsError
+
 
 def stride_of(model, block):
     """Pixels of a token's side in "stage_2/block_0": the patch's, doubled by each merging."""
@@ -25,6 +27,10 @@ def blocks_of(model):
 def block_inputs(model, images):
     """{"stage_0/block_0": (block, its input (B, H, W, C))} for a batch of images."""
     blocks = blocks_of(model)
+    if not blocks:
+        raise SwinsError(
+            f"attention is a Swin's; got {model.name}, which has no block of it; swins.grad_cam takes others"
+        )
     inputs = keras.Model(model.input, [block.input for block in blocks.values()])(images, training=False)
     return {name: (block, x) for (name, block), x in zip(blocks.items(), inputs, strict=True)}
 

@@ -1,4 +1,4 @@
-"""Feature pyramids: what detectors and segmenters take of a Swin."""
+"""Feature pyramids: what detectors and segmenters take of a Swin or a ResNet."""
 
 import os
 import pathlib
@@ -9,7 +9,6 @@ import keras
 from swins import build
 from swins.errors import SwinsError, unknown_name
 from swins.layers import layer_norm
-from swins.plans import Variant
 from swins.tags import look_up, names_variant
 from swins.weights import checkpoint_files, identify, load
 from swins.weights.conversion_table import Table, fill, norm, weights_of
@@ -19,11 +18,12 @@ def backbone(source, *, weights=None, weights_key=None, norms=False, merged=Fals
     """Feature pyramid of a Swin -> keras.Model, images to {"P2": (B, H/4, W/4, C), ... "P5": (B, H/32, W/32, 8C)}.
 
     Level Pn has stride 2**n, for patches whose side is a power of 2. Maps are those of the stages, before the merging
-    that follows and before a classifier's norm, unless one asks for others.
+    that follows and before a classifier's norm, unless one asks for others. Of a ResNet they are the last map at each
+    stride: see `swins.ResNet`, whose `strides` and `stages` may be asked for.
 
     Args:
-        source: a variant's name, a Variant, a model, whose weights the pyramid shares, a .keras file, an artefact
-            folder, or a checkpoint file that fits one variant.
+        source: a variant's name, a Variant or VariantResNet, a model, whose weights the pyramid shares, a .keras file,
+            an artefact folder, or a checkpoint file that fits one variant.
         weights: as `create` takes them, for a name or a Variant, which takes from the file what it does not say.
         weights_key: which weights, where a checkpoint holds several.
         norms: True for a LayerNorm of its own on every map, as Mask R-CNN's and UPerNet's backbones have, or the levels
@@ -47,6 +47,8 @@ def backbone(source, *, weights=None, weights_key=None, norms=False, merged=Fals
         raise SwinsError("norms are of maps before merging; pass norms or merged, or put norms on the merged maps")
     name = build.model_name(name)
     swin, checkpoint = open_source(source, weights, weights_key, overrides)
+    if merged and not hasattr(swin, "merged"):
+        raise SwinsError(f"merged maps are of a Swin, whose stages merge patches; got {swin.name}; leave merged out")
     maps, normed = dict(swin.merged if merged else swin.pyramid), normed_levels(swin, norms)
     for level in normed:
         maps[level] = layer_norm(norm_name(swin, level), swin.policy)(maps[level])
@@ -61,31 +63,31 @@ def backbone(source, *, weights=None, weights_key=None, norms=False, merged=Fals
 
 
 def open_source(source, weights, key, overrides):
-    """The Swin of a source, and the Checkpoint that its weights are of, or None -> (SwinTransformer, Checkpoint)."""
+    """The network of a source, and the Checkpoint that its weights are of, or None -> (keras.Model, Checkpoint)."""
     if isinstance(source, os.PathLike) or (
         isinstance(source, str) and not names_variant(source) and pathlib.Path(source).exists()
     ):
         if weights is not None:
             raise SwinsError(f"{source} has weights of its own; pass a variant's name or a Variant with weights=")
         return open_file(source, key, overrides)
-    if isinstance(source, str | Variant):
+    if isinstance(source, str) or type(source) in build.FAMILIES:
         if weights is None and key is None:
-            variant = source if isinstance(source, Variant) else look_up(source).variant
-            label = None if isinstance(source, Variant) else look_up(source).architecture
+            variant = look_up(source).variant if isinstance(source, str) else source
+            label = look_up(source).architecture if isinstance(source, str) else None
             return build.make(variant, overrides, label), None
         checkpoint = load.open_weights(weights, key, source, stacklevel=4)
         return load.with_weights(source, checkpoint, overrides), checkpoint
     options = [option for option, value in {"weights": weights, "weights_key": key}.items() if value is not None]
     if overrides or options or not hasattr(source, "pyramid"):
         raise SwinsError(
-            "a pyramid is of a name, a Variant, a file or a Swin, and a Swin takes no options; got "
+            "a pyramid is of a name, a Variant, a file or a model, and a Swin takes no options; got "
             f"{source}, {', '.join((*options, *overrides)) or 'no options'}"
         )
     return source, None
 
 
 def open_file(path, key, overrides):
-    """The Swin in a .keras file, an artefact, a run or a checkpoint, and a Checkpoint of the norms beside it."""
+    """The network in a .keras file, an artefact, a run or a checkpoint, and a Checkpoint of the norms beside it."""
     if load.is_keras(path):
         swin = load.read_keras(path, key)
         if overrides:

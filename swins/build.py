@@ -6,16 +6,16 @@ from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.plans import with_overrides
+from swins.resnet import ResNet
 from swins.tags import look_up
 
-FAMILIES = {model.numbers: model for model in (SwinTransformer, SwinTransformerV2, SwinTransformerV2CR)}
-FREE = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "size_rule")  # what models of one variant differ in
+FAMILIES = {model.numbers: model for model in (SwinTransformer, SwinTransformerV2, SwinTransformerV2CR, ResNet)}
 OPTIONS = ("dtype", "remat", "query_chunk", "frozen")  # of a model, but not of what it computes
 
 
 def make(variant, overrides, name=None):
     """A model of a Variant with fresh weights; overrides are the options of the class, None leaves the default."""
-    options = {option: overrides[option] for option in OPTIONS if overrides.get(option) is not None}
+    options = {option: overrides[option] for option in OPTIONS if overrides.get(option)}
     variant = with_overrides(variant, {k: v for k, v in overrides.items() if k not in OPTIONS})
     return FAMILIES[type(variant)](**asdict(variant), **options, name=name)
 
@@ -31,7 +31,7 @@ def variant_name(model):
     """The variant that a model is of: its own name, or if that is none, the one variant that has its numbers."""
     if model.name in VARIANTS:
         return model.name
-    free = {part: getattr(model.variant, part) for part in FREE}
+    free = {part: getattr(model.variant, part) for part in model.variant.FREE}
     alike = [
         name for name, v in VARIANTS.items() if type(v) is type(model.variant) and replace(v, **free) == model.variant
     ]

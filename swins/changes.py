@@ -9,7 +9,8 @@ from keras import ops
 
 from swins.errors import SwinsError, unknown_name
 
-NUMBERS = ("rate", "epsilon", "remat", "query_chunk")  # attributes of layers that act when they are set later
+# attributes of layers that act when they are set later
+NUMBERS = ("rate", "epsilon", "momentum", "remat", "query_chunk")
 EXACT = ("int8", "int4", "float8")  # quantizations that come back to the bit; others were calibrated on data
 
 
@@ -119,7 +120,8 @@ def change(model, changed):
     for path, told in changed.items():
         for key, value in told.items():
             if key == "quantized":
-                quantize(model, layers[path], *value)
+                if not layers[path].quantization_mode:  # what a part of the model records itself, it has already
+                    quantize(model, layers[path], *value)
             elif key == "dtype":
                 layers[path].dtype_policy = value
             elif key in NUMBERS:

@@ -1,9 +1,10 @@
-"""The stage table of a variant: what `plan_stages` resolved, with parameters and multiply-adds."""
+"""The stage table of a variant: what `plan_stages` or `plan_resnet` resolved, with parameters and multiply-adds."""
 
 import math
 
 from swins.errors import SwinsError
 from swins.plans import ANY, Variant, VariantV2, VariantV2CR, plan_stages
+from swins.resnet_plan import VariantResNet, plan_resnet, resnet_costs
 
 
 def block_cost(plan, variant):
@@ -41,14 +42,19 @@ def extra_cost(plan, variant):
     return parameters + depth * (26 * c + 2 * heads * (c + 1)), depth * points * (25 * c + 2 * heads * c)
 
 
+def require_size(variant):
+    """Raise SwinsError if a variant takes images of any size."""
+    if variant.image_size == ANY:
+        raise SwinsError("costs grow with the image, so they need an image_size; got (None, None)")
+
+
 def stage_costs(variant):
     """[(parameters, multiply-adds)] of each stage with its patch embedding or merging, then of norm and head.
 
     Only convolutions, linear layers and attention products count, so totals are up to 1% below profilers' that add
     norms and softmax.
     """
-    if variant.image_size == ANY:
-        raise SwinsError("costs grow with the image, so they need an image_size; got (None, None)")
+    require_size(variant)
     costs = []
     for plan in plan_stages(variant):
         tokens, c = math.prod(plan.grid), plan.dim
@@ -65,7 +71,34 @@ def stage_costs(variant):
 
 
 def describe(name, variant):
-    """The stage table as text: tokens, window, shift, channels, heads, depth, drop-path, parameters, GMACs."""
+    """The stage table of a variant by name, as text."""
+    is_resnet = isinstance(variant, VariantResNet)
+    rows = resnet_rows(variant) if is_resnet else swin_rows(variant)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    image, patch = "x".join(map(str, variant.image_size)), "" if is_resnet else f"patch {variant.patch_size}, "
+    return "\n".join(
+        [f"{name}: {image} pixels, {variant.in_chans} channels, {patch}{variant.num_classes} classes", *lines]
+    )
+
+
+def resnet_rows(variant):
+    """The rows of a ResNet: channels, stride, blocks, level and size of each stage's map, parameters, GMACs."""
+    require_size(variant)
+    *costs, head = resnet_costs(variant)
+    stages = [("stem", variant.width, 2, "-", "-")]
+    stages += [(plan.name, plan.channels, plan.stride, plan.blocks, plan.level) for plan in plan_resnet(variant)]
+    rows = [("stage", "channels", "stride", "blocks", "level", "map", "parameters", "GMACs")]
+    for stage, (size, parameters, macs) in zip(stages, costs, strict=True):
+        rows.append((*map(str, stage), "x".join(map(str, size)), f"{parameters:,}", f"{macs / 1e9:.3f}"))
+    totals = [sum(cost[i] for cost in (*costs, head)) for i in (1, 2)]
+    for label, (parameters, macs) in (("head", head[1:]), ("all", totals)):
+        rows.append((label, *"-" * 5, f"{parameters:,}", f"{macs / 1e9:.3f}"))
+    return rows
+
+
+def swin_rows(variant):
+    """The rows of a Swin: tokens, window, shift, channels, heads, depth, drop-path, parameters, GMACs."""
     head = ("stage", "tokens", "window", "shift", "channels", "heads", "blocks", "drop-path", "parameters", "GMACs")
     rows = [head]
     costs = stage_costs(variant)
@@ -86,8 +119,4 @@ def describe(name, variant):
         )
     rows.append(("head", *"-" * 7, f"{costs[-1][0]:,}", f"{costs[-1][1] / 1e9:.3f}"))
     rows.append(("all", *"-" * 7, f"{sum(p for p, _ in costs):,}", f"{sum(m for _, m in costs) / 1e9:.3f}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    image = "x".join(map(str, variant.image_size))
-    facts = f"{variant.in_chans} channels, patch {variant.patch_size}, {variant.num_classes} classes"
-    return "\n".join([f"{name}: {image} pixels, {facts}", *lines])
+    return rows

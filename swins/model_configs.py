@@ -2,12 +2,13 @@
 
 Names and values are timm's (1.0.31); the test suite compares them. Sources: arXiv:2103.14030 (V1), table 7;
 arXiv:2111.14725 (S3), whose only difference from V1 is a window per stage; arXiv:2111.09883 (V2);
-ChristophReich1996/Swin-Transformer-V2 for its own.
+ChristophReich1996/Swin-Transformer-V2 for its own; arXiv:1512.03385 (ResNet), table 1, strides as torchvision's.
 """
 
 from dataclasses import replace
 
 from swins.plans import Variant, VariantV2, VariantV2CR
+from swins.resnet_plan import VariantResNet
 
 TINY = Variant()
 SMALL = replace(TINY, depths=(2, 2, 18, 2))
@@ -80,14 +81,9 @@ VARIANTS = {
     "swin_transformer_v2_g": replace(BASE_REICH, embed_dim=512, depths=(2, 2, 42, 2), num_heads=(16, 32, 64, 128)),
     # Ours, for 28-pixel grey images: the checkpoint of `make demo`.
     "swin_mini_patch2_window4_28": Variant(
-        embed_dim=48,
-        depths=(2, 4),
-        num_heads=(3, 6),
-        window_size=4,
-        image_size=28,
-        patch_size=2,
-        in_chans=1,
-        num_classes=10,
-        drop_path_rate=0.05,
+        48, (2, 4), (3, 6), window_size=4, image_size=28, patch_size=2, in_chans=1, num_classes=10, drop_path_rate=0.05
     ),
+    # No Swins: backbones of detectors and segmenters that Swins are compared with.
+    "resnet50": VariantResNet(),
+    "resnet101": VariantResNet(depths=(3, 4, 23, 3)),
 }

@@ -61,7 +61,15 @@ class Variant:
     do not tile is followed: "timm", "microsoft" (classifiers), "torchvision", "huggingface" (classifiers), "mmpretrain"
     (classifiers) or "open_mmlab" (detectors and segmenters, Microsoft's and Hugging Face's backbones too); final_norm
     whether the last map is normalised.
+
+    Of its fields, NAMED are what a variant's name stands for, whatever a file says; FREE what models of one variant
+    differ in; ASKED what a Variant in place of a name asks for, whatever a file says.
     """
+
+    NAMED = ("embed_dim", "depths", "num_heads")
+    FREE = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "size_rule")
+    ASKED = ("image_size", "in_chans")
+    cut = False  # no stage can be left out
 
     embed_dim: int = 96
     depths: tuple = (2, 2, 6, 2)
@@ -121,6 +129,16 @@ class Variant:
     def windows(self):
         """(vertical, horizontal) tokens of each stage's window."""
         return per_stage("window_size", self.window_size, len(self.depths))
+
+    def opened(self, changes):
+        """What else changes where a model is opened to any size: it keeps the windows of its own -> dict."""
+        own = replace(self, **{**changes, "image_size": self.image_size})
+        if SIZE_RULES[own.rule].decided == "made":
+            return {"native_size": own.made_for}
+        if "window_size" in changes:
+            return {}
+        clipped = SIZE_RULES[own.rule].small in ("clipped", "squared")
+        return {"window_size": tuple(plan.window_size for plan in plan_stages(own)) if clipped else own.windows}
 
     def check_images(self, name, shape):
         """Raise SwinsError if images of this shape (B, height, width, channels) cannot go through a model."""
@@ -324,13 +342,7 @@ def with_overrides(variant, overrides):
             raise unknown_name("model option", name, known)
     changes = {name: value for name, value in overrides.items() if value is not None}
     if variant.image_size != ANY and pair(changes.get("image_size", 0)) == ANY:
-        own = replace(variant, **{**changes, "image_size": variant.image_size})
-        if SIZE_RULES[own.rule].decided == "made":
-            changes["native_size"] = own.made_for
-        elif "window_size" not in changes and SIZE_RULES[own.rule].small in ("clipped", "squared"):
-            changes["window_size"] = tuple(plan.window_size for plan in plan_stages(own))
-        elif "window_size" not in changes:
-            changes["window_size"] = own.windows
+        changes |= variant.opened(changes)
     return replace(variant, **changes)
 
 

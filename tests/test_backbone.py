@@ -151,7 +151,7 @@ def test_merged_maps_are_what_the_next_stage_gets(family, rng):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [FAMILIES[0], *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES[1:])])
 def test_pyramids_train_share_weights_and_are_saved(family, rng, tmp_path):
     model = moved(family(**SMALL))
     pyramid = swins.backbone(model, norms=True, name="p")

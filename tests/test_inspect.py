@@ -120,7 +120,7 @@ def coordinates(window, pretrained):
 
 def test_every_variant_is_told_from_the_others():
     """By names, and by shapes that stand for tables, scales and buffers; no model is built."""
-    for name, variant in VARIANTS.items():
+    for name, variant in ((name, v) for name, v in VARIANTS.items() if isinstance(v, swins.Variant)):
         state = {name: np.zeros(1, "float32") for name in swin_rules.table_of(variant).torch_names}
         p = variant.patch_size
         state["patch_embed.proj.weight"] = np.zeros((variant.embed_dim, variant.in_chans, p, p), "float32")

@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import math
 import platform
 
 import keras
@@ -13,8 +14,8 @@ from swins.plans import ANY
 from swins.reference import oracle
 from swins.tags import look_up
 from swins.task import task_named, task_of
-from swins.weights import checkpoint_files, facts, swin_rules
-from swins.weights.dialects import BUFFERS, ELSEWHERE
+from swins.weights import checkpoint_files, facts, networks
+from swins.weights.dialects import ELSEWHERE
 
 PASS = "pass"
 SEED = 0
@@ -46,6 +47,12 @@ def difference(ours, theirs):
     return {"max_abs": worst, "relative": worst / max(largest, np.finfo("float32").tiny)}
 
 
+def parameters_of(model):
+    """How many numbers of a model are trained: moving statistics are not."""
+    moving = (weight for weight in model.weights if weight.name.startswith("moving_"))
+    return model.count_params() - sum(math.prod(weight.shape) for weight in moving)
+
+
 def like(theirs, ours):
     """A program's output (B, H, W, C) or (B, H*W, C) in the shape of ours."""
     return theirs.reshape(ours.shape) if theirs.size == ours.size else theirs
@@ -55,7 +62,7 @@ def compare(model, subject, architecture, seed=SEED):
     """Run a reference program on a checkpoint and Keras on the model, on the same images, and compare block by block.
 
     Args:
-        model: a SwinTransformer in float32.
+        model: a SwinTransformer or ResNet in float32.
         subject: a programs.Subject; or a file that timm loads by its own rules.
         architecture: timm's name of the model.
         seed: of the images.
@@ -64,6 +71,7 @@ def compare(model, subject, architecture, seed=SEED):
         The part of a certificate that can be recomputed: versions, blocks, outputs, agreement, tolerances, verdict.
     """
     variant, program = model.variant, getattr(subject, "program", "timm")
+    own_rule = getattr(variant, "size_rule", None)  # a ResNet has no windows
     size = native_size(architecture) if variant.image_size == ANY else None
     images = seeded_images(variant, seed=seed, open_size=size)
     pairs = programs.outputs(program, variant, getattr(subject, "kind", "classifier"))
@@ -74,12 +82,12 @@ def compare(model, subject, architecture, seed=SEED):
     task = task_of(model)
     ours_named, theirs_named = (task.named(model, output) for output in (last, theirs[oracle.OUTPUT]))
     blocks = {k: difference(y, like(theirs[t], y)) for (k, t), y in zip(pairs, ours, strict=True)}
-    parameters = {"keras": model.count_params(), "torch": int(theirs["parameters"])}
+    parameters = {"keras": parameters_of(model), "torch": int(theirs["parameters"])}
     result = {
         "compared_with": {
             "program": program,
             "version": str(theirs[program]),
-            "size_rule": getattr(subject, "size_rule", variant.size_rule),
+            "size_rule": getattr(subject, "size_rule", own_rule),
             "unproven": list(getattr(subject, "unproven", ())),
         },
         "versions": {
@@ -93,7 +101,7 @@ def compare(model, subject, architecture, seed=SEED):
         "seed": seed,
         "images": list(images.shape),
         "image_size": list(variant.image_size),  # nulls: any
-        "size_rule": variant.size_rule,
+        "size_rule": own_rule,
         "parameters": parameters,
         "blocks": blocks,
         "worst_block": float(np.max([d["relative"] for d in blocks.values()])),  # NaN if any is
@@ -160,7 +168,7 @@ def certify(model, name, architecture, checkpoint):
         },
         "class_names": list(stated.class_names),
         "preparation": stated.preparation,
-        "weights_sha256": checkpoint_files.digest(swin_rules.state_dict(model)),
+        "weights_sha256": checkpoint_files.digest(networks.state_dict(model)),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **result,
     }
@@ -173,8 +181,9 @@ def comparison(certificate):
 
 
 def left_out(checkpoint):
-    """{first words of a name: tensors} of what a Checkpoint holds besides its Swin, but buffers."""
-    names = (name for name in sorted(checkpoint.left_out) if name.rpartition(".")[2] not in BUFFERS)
+    """{first words of a name: tensors} of what a Checkpoint holds besides its network, but buffers."""
+    buffers = checkpoint.network.buffers
+    names = (name for name in sorted(checkpoint.left_out) if name.rpartition(".")[2] not in buffers)
     return dict(
         collections.Counter(name.removeprefix(ELSEWHERE).removeprefix("model.").partition(".")[0] for name in names)
     )
@@ -188,7 +197,8 @@ def summary(certificate):
     lines = [
         f"{c['name']}: {c['verdict']}, {c['parameters']['keras']:,} parameters",
         f"  source        {c['source']['file']} ({c['source']['dialect']}), sha256 {c['source']['sha256'][:16]}",
-        f"  compared with {reference['program']} {reference['version']}, size rule {reference['size_rule']}, "
+        f"  compared with {reference['program']} {reference['version']}, "
+        f"{'size rule ' + reference['size_rule'] + ', ' if reference['size_rule'] else ''}"
         f"{'x'.join(map(str, c['images'][1:3]))} pixels",
         *(
             f"  {name:<13} {each['max_abs']:.1e} of {each['largest']:.3g} "

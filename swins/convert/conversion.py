@@ -6,7 +6,7 @@ from swins.convert import certificate, programs
 from swins.errors import SwinsError
 from swins.tags import look_up
 from swins.task import task_named
-from swins.weights import artefacts, checkpoint_files, identify, load, pretrained, swin_rules
+from swins.weights import artefacts, checkpoint_files, identify, load, networks, pretrained
 
 
 def convert(
@@ -73,7 +73,7 @@ def convert(
     with artefacts.writing(target, overwrite, say) as partial:
         model.save(partial / artefacts.MODEL)
         saved = artefacts.load_model(partial)
-        if checkpoint_files.digest(swin_rules.state_dict(saved)) != proof["weights_sha256"]:
+        if checkpoint_files.digest(networks.state_dict(saved)) != proof["weights_sha256"]:
             raise SwinsError(f"{target}: the saved file does not give back its weights; check the disk")
         proof["model"] = {"file": artefacts.MODEL, "sha256": checkpoint_files.sha256(partial / artefacts.MODEL)}
         artefacts.write_json(partial / artefacts.CERTIFICATE, proof)
@@ -99,8 +99,9 @@ def verify(folder, checkpoint=None):
     if checkpoint is not None and checkpoint_files.sha256(checkpoint) != recorded["source"]["sha256"]:
         raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
     if checkpoint is None:  # in timm's names, which prove no translation, and no other rule than its own
-        state = swin_rules.state_dict(model)
-        translated = certificate.comparison(recorded)["unproven"] or model.variant.size_rule != "timm"
+        state = networks.state_dict(model)
+        own_rule = getattr(model.variant, "size_rule", None)
+        translated = certificate.comparison(recorded)["unproven"] or own_rule != "timm"
         program = None if translated else "timm"
         source = checkpoint_files.Checkpoint(
             pathlib.Path(folder),
@@ -110,6 +111,7 @@ def verify(folder, checkpoint=None):
             translated=True,
             program=program,
             original=state,
+            network=networks.network_of(model.variant),
         )
     else:
         source = checkpoint_files.read(checkpoint, recorded["source"].get("weights"))

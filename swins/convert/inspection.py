@@ -10,10 +10,10 @@ from swins.weights import identify, load
 from swins.weights.dialects import ELSEWHERE
 
 
-def kind(name):
+def kind(name, buffers):
     """What a tensor left out is of: the last word of a buffer's name, the first of another's."""
     words = name.removeprefix(ELSEWHERE).split(".")
-    return words[-1] if words[0] in ("layers", "stages") else words[0]
+    return words[-1] if words[0] in ("layers", "stages") or words[-1] in buffers else words[0]
 
 
 def problems(checkpoint, fits):
@@ -32,10 +32,10 @@ def inspect(path, weights_key=None):
     """Everything that a file tells, as a dict of plain values.
 
     Raises:
-        SwinsError: a file that cannot be read, or that holds no Swin.
+        SwinsError: a file that cannot be read, or that holds no network that is known.
     """
     checkpoint = load.read(path, weights_key)
-    fits = identify.fitting(checkpoint)
+    fits, identity = identify.fitting(checkpoint), identify.identify(checkpoint)
     return {
         "file": str(path),
         "dialect": checkpoint.dialect,
@@ -44,9 +44,10 @@ def inspect(path, weights_key=None):
         "other_weights": list(checkpoint.others),
         "tensors": len(checkpoint.state),
         "parameters": sum(int(np.size(value)) for value in checkpoint.state.values()),
-        "left_out": dict(collections.Counter(kind(name) for name in checkpoint.left_out)),
+        "left_out": dict(collections.Counter(kind(name, checkpoint.network.buffers) for name in checkpoint.left_out)),
         "facts": asdict(checkpoint.facts),
-        **asdict(identify.identify(checkpoint)),
+        "model": str(identity),
+        **asdict(identity),
         "fits": fits,
         "problems": problems(checkpoint, fits),
     }
@@ -72,7 +73,6 @@ def facts_text(facts):
 def text(report):
     """The same for people, a line for each."""
     left_out = ", ".join(f"{count} {name}" for name, count in report["left_out"].items())
-    identity = identify.Identity(**{name: report[name] for name in identify.Identity.__dataclass_fields__})
     lines = {
         "dialect": report["dialect"],
         "stripped": " ".join(report["stripped"]),
@@ -81,7 +81,7 @@ def text(report):
         else "",
         "tensors": f"{report['tensors']}, {report['parameters']:,} parameters",
         "left out": left_out,
-        "model": identity,
+        "model": report["model"],
         **facts_text(report["facts"]),
         "fits": ", ".join(report["fits"]),
         "loads": "everything" if not report["problems"] else "\n".join(["no", *report["problems"]]),

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from swins.plans import VariantV2
-from swins.weights import checkpoint_files, swin_rules
+from swins.resnet_plan import VariantResNet
+from swins.weights import checkpoint_files, resnet_rules, swin_rules
 
 ENGINES = {  # which program has a size rule
     "timm": "timm",
@@ -55,13 +56,14 @@ TRANSFORMERS = (
 class Subject:
     """What a reference program is asked to run.
 
-    program: "timm", "torchvision" or "transformers"; kind: of transformers' models; size_rule: which the program must
-    follow; file: what it loads; unproven: what the comparison leaves open.
+    program: "timm", "torchvision" or "transformers"; kind: of transformers' models, or "resnet" of torchvision's;
+    size_rule: which the program must follow, None for a ResNet; file: what it loads; unproven: what the comparison
+    leaves open.
     """
 
     program: str
     kind: str
-    size_rule: str
+    size_rule: str | None
     file: pathlib.Path
     unproven: tuple = ()
 
@@ -133,8 +135,12 @@ def subject(checkpoint, variant):
 
     Args:
         checkpoint: the file's Checkpoint.
-        variant: the model's Variant; a size rule that is not the file's program's is run by the program that has it.
+        variant: the model's; a size rule that is not the file's program's is run by the program that has it.
     """
+    if isinstance(variant, VariantResNet):
+        with resnet_subject(checkpoint, variant) as made:
+            yield made
+        return
     is_v2, program = isinstance(variant, VariantV2), checkpoint.program
     own = program is not None and ENGINES[variant.size_rule] == program and variant.size_rule != "microsoft"
     with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
@@ -156,8 +162,20 @@ def subject(checkpoint, variant):
         ))  # fmt: skip
 
 
+@contextlib.contextmanager
+def resnet_subject(checkpoint, variant):
+    """What proves a ResNet's Checkpoint: torchvision runs its tensors under their own names, those that are taken."""
+    with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
+        file = pathlib.Path(folder, f"model{checkpoint_files.SAFE}")
+        names = resnet_rules.table_of(variant).torch_names
+        checkpoint_files.write({k: v for k, v in checkpoint.original.items() if k in names}, file)
+        yield Subject("torchvision", "resnet", None, file)
+
+
 def outputs(program, variant, kind="classifier"):
     """Pairs (Keras layer, a program's module) whose outputs correspond, in the order they run."""
+    if kind == "resnet":
+        return resnet_rules.outputs(variant)
     pairs, last = swin_rules.outputs(variant), len(variant.depths)
     if program == "timm":
         return pairs

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
 from swins.plans import VariantV2, VariantV2CR, with_overrides
+from swins.resnet_plan import VariantResNet
 
 FORKS = hasattr(os, "fork")
 OUTPUT = "logits"  # what a program's last output is called in what `forward` gives
@@ -120,7 +121,7 @@ def forward(subject, architecture, variant, images, modules=(), batch=16):
     Args:
         subject: a programs.Subject; or a file in any layout that timm's own loader takes.
         architecture: timm's name; for another, timm's class is built from the variant's numbers.
-        variant: the Variant, for the numbers of the program's model.
+        variant: the Variant or VariantResNet, for the numbers of the program's model.
         images: float32, normalised, of the size that the program's model is built for.
         modules: names of the program's modules whose outputs are wanted.
         batch: images at a time.
@@ -136,15 +137,24 @@ def forward(subject, architecture, variant, images, modules=(), batch=16):
             "size_rule": getattr(subject, "size_rule", "timm"),
             "file": str(getattr(subject, "file", subject)),
             "architecture": architecture,
-            "registered": is_registered(architecture, sized),
-            "numbers": {**numbers(sized), "made_for": variant.made_for},
-            "final_norm": variant.final_norm,
+            **described(architecture, variant, sized),
             "images": str(path),
             "modules": list(modules),
             "batch": batch,
         }
         with ask("forward", **request) as results, np.load(results / "outputs.npz") as outputs:
             return dict(outputs)
+
+
+def described(architecture, variant, sized):
+    """What a request says of its model: a variant's numbers, and as `sized` for the images."""
+    if isinstance(variant, VariantResNet):
+        return {"numbers": asdict(sized)}
+    return {
+        "registered": is_registered(architecture, sized),
+        "numbers": {**numbers(sized), "made_for": variant.made_for},
+        "final_norm": variant.final_norm,
+    }
 
 
 def is_registered(architecture, variant):

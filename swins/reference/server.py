@@ -21,7 +21,7 @@ IDLE = 60
 FORKS = hasattr(os, "fork")
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from pickled_files import Refusal, arrays_only, flatten, load_file  # noqa: E402
-from torch_models import PROGRAMS, build, find_module, paper, parameters_of  # noqa: E402
+from torch_models import PROGRAMS, build, channels_first_of, find_module, parameters_of  # noqa: E402
 
 sys.path.pop(0)
 
@@ -51,7 +51,7 @@ def forward(request):
     program = request["program"]
     model, run = PROGRAMS[program](request)
     model.eval()
-    channels_first = paper(request)[2] if program == "timm" else ()
+    channels_first = channels_first_of(request)
     kept, modules = {}, dict(model.named_modules())
 
     def keep(name, y):

@@ -53,6 +53,13 @@ def paper(request):
     return next(family for prefix, family in families.items() if request["architecture"].startswith(prefix))
 
 
+def channels_first_of(request):
+    """The modules, of those that are wanted, whose outputs have channels first."""
+    if request["kind"] == "resnet":
+        return request["modules"]
+    return paper(request)[2] if request["program"] == "timm" else ()
+
+
 def timm_model(request):
     """timm's model with a checkpoint loaded by timm's own rules -> (model, function of a batch)."""
     from timm.models import clean_state_dict
@@ -87,6 +94,8 @@ def torchvision_model(request):
     import torch
     from torchvision.models import swin_transformer as tv
 
+    if request["kind"] == "resnet":
+        return resnet_model(request)
     n, v2 = request["numbers"], is_v2(request)
     if "meta_dim" in n or any(map(any, n.get("pretrained_window_sizes", ()))):
         raise Refusal("torchvision has no V2-CR and no pretrained windows, so it cannot run this model")
@@ -104,6 +113,32 @@ def torchvision_model(request):
     missing = [key for key in keys.missing_keys if not key.endswith(tables)]
     if missing or keys.unexpected_keys:
         raise Refusal(f"torchvision does not take this checkpoint: lacks {missing}; unknown {keys.unexpected_keys}")
+    return model, model
+
+
+def resnet_model(request):
+    """torchvision's ResNet of bottlenecks with a checkpoint in its own names -> (model, function of a batch)."""
+    import torch
+    from torchvision.models import resnet as tv
+
+    n = request["numbers"]
+    if n["width"] != 64 or len(n["depths"]) != 4:
+        raise Refusal("torchvision's ResNets have 64 channels after the first convolution, and 4 stages")
+    model = tv.ResNet(tv.Bottleneck, n["depths"])
+    if n["in_chans"] != 3:
+        model.conv1 = torch.nn.Conv2d(n["in_chans"], 64, 7, 2, 3, bias=False)
+    for s, stride in enumerate(n["strides"], 1):
+        first = getattr(model, f"layer{s}")[0]
+        first.conv2.stride = first.downsample[0].stride = (stride, stride)
+    built = n["stages"] or 4
+    for s in range(built + 1, 5):
+        setattr(model, f"layer{s}", torch.nn.Identity())
+    classes = n["num_classes"]
+    model.fc = torch.nn.Linear(128 * 2**built, classes) if classes else torch.nn.Identity()
+    try:
+        model.load_state_dict(load_file(request["file"]), strict=True)
+    except RuntimeError as error:
+        raise Refusal(f"torchvision's ResNet does not take this checkpoint: {error}") from error
     return model, model
 
 

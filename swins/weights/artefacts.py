@@ -12,7 +12,7 @@ import keras
 
 from swins import files
 from swins.errors import SwinsError, first_line
-from swins.weights import checkpoint_files, swin_rules
+from swins.weights import checkpoint_files, networks
 
 MODEL, CERTIFICATE, CARD, RESULT = "model.keras", "certificate.json", "README.md", "result.json"
 CARD_BEGINS = "# Module swins/"
@@ -246,10 +246,10 @@ def read_model(path):
 
 
 def load_model(path):
-    """The Swin of a .keras file or an artefact folder, in safe mode.
+    """The Swin or ResNet of a .keras file or an artefact folder, in safe mode.
 
     Raises:
-        SwinsError: no such file, or not a Swin of this package.
+        SwinsError: no such file, or not a Swin or ResNet of this package.
     """
     model = read_model(path)
     if not hasattr(model, "variant"):
@@ -260,7 +260,7 @@ def load_model(path):
 def weights_digest(model):
     """Hex digest of a model's weights: of a Swin under today's timm names, as in every format; else by their paths."""
     if hasattr(model, "variant"):
-        return checkpoint_files.digest(swin_rules.state_dict(model))
+        return checkpoint_files.digest(networks.state_dict(model))
     variables = (v for v in model.variables if not v.path.endswith("seed_generator_state"))
     return checkpoint_files.digest({v.path: keras.ops.convert_to_numpy(v) for v in variables})
 

@@ -12,8 +12,9 @@ import numpy as np
 from swins import files
 from swins.errors import SwinsError
 from swins.reference import oracle
-from swins.weights import dialects, facts, hub_folder, identify, swin_rules
+from swins.weights import dialects, facts, hub_folder, identify
 from swins.weights.facts import NOTHING, Facts
+from swins.weights.networks import NETWORKS, SWIN, Network
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 SAFE = ".safetensors"
@@ -26,13 +27,13 @@ AVERAGED = re.compile(
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors, a Swin's in today's timm names, and where they came from.
+    """A file's tensors, a network's in today's timm names, and where they came from.
 
     tensors holds all, under the names that `dialects.Translation` says; wrappers are the keys and prefixes taken off;
     translated is True for files that timm's own loader does not take; facts are what the file, or one beside it, says
     of the model besides its tensors; dense whether it is a detector's or segmenter's backbone; program is what runs
     such files here, None if nothing does; original holds the Swin's tensors under its names; key names these weights
-    among the several that a file holds, others the rest.
+    among the several that a file holds, others the rest; network is the kind that they are of.
     """
 
     path: pathlib.Path
@@ -46,21 +47,17 @@ class Checkpoint:
     original: dict = field(default_factory=dict)
     key: str = ""
     others: tuple = ()
+    network: Network = SWIN
 
     @functools.cached_property
-    def parts(self):
-        """What a Swin takes of the tensors, and what it leaves out."""
-        return swin_rules.split(self.tensors)
-
-    @property
     def state(self):
-        """The tensors that a Swin takes, by their names in today's timm."""
-        return self.parts[0]
+        """The tensors that the network takes, by their names in today's timm."""
+        return {name: value for name, value in self.tensors.items() if not self.network.leaves_out(name)}
 
-    @property
+    @functools.cached_property
     def left_out(self):
-        """The others: buffers, and what belongs to no Swin."""
-        return self.parts[1]
+        """The others: buffers, and what does not belong to the network."""
+        return {name: value for name, value in self.tensors.items() if name not in self.state}
 
     @property
     def choice(self):
@@ -75,13 +72,20 @@ class Checkpoint:
     @property
     def num_classes(self):
         """Rows of the classifier; 0 without one."""
-        heads = [self.state[k] for k in ("head.fc.weight", "head.fc.bias") if k in self.state]
+        names = (f"{self.network.head}.{part}" for part in ("weight", "bias"))
+        heads = [self.state[name] for name in names if name in self.state]
         return next((head.shape[0] for head in heads if head.ndim), 0)
 
     @property
+    def features(self):
+        """Columns of the classifier, one for each channel of the last map; None without one."""
+        kernel = self.state.get(f"{self.network.head}.weight")
+        return kernel.shape[1] if kernel is not None and kernel.ndim == 2 else None
+
+    @property
     def in_chans(self):
-        """Image channels that the patch embedding expects."""
-        kernel = self.state.get("patch_embed.proj.weight")
+        """Image channels that the first layer expects."""
+        kernel = self.state.get(self.network.stem)
         return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
 
     def norm_of(self, stage):
@@ -140,7 +144,7 @@ def read_pickled(path):
 
 @dataclass(frozen=True)
 class Weights:
-    """One network's tensors in a file.
+    """One model's tensors in a file.
 
     place are the keys that its state dict lies under; parallel what of PARALLEL was taken off its names; prefix what
     else comes before them all, such as "model."; company what training keeps beside a network, by name.
@@ -184,7 +188,7 @@ def prefix_of(name):
 
 
 def networks(place, arrays):
-    """The Swins of a state dict, told apart by what comes before their names -> [Weights, ...]."""
+    """The models of a state dict, told apart by what comes before their names -> [Weights, ...]."""
     plain = {name: without_parallel(name) for name in arrays}
     parallel = tuple(p for p in dict.fromkeys(PARALLEL) if any(p in n[: len(n) - len(plain[n])] for n in arrays))
     prefixes = dict.fromkeys(p for name in plain.values() if (p := prefix_of(name)) is not None)
@@ -257,13 +261,13 @@ def read(path, key=None):
     """Read a checkpoint of any known dialect -> Checkpoint.
 
     Args:
-        path: a file; or a folder that `save_pretrained`, a Trainer or timm's hub wrote. A config.json beside the
+        path: a file; or a folder that `save_pretrained`, a Trainer or timm's hub wrote. A config.json beside a Swin's
             weights is read too.
         key: which network, where a file holds several; default: an average, or the first.
 
     Raises:
         SwinsError: no such file, a format that is not known, a file that cannot be read, a pickle that wants to run
-            code, no Swin in it, or a config.json that says another one.
+            code, no network in it that is known, or a config.json that says another one.
     """
     path = given = pathlib.Path(path)
     if path.is_dir():
@@ -294,7 +298,10 @@ def read(path, key=None):
         original=translation.original,
         key=weights.key,
         others=others,
+        network=NETWORKS[dialect.network],
     )
+    if checkpoint.network is not SWIN:
+        return checkpoint
     strict = given.is_dir() or path.name in hub_folder.WEIGHTS
     beside = hub_folder.facts_beside(path, strict)
     if differences := hub_folder.disagreements(beside, identify.identify(checkpoint), checkpoint.num_classes):

@@ -133,6 +133,15 @@ def dense(keras_path, torch_name, over=ONCE, where=always) -> tuple:
     )
 
 
+def batch_norm(keras_path, torch_name, over=ONCE, where=always) -> tuple:
+    """The rules of a batch norm's two vectors and of its moving statistics."""
+    return (
+        *norm(keras_path, torch_name, over, where),
+        Rule(f"{keras_path}/moving_mean", f"{torch_name}.running_mean", "", over, where),
+        Rule(f"{keras_path}/moving_variance", f"{torch_name}.running_var", "", over, where),
+    )
+
+
 def weights_of(model: keras.Model) -> dict:
     """{path: variable} of what a checkpoint holds: all weights but the seeds of dropout."""
     return {v.path: v for v in model.variables if not v.path.endswith("seed_generator_state")}

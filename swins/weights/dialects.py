@@ -1,8 +1,8 @@
-"""What other programs call the tensors of a Swin, one table of rules a dialect, and what today's timm calls them.
+"""What other programs call a network's tensors, one table of rules a dialect, and what today's timm calls them.
 
 A dialect is a row of DIALECTS: a key that only its files have, renames in the order they apply, and steps where tensors
 change too. Rules and steps that find nothing do nothing, so a row serves every version of its program. Nothing is lost:
-what is no Swin's keeps its program's name, and a network's table says what it takes (`swin_rules.leaves_out`).
+what is not the network's keeps its program's name, and its table says what it takes (`networks.Network`).
 """
 
 import re
@@ -123,12 +123,13 @@ def last_norm(state):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one program names a Swin.
+    """How one program names a Swin, or another network.
 
     sign is a key that only its files have, and its group the prefix of their keys; renames are pairs of pattern and
     replacement, applied in order; steps are functions that change a state dict. program is what runs such files here:
     "timm", "torchvision", "transformers", or None where nothing does. size_rule is what it does about sizes that
-    windows do not tile, dense_rule what it does as a backbone of a detector or segmenter.
+    windows do not tile, dense_rule what it does as a backbone of a detector or segmenter, None of what has no windows.
+    network is a row of `networks.NETWORKS`.
     """
 
     name: str
@@ -136,8 +137,9 @@ class Dialect:
     renames: tuple = ()
     steps: tuple = ()
     program: str | None = None
-    size_rule: str = "timm"
-    dense_rule: str = "open_mmlab"
+    size_rule: str | None = "timm"
+    dense_rule: str | None = "open_mmlab"
+    network: str = "Swin"
 
 
 POSITION = r"(?:relative_position_bias_table|cpb_mlp\.|logit_scale)"
@@ -240,11 +242,23 @@ DIALECTS = (
         ),
         (undo_unfold, scale_of_tau),
     ),
+    Dialect(
+        "torchvision or timm ResNet",
+        r"()layer1\.0\.conv\d\.weight$",
+        program="torchvision",
+        size_rule=None,
+        dense_rule=None,
+        network="ResNet",
+    ),
 )
 
 
 def recognise(state):
-    """The dialect of a state dict, by its keys, and the prefix of its names -> (Dialect, prefix)."""
+    """The dialect of a state dict, by its keys, and the prefix of its names -> (Dialect, prefix).
+
+    Raises:
+        SwinsError: no network that is known, or more than one.
+    """
     candidates = {
         (dialect, match[1]) for dialect in DIALECTS for name in state if (match := re.match(dialect.sign, name))
     }
@@ -252,13 +266,13 @@ def recognise(state):
         keys = ", ".join(sorted(state)[:3]) or "nothing"
         known = ", ".join((MICROSOFT.name, *(dialect.name for dialect in DIALECTS[1:])))
         raise SwinsError(
-            f"a Swin checkpoint has windowed attention under the names of timm, {known}; this one has {keys}, ...; "
-            "pass a file of a Swin, or save its state_dict() under timm's names"
+            f"a checkpoint has a Swin's windowed attention or a ResNet's blocks under the names of timm, {known}; this "
+            f"one has {keys}, ...; pass a file of a Swin or a ResNet, or save its state_dict() under timm's names"
         )
     if len(candidates) > 1:
         names = sorted(f"{dialect.name}'s" + f" under {prefix!r}" * bool(prefix) for dialect, prefix in candidates)
         raise SwinsError(
-            f"a checkpoint holds one Swin under one program's names; this one has {' and '.join(names)}; "
+            f"a checkpoint holds one network under one program's names; this one has {' and '.join(names)}; "
             "save one model's state_dict() alone"
         )
     dialect, prefix = candidates.pop()
@@ -273,8 +287,8 @@ class Translation:
 
     tensors holds all of them: what is no Swin's under its own name, or, beside a Swin inside a larger model of Hugging
     Face, under that after "elsewhere."; original the Swin's under its program's names, without the prefix; dense
-    whether it is a detector's or segmenter's backbone; size_rule is what the program does about sizes; final_norm
-    whether the last map is normalised.
+    whether it is a detector's or segmenter's backbone; size_rule is what the program does about sizes, None for what
+    has no windows; final_norm whether the last map is normalised.
     """
 
     tensors: dict
@@ -282,7 +296,7 @@ class Translation:
     dialect: Dialect
     prefix: str
     dense: bool
-    size_rule: str
+    size_rule: str | None
     final_norm: bool
 
 

@@ -40,6 +40,8 @@ def join(general, particular):
 
 def of_program(translation):
     """What follows from the program that wrote a file, and from what its file lacks -> Facts."""
+    if translation.size_rule is None:  # no Swin
+        return NOTHING
     norm = {} if translation.final_norm else {"final_norm": False}
     return Facts(numbers={"size_rule": translation.size_rule, **norm})
 

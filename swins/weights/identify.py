@@ -17,7 +17,7 @@ OPTIONAL = re.compile(r"\.(?:norm3|offset_network)\.")  # parts of V2-CR that so
 
 @dataclass(frozen=True)
 class Identity:
-    """The numbers of a model, with windows and pretrained windows per stage; None where a file does not tell."""
+    """The numbers of a Swin, with windows and pretrained windows per stage; None where a file does not tell."""
 
     family: str | None
     patch_size: int | None
@@ -30,12 +30,18 @@ class Identity:
     num_classes: int
 
     def __str__(self):
-        def text(value):
-            parts = value if isinstance(value, tuple) else (value,)
-            return " ".join("?" if part is None else str(part) for part in parts)
+        return in_words(self)
 
-        numbers = {name: text(value) for name, value in asdict(self).items() if set(text(value)) - set("? ")}
-        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
+
+def in_words(identity):
+    """The numbers of a frozen dataclass in a line; those that a file does not tell are left out."""
+
+    def text(value):
+        parts = value if isinstance(value, tuple) else (value,)
+        return " ".join("?" if part is None else str(part) for part in parts)
+
+    numbers = {name: text(value) for name, value in asdict(identity).items() if set(text(value)) - set("? ")}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
 
 
 def side(count):
@@ -91,7 +97,12 @@ def stated(checkpoint, stages):
 
 
 def identify(checkpoint):
-    """The numbers of a Checkpoint -> Identity."""
+    """The numbers of a Checkpoint -> Identity, or what its Network has."""
+    return checkpoint.network.identify(checkpoint)
+
+
+def identify_swin(checkpoint):
+    """The numbers of a Swin's Checkpoint -> Identity."""
     state, everything = checkpoint.state, checkpoint.tensors
     matches = [re.match(r"(?:layers|stages)\.(\d{1,3})\.blocks\.(\d{1,3})\.", name) for name in state]
     blocks = {(int(match[1]), int(match[2])) for match in matches if match}
@@ -163,11 +174,18 @@ def differences(identity, optional, variant):
     return problems
 
 
-def compare(checkpoint):
-    """Every variant and how a Checkpoint differs from it -> {name: [difference, ...]}; no difference: it fits."""
-    identity = identify(checkpoint)
+def compare_swins(checkpoint, variants):
+    """How a Swin's Checkpoint differs from each of {name: Variant} -> {name: [difference, ...]}."""
+    identity = identify_swin(checkpoint)
     optional = {name for name in checkpoint.state if OPTIONAL.search(name)}
-    return {name: differences(identity, optional, variant) for name, variant in VARIANTS.items()}
+    return {name: differences(identity, optional, variant) for name, variant in variants.items()}
+
+
+def compare(checkpoint):
+    """Every variant of a Checkpoint's network and how it differs from it -> {name: [difference, ...]}."""
+    network = checkpoint.network
+    alike = {name: variant for name, variant in VARIANTS.items() if isinstance(variant, network.numbers)}
+    return network.compare(checkpoint, alike)
 
 
 def fitting(checkpoint):

@@ -1,4 +1,4 @@
-"""Models with weights: `create`, and what it shares with the converter."""
+"""Models with weights: what `create`, pyramids and the converter share."""
 
 import math
 import os
@@ -10,12 +10,13 @@ import numpy as np
 
 from swins import build
 from swins.errors import SwinsError
-from swins.plans import Variant, VariantV2, kept_native_size, remembering, with_overrides
+from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
 from swins.run_result import model_file, training_of
 from swins.tags import look_up
-from swins.weights import artefacts, checkpoint_files, facts, identify, pretrained, swin_rules
+from swins.weights import artefacts, checkpoint_files, facts, identify, networks, pretrained, swin_rules
 from swins.weights.dialects import ELSEWHERE
+from swins.weights.networks import network_of
 
 
 def adapt(state, variant, head_is_new):
@@ -23,60 +24,23 @@ def adapt(state, variant, head_is_new):
 
     Args:
         state: {torch name: array}.
-        variant: the Variant to fit.
+        variant: the variant to fit.
         head_is_new: whether the classifier is left out, to be trained.
     """
-    kernel = state.get("patch_embed.proj.weight")
+    network = network_of(variant)
+    kernel = state.get(network.stem)
     if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3 != variant.in_chans:
         if variant.in_chans == 1:
             kernel = kernel.sum(axis=1, keepdims=True)
         else:
             repeats = math.ceil(variant.in_chans / 3)
             kernel = np.tile(kernel, (1, repeats, 1, 1))[:, : variant.in_chans] * np.float32(3 / variant.in_chans)
-        state = {**state, "patch_embed.proj.weight": kernel}
-    return {k: v for k, v in state.items() if not (head_is_new and k.startswith("head."))}
+        state = {**state, network.stem: kernel}
+    return {k: v for k, v in state.items() if not (head_is_new and k.startswith(f"{network.head.partition('.')[0]}."))}
 
 
-NAMED = ("embed_dim", "depths", "num_heads")  # what a variant's name stands for, whatever a file says
 OFFSETS = ("relative_coords_table", "relative_position_index", "attn_mask")  # buffers that tell V2's windows
 SHOWN = 6  # lines of what differs, where a file fits another variant
-
-
-def create(variant=None, /, *, weights=None, weights_key=None, name=None, **overrides):
-    """A Swin by the name of its variant.
-
-    Args:
-        variant: "architecture" or "architecture.tag", as in timm; `swins list` prints all.
-        weights: None for fresh weights; "pretrained" for timm's published ones, through the Hugging Face Hub; or a
-            path: a PyTorch checkpoint, a folder that save_pretrained or timm's hub wrote, a .keras file or an artefact
-            folder. With a path, an untagged variant takes the classes and channels that are not given from the file.
-        weights_key: which weights, where a checkpoint holds several, such as "model" beside "model_ema"; by default
-            the averaged ones, and a warning says so.
-        name: of the Keras model; by default the architecture. Two in one model need two, as in keras.applications.
-        **overrides: num_classes, image_size, in_chans, drop_path_rate, dtype, ... as SwinTransformer takes them. With
-            other classes than the weights have, the head is fresh; the first layer of RGB weights is summed or
-            repeated for other channels, as in timm. What a file says of its model (a .keras file, a config.json, a file
-            of `--to-torch`) holds over the variant's numbers; with another window_size, V2 records the windows that the
-            weights know as pretrained_windows.
-
-    Returns:
-        A SwinTransformer, images (B, H, W, in_chans) -> logits (B, num_classes).
-
-    Raises:
-        SwinsError: an unknown name, sizes that cannot work, or weights that do not fit; every difference is listed.
-
-    Example:
-    >>> create("swin_tiny_patch4_window7_224", num_classes=5).output.shape
-    (None, 5)
-    """
-    if variant is None:  # create(name="swin_...") too
-        variant, name = name, None
-    if not isinstance(variant, str):
-        raise SwinsError(f"create takes a variant's name, such as swin_tiny_patch4_window7_224; got {variant!r}")
-    name = build.model_name(name) or look_up(variant).architecture
-    if weights is None and weights_key is None:
-        return build.build(variant, name=name, **overrides)
-    return with_weights(variant, open_weights(weights, weights_key, variant, stacklevel=3), overrides, name)
 
 
 def open_weights(weights, key=None, source=None, stacklevel=2):
@@ -109,7 +73,7 @@ def open_weights(weights, key=None, source=None, stacklevel=2):
 
 
 def with_weights(source, checkpoint, overrides, name=None):
-    """A model of a variant's name, or of a Variant, with a Checkpoint's weights; overrides as `create` takes them."""
+    """A model of a variant, by name or numbers, with a Checkpoint's weights; overrides as `create` takes them."""
     if name is None and isinstance(source, str):
         name = look_up(source).architecture
     options = {option: overrides.get(option) for option in build.OPTIONS}
@@ -119,27 +83,32 @@ def with_weights(source, checkpoint, overrides, name=None):
 
 
 def variant_for(source, checkpoint, overrides):
-    """The Variant of a model with a Checkpoint's weights.
+    """The numbers of a model with a Checkpoint's weights.
 
     What the file says of its model holds over what the name says, but for channels, blocks and heads, which are what a
     name is; what is asked for holds over both. A tagged name fixes the classes, an untagged one takes classes and
     channels from the file. A Variant asks for its size and channels, and takes the rest as an untagged name does. V2
-    with other windows than its weights know records theirs as pretrained_windows.
+    with other windows than its weights know records theirs as pretrained_windows. A ResNet without its last stages has
+    no classifier, unless one is asked for or the file's is of its channels.
 
     Args:
-        source: "architecture" or "architecture.tag", or a Variant.
+        source: "architecture" or "architecture.tag", or a Variant or VariantResNet.
         checkpoint: a Checkpoint.
         overrides: options that are asked for; None leaves one as it is.
+
+    Raises:
+        SwinsError: weights of another kind of network.
     """
     asked = {k: v for k, v in renamed(overrides).items() if k not in build.OPTIONS}
-    if isinstance(source, Variant):
+    if isinstance(source, str):
+        native, tagged = look_up(source).variant, "." in source
+    else:
         native, tagged = source, False
-        asked = {"image_size": source.image_size, "in_chans": source.in_chans} | {
+        asked = {name: getattr(source, name) for name in source.ASKED} | {
             k: v for k, v in asked.items() if v is not None
         }
-    else:
-        native, tagged = look_up(source).variant, "." in source
-    known = {f.name for f in fields(native)} - {*facts.TRAINING, *NAMED, "num_classes", "in_chans"}
+    refuse_other_network(source, native, checkpoint)
+    known = {f.name for f in fields(native)} - {*facts.TRAINING, *native.NAMED, "num_classes", "in_chans"}
     stated = {k: v for k, v in checkpoint.facts.numbers.items() if k in known}
     if not tagged:
         stated |= {"num_classes": checkpoint.num_classes, "in_chans": checkpoint.in_chans}
@@ -149,7 +118,26 @@ def variant_for(source, checkpoint, overrides):
     remembers = asked.get("window_size") or states_windows  # else, as timm, those of the new size are taken for them
     if isinstance(variant, VariantV2) and remembers and not asked.get("pretrained_windows"):
         variant = remembering(variant, trained)
+    if variant.cut and asked.get("num_classes") is None and not keeps_head(checkpoint, variant):
+        variant = with_overrides(variant, {"num_classes": 0})
     return variant
+
+
+def refuse_other_network(source, variant, checkpoint):
+    """Raise SwinsError if weights are of another kind of network than a variant, which `source` names or is."""
+    network = network_of(variant)
+    if checkpoint.network is not network:
+        name = source if isinstance(source, str) else type(source).__name__
+        raise SwinsError(
+            f"{identify.hint(checkpoint, name)}weights must be of the variant's network; {name} is a {network.name}, "
+            f"{checkpoint.path} holds a {checkpoint.network.name} ({checkpoint.dialect}: "
+            f"{identify.identify(checkpoint)}); name a variant of it, or pass a file of a {network.name}"
+        )
+
+
+def keeps_head(checkpoint, variant):
+    """Whether a file's classifier, if it has one, reads the channels of a variant's last map."""
+    return checkpoint.features in (None, variant.features)
 
 
 def is_keras(path):
@@ -171,9 +159,12 @@ def read_keras(path, key=None):
 
 
 def checkpoint_of(model, path):
-    """The Checkpoint of a Swin of this package that a path holds."""
-    tensors, stated = swin_rules.state_dict(model) | swin_rules.coordinates(model), facts.of_model(model)
-    return checkpoint_files.Checkpoint(pathlib.Path(path), tensors, "keras", (), translated=True, facts=stated)
+    """The Checkpoint of a Swin or ResNet of this package that a path holds."""
+    network, stated = network_of(model.variant), facts.of_model(model)
+    tensors = networks.state_dict(model) | swin_rules.coordinates(model)
+    return checkpoint_files.Checkpoint(
+        pathlib.Path(path), tensors, "keras", (), translated=True, facts=stated, network=network
+    )
 
 
 def refuse_other_offsets(model, checkpoint):
@@ -195,7 +186,7 @@ def assign(model, checkpoint, state):
     """Copy a Checkpoint's adapted state into a model; an error begins with the variant that the file fits."""
     refuse_other_offsets(model, checkpoint)
     try:
-        swin_rules.assign(model, state, source=checkpoint.path.name)
+        networks.assign(model, state, source=checkpoint.path.name)
     except SwinsError as error:
         hint, lines = identify.hint(checkpoint, build.variant_name(model)), str(error).splitlines()
         if hint and len(lines) > SHOWN:  # every tensor differs, and what to do is said
@@ -205,11 +196,13 @@ def assign(model, checkpoint, state):
 
 def load_weights(model, checkpoint, num_classes=None):
     """Assign a Checkpoint to a model; a head of other size is left fresh only if num_classes was asked for."""
-    fresh_head = num_classes is not None and checkpoint.num_classes != model.variant.num_classes
-    state = adapt(checkpoint.state, model.variant, fresh_head)
-    if fresh_head and model.variant.num_classes:
+    variant, name = model.variant, network_of(model.variant).head
+    other = checkpoint.num_classes != variant.num_classes or (variant.cut and not keeps_head(checkpoint, variant))
+    fresh_head = num_classes is not None and other
+    state = adapt(checkpoint.state, variant, fresh_head)
+    if fresh_head and variant.num_classes:
         head = model.get_layer("head")
-        state["head.fc.weight"], state["head.fc.bias"] = np.asarray(head.kernel).T, np.asarray(head.bias)
+        state[f"{name}.weight"], state[f"{name}.bias"] = np.asarray(head.kernel).T, np.asarray(head.bias)
     assign(model, checkpoint, state)
 
 
@@ -218,7 +211,8 @@ def model_for(name, checkpoint, image_size=None, size_rule=None):
 
     A tagged name fixes the classes; an untagged one takes classes and channels from the file.
     """
-    variant = variant_for(name, checkpoint, {"image_size": image_size, "size_rule": size_rule})
+    asked = {"image_size": image_size, "size_rule": size_rule}
+    variant = variant_for(name, checkpoint, {k: v for k, v in asked.items() if v is not None})
     model = build.make(variant, {"dtype": "float32"}, look_up(name).architecture)
     assign(model, checkpoint, checkpoint.state)
     return model
@@ -257,6 +251,6 @@ def export_torch(source, target, overwrite=False):
     if target.exists() and not overwrite:
         raise SwinsError(f"{target} exists and would be replaced; pass --overwrite, or another file with -o")
     model = artefacts.load_model(model_file(source))
-    state, stated = swin_rules.state_dict(model), facts.of_model(model, known_of(source))
+    state, stated = networks.state_dict(model), facts.of_model(model, known_of(source))
     checkpoint_files.write(state, target, {facts.KEY: facts.as_text(stated)})
     return len(state)

@@ -108,12 +108,6 @@ def leaves_out(name: str) -> bool:
     return name.rpartition(".")[2] in dialects.BUFFERS or bool(beside)
 
 
-def split(tensors) -> tuple:
-    """A file's tensors in canonical names -> ({name: array} of what a Swin takes, the same of what it leaves out)."""
-    state = {name: value for name, value in tensors.items() if not leaves_out(name)}
-    return state, {name: value for name, value in tensors.items() if name not in state}
-
-
 @functools.lru_cache(maxsize=128)
 def table_of(variant: Variant) -> Table:
     """The Table of a Variant's models."""
