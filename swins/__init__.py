@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "SSD",
     "HubLayer",
     "Predictor",
+    "ResNet",
+    "SSDVariant",
     "SwinTransformer",
     "SwinTransformerV2",
     "SwinTransformerV2CR",
     "SwinsError",
     "Variant",
+    "VariantResNet",
     "VariantV2",
     "VariantV2CR",
     "attention_maps",

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import keras
 
 from swins.build import variant_name
+from swins.creation import create
 from swins.errors import SwinsError
 from swins.run_result import model_file, require_finished, training_of
 from swins.tags import names_variant
 from swins.task import Task, task_of
 from swins.weights import artefacts, checkpoint_files, identify
 from swins.weights.facts import NOTHING
-from swins.weights.load import create
 
 
 @dataclass(frozen=True)

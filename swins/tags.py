@@ -1,15 +1,17 @@
 """Published weights: which tags a variant has, how their images are prepared, and names looked up.
 
-Tags and their order are timm's (1.0.31); the test suite compares them.
+Tags and their order are timm's (1.0.31); the test suite compares them. Of ResNets those that torchvision trained.
 """
 
 import fnmatch
 import re
 from dataclasses import dataclass, replace
 
+from swins.detector_configs import DETECTORS, SSDVariant
 from swins.errors import SwinsError, unknown_name
 from swins.model_configs import VARIANTS
 from swins.plans import Variant
+from swins.resnet_plan import VariantResNet
 from swins.run_result import require_finished, training_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -18,13 +20,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Weights:
-    """A published set of weights: classes, image statistics on a 0..1 scale, training data and licence."""
+    """A published set of weights: classes, image statistics on a 0..1 scale, training data, licence, resampling."""
 
     num_classes: int = 1000
     mean: tuple = IMAGENET_MEAN
     std: tuple = IMAGENET_STD
     dataset: str = "imagenet"
     license: str = "mit"
+    interpolation: str = "bicubic"
 
 
 TAGS = {
@@ -33,6 +36,8 @@ TAGS = {
     "ms_in22k_ft_in1k": Weights(),
     "sw_in1k": Weights(license="apache-2.0"),
     "fashion_mnist": Weights(10, (0.2860,), (0.3530,), "fashion-mnist", "apache-2.0"),
+    "tv2_in1k": Weights(license="bsd-3-clause", interpolation="bilinear"),
+    "tv_in1k": Weights(license="bsd-3-clause", interpolation="bilinear"),
 }
 
 V1_TAGS = ("ms_in1k", "ms_in22k_ft_in1k", "ms_in22k")
@@ -64,12 +69,15 @@ PRETRAINED = {  # the first tag is the one an untagged name means, in timm's ord
     "swinv2_cr_small_224": ("sw_in1k",),
     "swinv2_cr_small_ns_224": ("sw_in1k",),
     "swin_mini_patch2_window4_28": ("fashion_mnist",),
+    "resnet50": ("tv2_in1k", "tv_in1k"),
+    "resnet101": ("tv2_in1k", "tv_in1k"),
 }
 
 
 def list_variants(pattern="*", pretrained=False):
     """Names that match a shell pattern; with `pretrained`, one name per published set of weights ("name.tag")."""
-    names = [f"{name}.{tag}" for name, tags in PRETRAINED.items() for tag in tags] if pretrained else list(VARIANTS)
+    tagged = [f"{name}.{tag}" for name, tags in PRETRAINED.items() for tag in tags]
+    names = tagged if pretrained else [*VARIANTS, *DETECTORS]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
@@ -79,7 +87,7 @@ class Named:
 
     architecture: str
     tag: str | None
-    variant: Variant
+    variant: Variant | VariantResNet
     weights: Weights
 
     @property
@@ -95,6 +103,11 @@ def look_up(name: str) -> Named:
         SwinsError: an unknown name, with the closest ones.
     """
     architecture, _, tag = name.partition(".")
+    if architecture in DETECTORS:
+        raise SwinsError(
+            f"{architecture} is a detector, on {DETECTORS[architecture].backbone}; here the name of what classifies is "
+            "wanted; make the detector with swins.create"
+        )
     if architecture not in VARIANTS or name.endswith("."):
         raise unknown_name("variant", name, list_variants())
     tags = PRETRAINED[architecture]
@@ -108,14 +121,16 @@ def look_up(name: str) -> Named:
     return Named(architecture, tag, variant, weights)
 
 
-def register_variant(name: str, variant: Variant, tags: dict[str, Weights] | None = None) -> None:
-    """Add a variant, which `create`, `swins list`, recipes and the converter then know by its name.
+def register_variant(
+    name: str, variant: Variant | VariantResNet | SSDVariant, tags: dict[str, Weights] | None = None
+) -> None:
+    """Add a variant, which `create`, `swins list`, recipes and, but of a detector, the converter know by its name.
 
     Args:
         name: of letters, digits and _; not one that is known.
         variant: its numbers.
         tags: {tag: Weights} of published weights, the first of which an untagged name means; `create` is given their
-            file.
+            file. A detector has none.
 
     Raises:
         SwinsError: a name that is taken or is none, a tag that is known as other weights.
@@ -123,13 +138,19 @@ def register_variant(name: str, variant: Variant, tags: dict[str, Weights] | Non
     tags = dict(tags or {})
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name)):
         raise SwinsError(f"a variant's name begins with a letter and is of letters, digits and _; got {name!r}")
-    if not isinstance(variant, Variant):
-        raise SwinsError(f"{name}: a variant is a Variant, VariantV2 or VariantV2CR; got {type(variant).__name__}")
-    if VARIANTS.get(name, variant) != variant:
+    if not isinstance(variant, Variant | VariantResNet | SSDVariant):
+        kinds = "Variant, VariantV2, VariantV2CR, VariantResNet or SSDVariant"
+        raise SwinsError(f"{name}: a variant is a {kinds}; got {type(variant).__name__}")
+    if {**VARIANTS, **DETECTORS}.get(name, variant) != variant:
         raise SwinsError(f"{name} is a variant already, with other numbers; choose another name")
     clashes = [tag for tag, weights in tags.items() if TAGS.get(tag, weights) != weights]
     if clashes:
         raise SwinsError(f"{name}: the tags {', '.join(clashes)} are of other weights already; choose others")
+    if isinstance(variant, SSDVariant):
+        if tags:
+            raise SwinsError(f"{name}: weights of detectors have no tags; got {', '.join(tags)}; leave them out")
+        DETECTORS[name] = variant
+        return
     VARIANTS[name], PRETRAINED[name] = variant, tuple(tags)
     TAGS.update(tags)
 
