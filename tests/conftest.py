@@ -47,7 +47,8 @@ from swins.tags import look_up
 ROOT = pathlib.Path(__file__).parents[1]
 DATA = ROOT / "demo" / "fashion_mnist"
 
-PHOTOS = ROOT.parent / "shared" / "data" / "photos" / "images"
+SHARED = ROOT.parent / "shared" / "data"
+PHOTOS = SHARED / "photos" / "images"
 
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are written under TensorFlow alone"
@@ -251,6 +252,14 @@ def photos():
     if not files:
         pytest.skip("../shared/data/photos is not on this machine")
     return files
+
+
+@pytest.fixture(scope="session")
+def coco_mini():
+    """The folder of a part of COCO 2017; skips where ../shared is absent."""
+    if not (SHARED / "coco_mini" / "annotations").is_dir():
+        pytest.skip("../shared/data/coco_mini is not on this machine")
+    return SHARED / "coco_mini"
 
 
 @pytest.fixture

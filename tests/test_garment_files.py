@@ -8,7 +8,7 @@ import pytest
 from conftest import DATA
 from PIL import Image
 
-from swins.data import drawing
+from swins.box_drawing import PALETTE
 from swins.data.garment_files import rle, write_coco, write_masks
 from swins.data.garments import Garments
 from swins.errors import SwinsError
@@ -80,7 +80,7 @@ def test_mask_files_hold_the_canvases(tmp_path, crowded):
     write_masks(dataclasses.replace(CROWDED, split="train", count=2, colour=False), tmp_path / "masks")
     for i, canvas in enumerate(crowded):
         mask = Image.open(tmp_path / "masks" / "masks" / "val" / f"{i:06d}.png")
-        assert mask.mode == "P" and mask.getpalette()[3:6] == list(drawing.PALETTE[0])
+        assert mask.mode == "P" and mask.getpalette()[3:6] == list(PALETTE[0])
         np.testing.assert_array_equal(np.asarray(mask), canvas.semantic)
         pixels = Image.open(tmp_path / "masks" / "images" / "val" / f"{i:06d}.png")
         np.testing.assert_array_equal(np.asarray(pixels), canvas.image)

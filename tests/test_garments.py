@@ -13,6 +13,7 @@ from conftest import DATA, ROOT, script
 from PIL import Image
 from training import write_idx
 
+from swins.box_drawing import PALETTE
 from swins.data import cutouts, drawing
 from swins.data.garments import BACKGROUNDS, DARK, Garments
 from swins.data.stacking import Layers, box_ious, tight
@@ -293,7 +294,7 @@ def test_sources_that_hold_no_garments_are_refused(tmp_path, pixels, write, mess
 def test_drawings_show_boxes_where_they_are(crowded):
     canvas = Garments(DATA, "val", count=1, size=64, objects=(1, 1), scale=(30, 30), colour=False)[0]
     left, top, right, bottom = canvas.boxes[0].astype(int)
-    colour = drawing.PALETTE[canvas.labels[0]]
+    colour = PALETTE[canvas.labels[0]]
     for scale in (1, 3):
         picture = drawing.draw(canvas, scale)
         assert picture.size == (64 * scale, 64 * scale) and picture.mode == "RGB"
@@ -308,14 +309,6 @@ def test_drawings_show_boxes_where_they_are(crowded):
         assert drawing.draw(canvas).size == (128, 96)
     empty = Garments(DATA, count=1, size=32, objects=(0, 0), scale=(8, 8))[0]
     np.testing.assert_array_equal(np.asarray(drawing.draw(empty)), empty.image)
-
-
-def test_names_are_written_beside_their_boxes_and_apart():
-    assert drawing.spot((10, 20, 30, 40), (15, 8), (64, 64), []) == (10, 12, 25, 20)
-    assert drawing.spot((10, 2, 30, 40), (15, 8), (64, 64), []) == (10, 40, 25, 48)
-    assert drawing.spot((10, 20, 30, 40), (15, 8), (64, 64), [(8, 10, 20, 14)]) == (10, 40, 25, 48)
-    assert drawing.spot((0, 0, 64, 64), (15, 8), (64, 64), []) == (0, 0, 15, 8)
-    assert drawing.spot((60, 60, 64, 64), (90, 8), (64, 64), []) == (0, 56, 90, 64)
 
 
 def test_the_committed_table_and_sheet_are_current():

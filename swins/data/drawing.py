@@ -1,80 +1,44 @@
-"""Boxes, names and masks drawn on an image."""
+"""Boxes, names and masks drawn on an image or a canvas."""
 
 import numpy as np
 
+from swins.box_drawing import colour_of, draw_outline, write_names
 from swins.data.garments import Canvas
 from swins.images import pillow
 from swins.labels import FASHION_MNIST
 
-PALETTE = (  # M. A. Petroff's ten colours, which people with colour blindness tell apart: arXiv:2107.02270
-    (63, 144, 218),
-    (255, 169, 14),
-    (189, 31, 1),
-    (148, 164, 162),
-    (131, 45, 182),
-    (169, 107, 89),
-    (231, 99, 0),
-    (185, 172, 112),
-    (113, 117, 129),
-    (146, 218, 221),
-)
 OPACITY = 100  # of a mask, of 255
-SHADE = (16, 16, 16)  # around a box, so that it is seen on any colour
-TEXT = 11  # pixels of the names' letters
-GREY = (299, 587, 114)  # thousandths of red, green and blue in luma: ITU-R BT.601
 
 
-def ink(colour):
-    """Black or white, whichever is read better on a colour."""
-    return (0, 0, 0) if sum(a * b for a, b in zip(GREY, colour, strict=True)) > 128_000 else (255, 255, 255)
-
-
-def tinted(canvas, scale):
+def tinted(image, labels, masks, scale):
     """The image (H, W, 3) uint8 with the masks' colours over it, each pixel `scale` times as large."""
-    image = canvas.image if canvas.image.ndim == 3 else np.repeat(canvas.image[..., None], 3, -1)
-    pixels = image.astype(np.int32)
-    for label, mask in zip(canvas.labels.tolist(), canvas.masks, strict=True):
-        colour = np.array(PALETTE[label % len(PALETTE)])
-        pixels[mask] = (pixels[mask] * (255 - OPACITY) + colour * OPACITY) // 255
+    image = image if image.ndim == 3 else image[..., None]
+    pixels = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.int32)  # a copy
+    for label, mask in zip(labels.tolist(), masks, strict=True):
+        pixels[mask] = (pixels[mask] * (255 - OPACITY) + np.array(colour_of(label)) * OPACITY) // 255
     return np.repeat(np.repeat(pixels.astype(np.uint8), scale, 0), scale, 1)
 
 
-def spot(box, extent, size, taken):
-    """Where a name is written: above its box, below it, inside, wherever no other is -> its left, top, right, bottom.
-
-    Args:
-        box: left, top, right, bottom; extent: (width, height) of the name; size: (width, height) of the picture.
-        taken: where other names are.
-    """
-    (width, height), (left, top, right, bottom) = extent, box
-    corners = [(left, top - height), (left, bottom), (right - width, top - height), (right - width, bottom)]
-    corners += [(left, top), (left, bottom - height), (right - width, top), (right - width, bottom - height)]
-    spots = [(x, y, x + width, y + height) for x, y in corners]
-    inside = [s for s in spots if min(s) >= 0 and s[2] <= size[0] and s[3] <= size[1]]
-    clear = [s for s in inside if all(s[0] >= t[2] or t[0] >= s[2] or s[1] >= t[3] or t[1] >= s[3] for t in taken)]
-    x, y = max(0, min(left, size[0] - width)), max(0, min(top, size[1] - height))
-    return (clear or inside or [(x, y, x + width, y + height)])[0]
-
-
 def draw(canvas: Canvas, scale: int = 1):
-    """Draw a canvas's boxes, names of classes and translucent masks -> PIL image, `scale` times as large, RGB.
+    """Draw a canvas's boxes, names of classes and translucent masks -> PIL image, `scale` times as large, RGB."""
+    return draw_objects(canvas.image, canvas.boxes, canvas.labels, FASHION_MNIST, canvas.masks, scale)
+
+
+def draw_objects(image, boxes, labels, names, masks=None, scale: int = 1):
+    """Draw boxes, names of classes and translucent masks on an image -> PIL image, `scale` times as large, RGB.
 
     A box is drawn along its own outermost pixels, with a dark line around.
-    """
-    picture = pillow().fromarray(tinted(canvas, scale))  # which says so where Pillow is missing
-    from PIL import ImageDraw, ImageFont
 
-    pen, font, taken = ImageDraw.Draw(picture), ImageFont.load_default(TEXT), []
-    boxes = (canvas.boxes * scale).astype(int).tolist()
-    colours = [PALETTE[label % len(PALETTE)] for label in canvas.labels.tolist()]
-    for (left, top, right, bottom), colour in zip(boxes, colours, strict=True):
-        pen.rectangle((left - 1, top - 1, right, bottom), outline=SHADE)
-        pen.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=scale)
-    for box, label, colour in zip(boxes, canvas.labels.tolist(), colours, strict=True):
-        name = FASHION_MNIST[label]
-        extent = (int(pen.textlength(name, font)) + 3, TEXT + 2)
-        left, top, right, bottom = spot(box, extent, picture.size, taken)
-        taken.append((left, top, right, bottom))
-        pen.rectangle((left, top, right - 1, bottom - 1), fill=colour)
-        pen.text((left + 2, top + TEXT), name, fill=ink(colour), font=font, anchor="ls")
+    Args:
+        image: (H, W, 3), (H, W, 1) or (H, W) uint8; boxes: (n, 4) xyxy in its pixels; labels: (n,) integers.
+        names: of the classes; masks: (n, H, W) bool, None for none.
+    """
+    masked = (labels[:0], ()) if masks is None else (labels, masks)
+    picture = pillow().fromarray(tinted(image, *masked, scale))  # which says so where Pillow is missing
+    corners = (np.asarray(boxes) * scale).astype(int).reshape(-1, 4)
+    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)  # boxes of less than a pixel are seen too
+    corners, colours = corners.tolist(), [colour_of(label) for label in labels.tolist()]
+    for box, colour in zip(corners, colours, strict=True):
+        draw_outline(picture, box, colour, scale)
+    write_names(picture, corners, [names[label] for label in labels.tolist()], colours)
     return picture

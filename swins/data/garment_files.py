@@ -13,7 +13,7 @@ from dataclasses import asdict
 import numpy as np
 
 from swins import files
-from swins.data.drawing import PALETTE
+from swins.box_drawing import PALETTE
 from swins.data.garments import Garments
 from swins.errors import SwinsError
 from swins.images import pillow

@@ -14,6 +14,8 @@ class Split:
     """Samples that can be read in any order; strays are files that are no images by their names.
 
     notes: lines on what was taken for what, such as the order of the classes.
+    category_ids: the data set's own number of each class, where it has such. defects: a line, "place<TAB>what", for
+    each annotation that was mended or left out.
     """
 
     name: str
@@ -21,6 +23,8 @@ class Split:
     classes: tuple
     strays: tuple = ()
     notes: tuple = ()
+    category_ids: tuple = ()
+    defects: tuple = ()
 
     def __len__(self):
         return len(self.samples)
@@ -30,8 +34,11 @@ class Split:
 
     def digest(self):
         """A short digest of names and labels, as far as they are known without reading the samples."""
-        known = [(name, label) for name, _, label in self.samples] if isinstance(self.samples, list) else []
-        text = json.dumps([self.classes, known, getattr(self.samples, "labels", np.zeros(0)).tolist()])
+        samples = getattr(self.samples, "samples", self.samples)  # of those that are cached
+        if hasattr(samples, "digest"):
+            return samples.digest()
+        known = [(name, plain(truth)) for name, _, truth in samples] if isinstance(samples, list) else []
+        text = json.dumps([self.classes, known, getattr(samples, "labels", np.zeros(0)).tolist()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -46,6 +53,20 @@ class Arrays:
 
     def __getitem__(self, index):
         return f"{self.name}[{index}]", self.images[index], int(self.labels[index])
+
+
+def plain(truth):
+    """A truth as JSON has it: a class number, or the digest of something larger."""
+    return truth.digest() if hasattr(truth, "digest") else truth
+
+
+def fitted(truth, size):
+    """A truth in the pixels of its image as it was read, (height, width); one that has no such thing as it is.
+
+    Raises:
+        SwinsError: if it is of an image of other proportions.
+    """
+    return truth.fitted(size) if hasattr(truth, "fitted") else truth
 
 
 def require_label(source, name, label, num_classes):

@@ -1,0 +1,188 @@
+"""The layouts that detection data sets have: each finds the parts of a folder, and reads one as a Split.
+
+What a row says is in DetectionLayout; `register_detection_layout` adds one from elsewhere.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from swins.data.coco_json import coco_parts, from_coco
+from swins.data.garment_objects import PREFIX, from_garments
+from swins.data.matching import by_name, listing
+from swins.data.split import Split
+from swins.data.voc_xml import from_voc, voc_parts
+from swins.data.yolo_txt import from_yolo, yolo_parts
+from swins.errors import SwinsError
+
+
+@dataclass(frozen=True)
+class DetectionLayout:
+    """How a detection data set lies in a folder.
+
+    words: what it is, for the error where no layout fits.
+    parts: folder -> (what to train on, what to validate on), as `read` takes them; None for what a folder lacks.
+    read: (folder, one of the parts, whether to keep masks) -> Split whose samples are (name, image, Objects).
+    """
+
+    words: str
+    parts: Callable[[pathlib.Path], tuple]
+    read: Callable[[pathlib.Path, object, bool], Split]
+
+
+DETECTION_LAYOUTS = [  # the first that has a part of a folder reads it
+    DetectionLayout("COCO's annotations/instances_*.json beside folders of images", coco_parts, from_coco),
+    DetectionLayout("Pascal VOC's XML", voc_parts, from_voc),
+    DetectionLayout("images/ and labels/ with data.yaml or classes.txt, as YOLO's", yolo_parts, from_yolo),
+]
+
+
+def register_detection_layout(layout: DetectionLayout) -> None:
+    """Add a layout, which is asked before all others."""
+    DETECTION_LAYOUTS.insert(0, layout)
+
+
+def recognised(source) -> tuple[pathlib.Path, DetectionLayout, tuple]:
+    """(Folder, its layout, its parts). Raises SwinsError if it is no detection data set."""
+    folder = pathlib.Path(source)
+    if not folder.is_dir():
+        raise SwinsError(f"{source}: no such folder; give a folder of images with boxes or garments:FOLDER")
+    for layout in DETECTION_LAYOUTS:
+        parts = layout.parts(folder)
+        if any(part is not None for part in parts):
+            return folder, layout, parts
+    *others, last = [layout.words for layout in DETECTION_LAYOUTS]
+    raise SwinsError(f"{source}: holds no images with boxes: it needs {', '.join(others)}, or {last}")
+
+
+def find_detection_splits(
+    source: str | pathlib.Path, held_out: float = 0.1, seed: int = 0, masks: bool = False
+) -> tuple[Split, Split]:
+    """Recognise a detection data set -> (Split to train on, Split to validate on), both of the first's classes.
+
+    Args:
+        source: a folder in a layout of DETECTION_LAYOUTS, or "garments:FOLDER".
+        held_out: part of the images that is kept for validation where the data set has none.
+        seed: which images those are.
+        masks: whether objects keep their segmentations, for those layouts that have them.
+
+    Raises:
+        SwinsError: if it is none of these, has no image or no object to train on, no image to validate on, or a class
+            to validate on that is none to train on.
+    """
+    if str(source).startswith(PREFIX):
+        return from_garments(str(source).removeprefix(PREFIX), masks)
+    folder, layout, (training, validation) = recognised(source)
+    if training is None:
+        raise SwinsError(f"{source}: has images to validate on and none to train on; add these")
+    training = with_images(source, layout.read(folder, training, masks), "train")
+    counts = object_counts(training)
+    if not counts.any():
+        raise SwinsError(f"{source}: needs objects to train on; got none that can be used{listed(training)}")
+    if validation is None:
+        training, validation = held(source, training, held_out, seed)
+    else:
+        validation = with_images(source, layout.read(folder, validation, masks), "validate")
+        validation = of_classes(validation, training.classes, "those to train on")
+        ids = free_ids(validation.category_ids, training.category_ids)
+        validation = dataclasses.replace(validation, category_ids=ids)
+    counts = object_counts(training)
+    if bare := [name for name, count in zip(training.classes, counts, strict=True) if not count]:
+        note = f"classes without objects to train on, {len(bare)} of {len(counts)}: {listing(bare)}"
+        training = dataclasses.replace(training, notes=(*training.notes, note))
+    return training, validation
+
+
+def find_evaluation_split(source: str | pathlib.Path, classes: tuple = (), masks: bool = False) -> Split:
+    """Recognise a detection data set -> the Split that models are scored on: its validation images, else all it has.
+
+    Args:
+        source: as for `find_detection_splits`.
+        classes: names of a model's classes, with which the data's are matched; () for the data's own.
+
+    Raises:
+        SwinsError: if it is no such data set, or has objects of a class that the model has not.
+    """
+    if str(source).startswith(PREFIX):
+        split = from_garments(str(source).removeprefix(PREFIX), masks)[1]
+        if classes and tuple(classes) != split.classes:
+            raise SwinsError(f"{source}: classes must be the model's; got {listing(split.classes)}; take other data")
+        return split
+    folder, layout, (training, validation) = recognised(source)
+    split = with_images(source, layout.read(folder, training if validation is None else validation, masks), "evaluate")
+    if not classes:
+        return split
+    split = of_classes(split, tuple(classes), "the model's")
+    return dataclasses.replace(split, category_ids=free_ids(split.category_ids))
+
+
+def with_images(source, split, work) -> Split:
+    """The Split. Raises SwinsError if it has no image."""
+    if not len(split):
+        raise SwinsError(f"{source}: needs images to {work} on; got none that can be used{listed(split)}")
+    return split
+
+
+def listed(split) -> str:
+    """What was wrong with a Split's annotations, for the end of an error."""
+    return f" ({'; '.join(split.notes)})" if split.notes else ""
+
+
+def object_counts(split: Split) -> np.ndarray:
+    """How many objects to train on each class has, (classes,) integers, crowds not among them."""
+    labels = [objects.training().labels for *_, objects in split.samples]
+    return np.bincount(np.concatenate([np.zeros(0, np.int64), *labels]), minlength=len(split.classes))
+
+
+def held(source, split, held_out, seed) -> tuple[Split, Split]:
+    """A Split as two, of other images: the second has a part of them, which a seed draws."""
+    if len(split) < 2:
+        raise SwinsError(f"{source}: needs two images, one to train and one to validate on; got {len(split)}")
+    count = min(max(1, round(held_out * len(split))), len(split) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(len(split))[:count].tolist())
+    parts = [[s for i, s in enumerate(split.samples) if (i in chosen) is second] for second in (False, True)]
+    return dataclasses.replace(split, samples=parts[0]), dataclasses.replace(
+        split, samples=parts[1], notes=(), defects=()
+    )
+
+
+def of_classes(split, classes, whose) -> Split:
+    """A Split whose labels are places in other classes, and whose category_ids are its own for these, else None.
+
+    Classes that no object is of need no match.
+
+    Args:
+        classes: names; whose: they are, for the error.
+    """
+    own = split.classes
+    if own == classes:
+        return split
+    counts = np.bincount(
+        np.concatenate([np.zeros(0, np.int64), *(objects.labels for *_, objects in split.samples)]), minlength=len(own)
+    )
+    needed = [place for place, name in enumerate(own) if counts[place] or name in classes]
+    matched = by_name(
+        split.name, [own[place] for place in needed], classes, whose=whose, remedy="rename them, or leave them out"
+    )
+    labels, ids = np.full(len(own), -1), [None] * len(classes)
+    for place, label in zip(needed, matched.numbers, strict=True):
+        labels[place] = label
+        ids[label] = split.category_ids[place] if split.category_ids else place
+    samples = [(name, image, objects.renumbered(labels)) for name, image, objects in split.samples]
+    notes = (*split.notes, *matched.notes)
+    return dataclasses.replace(split, samples=samples, classes=classes, notes=notes, category_ids=tuple(ids))
+
+
+def free_ids(ids, others=()) -> tuple:
+    """Category ids with numbers for those that are None: others' at the same place if nobody has them, else new."""
+    ids = list(ids)
+    for place, number in enumerate(ids):
+        if number is None:
+            wish = others[place] if place < len(others) else None
+            taken = {*ids, None}
+            largest = max((n for n in (*ids, *others) if isinstance(n, int)), default=0)
+            ids[place] = largest + 1 if wish in taken else wish
+    return tuple(ids)
