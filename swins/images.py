@@ -178,7 +178,8 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
         in_chans: channels, when not the variant's; 1 means grey images, normalised by the mean statistics of RGB.
 
     Raises:
-        SwinsError: an unknown name or protocol, or channels for which nothing is published.
+        SwinsError: an unknown name or protocol, channels for which nothing is published, or another resampling than
+            bicubic.
 
     Example:
     >>> preprocess("swin_tiny_patch4_window7_224")(np.zeros((300, 400, 3), "uint8")).shape
@@ -192,6 +193,11 @@ def preprocess(name, protocol="timm", image_size=None, in_chans=None):
     architecture, variant, weights = named.architecture, named.variant, named.weights
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
+    if weights.interpolation != "bicubic":
+        raise SwinsError(
+            f"images are prepared by bicubic resizing here; those of {named.full_name} are {weights.interpolation} "
+            f"ones; prepare your own, with mean {weights.mean} and std {weights.std} of pixels from 0 to 1"
+        )
     native = variant.image_size[0]
     size = pair(image_size or native)
     size = pair(native) if size == ANY else size

@@ -12,7 +12,7 @@ from swins.errors import SwinsError
 from swins.evaluate.records import predict
 from swins.images import Preprocess, prepared, preprocess
 from swins.opening import Opened, open_model
-from swins.task import Task, task_named
+from swins.task import Task, refuse_options, task_named
 
 FACTS = "assets.extra/swins.json"  # what a SavedModel of ours says of itself
 SAVED_MODEL = "saved_model.pb"
@@ -78,6 +78,7 @@ def load(source, *, variant: str | None = None, protocol: str | None = None) -> 
     opened = open_model(source, variant)
     options = {"model": variant, "protocol": protocol}
     options = {k: v for k, v in options.items() if v is not None}
+    refuse_options(opened.task, options, opened.task.options)
     return of_opened(opened, opened.task.prepare(opened, options).preparation)
 
 
@@ -101,6 +102,8 @@ def of_saved_model(handle: str, variant: str | None, protocol: str | None) -> Pr
             "load it as a layer: swins.HubLayer"
         )
     *size, channels = inputs["images"].shape[1:]
+    task, asked = task_named(stated.get("task")), {"model": variant, "protocol": protocol}
+    refuse_options(task, asked, task.options)
     if variant:
         preparation = preprocess(variant, protocol or "timm", tuple(size), channels)
     elif stated.get("preparation"):
@@ -115,7 +118,7 @@ def of_saved_model(handle: str, variant: str | None, protocol: str | None) -> Pr
     def run(images):
         return {output: np.asarray(values) for output, values in default(images=images).items()}
 
-    return Predictor(handle, task_named(stated.get("task")), preparation, stated.get("facts") or {}, run)
+    return Predictor(handle, task, preparation, stated.get("facts") or {}, run)
 
 
 def saved_facts(folder) -> dict:

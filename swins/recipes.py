@@ -16,7 +16,7 @@ from swins.errors import SwinsError, unknown_name
 from swins.renamed import renamed, renamed_settings
 from swins.settings import Section, above, at_least, finite, one_of, setting
 
-FREE = ("data.threads", "checkpoint_steps", "model.remat", "model.compile")  # which change no result
+FREE = ("data.threads", "data.cache", "checkpoint_steps", "model.remat", "model.compile")  # which change no result
 TUNED = (  # which may change on the way
     *("optim.learning_rate", "optim.clip_norm"),
     *("schedule.warmup_rate", "schedule.min_rate"),

@@ -1,12 +1,18 @@
 """What predictions are: small frozen dataclasses in the terms of the image, which draw and become JSON."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from swins.box_drawing import TEXT, colour_of, draw_outline, shortened, write_names
+
 MOST = 5  # classes that a result keeps
 BAR = (213, 94, 0)  # vermilion, and what lies behind it: told apart by everybody
 BEHIND = (230, 230, 230)
+LISTED = 10  # detections that a line of text names
+LEAST_WIDTH = 480  # pixels of a drawing, where none are given: in smaller ones there is no room for names
+LINES, LETTERS = 250, 48  # pixels of a drawing for each of a box's line; for each of a letter's height
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,79 @@ class Classes:
         return page
 
 
-def shortened(pen, text: str, width: int) -> str:
-    """A text in printable Latin letters that is at most so many pixels wide; what a font lacks is a question mark."""
-    text = text.encode("latin-1", "replace").decode("latin-1")
-    while pen.textlength(text) > width and len(text) > 4:
-        text = f"{text[:-4]}..."
-    return text
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What objects are in an image, the surest first.
+
+    boxes: (n, 4) float32, left, top, right and bottom in pixels of the image; scores: (n,) float32, from 0 to 1,
+    descending; labels: (n,) int64, numbers of classes; names: theirs.
+
+    Example:
+    >>> detections = detections_of([[0.1, 0.5, 0.3, 1.0]], [0.75], [1], 1, ("cat", "dog"), (100, 200))
+    >>> print(detections, detections.boxes[0].astype(int).tolist())
+    1 found: dog 0.75 [20, 50, 60, 100]
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self):
+        return len(self.boxes)
+
+    def __str__(self):
+        if not len(self):
+            return "nothing found"
+        more = ", ..." if len(self) > LISTED else ""
+        return f"{len(self)} found: {', '.join(self.captions()[:LISTED])}{more}"
+
+    def captions(self) -> list[str]:
+        """What is said of each object: its name and its score."""
+        return [f"{name.partition(',')[0]} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
+
+    def at_least(self, threshold: float) -> "Detections":
+        """Those of at least this score."""
+        kept = self.scores >= threshold
+        names = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names)
+
+    def to_json(self) -> dict:
+        """The same as plain values."""
+        rows = zip(self.labels.tolist(), self.names, self.boxes.tolist(), self.scores.tolist(), strict=True)
+        return {"detections": [{"label": n, "name": name, "box": box, "score": s} for n, name, box, s in rows]}
+
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict]:
+        """The same in COCO's format of results; bbox is left, top, width and height.
+
+        Args:
+            image_id: the data set's, of the image; category_ids: its numbers of the classes.
+        """
+        rows = zip(self.labels.tolist(), self.boxes.tolist(), self.scores.tolist(), strict=True)
+        return [
+            {"image_id": image_id, "category_id": category_ids[n], "bbox": [x, y, right - x, bottom - y], "score": s}
+            for n, (x, y, right, bottom), s in rows
+        ]
+
+    def draw(self, image, width: int | None = None):
+        """The image with the boxes, names and scores on it, the surest above the others -> a PIL image.
+
+        Args:
+            image: the one that was looked at: a path, bytes, a PIL image or a uint8 array.
+            width: of the drawing in pixels; by default the image's, but at least 480.
+        """
+        picture = as_picture(image)
+        width = width or max(picture.width, LEAST_WIDTH)
+        size = (width, max(1, round(picture.height * width / picture.width)))
+        scale = np.array([size[0] / picture.width, size[1] / picture.height] * 2)
+        picture = picture.resize(size) if size != picture.size else picture
+        boxes = np.clip(np.round(self.boxes * scale), 0, [*size, *size]).astype(int)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)  # those too thin to be seen
+        boxes, colours = boxes.tolist(), [colour_of(label) for label in self.labels.tolist()]
+        for box, colour in list(zip(boxes, colours, strict=True))[::-1]:
+            draw_outline(picture, box, colour, max(2, max(size) // LINES))
+        write_names(picture, boxes, self.captions(), colours, max(TEXT, max(size) // LETTERS))
+        return picture
 
 
 def as_picture(image):
@@ -79,3 +152,22 @@ def classes_of(logits: np.ndarray, names: tuple[str, ...] = (), most: int = MOST
     probabilities = shifted[best] / shifted.sum()
     known = [names[i] if names else f"class {i}" for i in best]
     return Classes(tuple(map(int, best)), tuple(known), tuple(map(float, probabilities)))
+
+
+def detections_of(boxes, scores, labels, count: int, names: tuple[str, ...], size: tuple[int, int]) -> Detections:
+    """The Detections of one image, of what is left after suppression; without names they are "class 0", "class 1".
+
+    Args:
+        boxes: (m, 4) corners relative to the image's sides, 0 to 1; scores, labels: (m,); the first `count` are meant.
+        names: of all classes; size: (height, width) of the image in pixels.
+
+    Raises:
+        SwinsError: for a label that is none of the names'.
+    """
+    boxes, scores, labels = (np.asarray(a)[: int(count)] for a in (boxes, scores, labels))
+    order = np.argsort(-scores, kind="stable")
+    labels, (height, width) = labels[order].astype("int64"), size
+    known = tuple(names[i] if names else f"class {i}" for i in labels.tolist())
+    sides = np.array([width, height, width, height], "float32")
+    boxes = boxes.reshape(-1, 4)[order].astype("float32")
+    return Detections(boxes * sides, scores[order].astype("float32"), labels, known)

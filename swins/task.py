@@ -14,23 +14,58 @@ import keras
 from swins.errors import SwinsError, unknown_name
 from swins.run_result import FIRST
 
+NONE = "none"  # how a score is written that there is nothing to compute from
+
 
 @dataclass(frozen=True)
 class Score:
-    """A number that says how good a model is. larger: whether larger is better; percent: whether it is shown as one."""
+    """A number that says how good a model is; None where there is nothing to compute it from.
+
+    larger: whether larger is better; percent: whether it is shown as one.
+    """
 
     name: str
     words: str
     larger: bool = True
     percent: bool = False
 
-    def better(self, value: float, other: float) -> bool:
-        """Whether a value is better than another."""
+    def better(self, value: float | None, other: float | None) -> bool:
+        """Whether a value is better than another; None never is, and every number is better than None."""
+        if value is None or other is None:
+            return value is not None
         return value > other if self.larger else value < other
 
-    def text(self, value: float) -> str:
+    def text(self, value: float | None) -> str:
         """A value for people."""
+        if value is None:
+            return NONE
         return f"{value:.2%}" if self.percent else f"{value:.4g}"
+
+
+def logged(value: float | None) -> str:
+    """A score as logs and tables have it."""
+    return NONE if value is None else f"{value:.6f}"
+
+
+def read_score(text: str) -> float | None:
+    """A score of a log or a table."""
+    return None if text == NONE else float(text)
+
+
+class Computed(keras.losses.Loss):
+    """A loss whose value is given."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def shared(value):
+    """A loss, a scalar, as Keras wants it of one of the devices that a batch is divided among: its share of their sum.
+
+    Losses of keras.losses are so already.
+    """
+    value = keras.ops.reshape(value, (1,))
+    return Computed(dtype="float32")(value, value)
 
 
 @dataclass(frozen=True)
@@ -66,7 +101,9 @@ class Part:
     """A SavedModel to write. output: name of what it gives, where that is a tensor; make: -> its Keras model.
 
     reference: -> the Keras model that it is compared with, if another; everything: -> a function of images for a
-    further signature, `all_outputs`; trains: whether it can be trained.
+    further signature, `all_outputs`; trains: whether it can be trained; in_pixels: (outputs, sizes (B, 2)) -> outputs
+    of image files whose own sizes are these; difference: (outputs, expected) -> how far they are from each other, over
+    the largest value, where that is not entry by entry.
     """
 
     output: str
@@ -74,6 +111,8 @@ class Part:
     reference: Callable | None = None
     everything: Callable | None = None
     trains: bool = True
+    in_pixels: Callable | None = None
+    difference: Callable | None = None
 
 
 @dataclass(frozen=True)
@@ -100,15 +139,19 @@ class Task:
         prepare: (Opened, {option: value}) -> Prepared.
         answers: ({name: output (b, ...)}, facts, sizes) -> [result], one for each image; sizes are (height, width) in
             pixels of the images as they were read. A result has draw(image), to_json() and __str__.
+        predict_options: names of what prediction takes besides images, as the command line has them.
+        select: (result, {option: value}) -> the part of it that is wanted, another result.
+        listing: ([(name of an image, result)], facts) -> all results as JSON, for a file.
     Of evaluation:
         options: names of what an evaluation takes besides a source, as the command line has them.
         dataset: (source, Opened, facts, {option: value}) -> labelled images.
         record: (result, truth) -> what scoring needs of one image, as JSON; a truth that is no JSON has a to_json().
         revise: ([(name of an image, record)], {option: value}) -> the same, changed.
-        score: [record] -> {name: number}, in the order of `scores`.
+        score: [record] -> {name: number}, in the order of `scores`; None where there is nothing to compute it from.
         columns: [record] -> (header, [row]) of a table of predictions.
+        tables: ([record], facts) -> {name: (header, [row])} of tables that lie beside it, as one with a row a class.
     Of export:
-        parts: (model, deployed) -> {name of a SavedModel: Part}.
+        parts: (model, certificate, deployed) -> {name of a SavedModel: Part}.
         portable: model -> its faster form for other runtimes, of built-in operations; None where there is none.
         serving: (model, certificate) -> how a SavedModel prepares image files itself, or None.
         agreement: ({name: output}, {name: reference}) -> {name of a score: share of images with the same answer}.
@@ -137,9 +180,13 @@ class Task:
     dataset: Callable
     depths: Callable = lambda network: {}
     output: Callable = lambda model: "output"
+    predict_options: tuple[str, ...] = ()
+    select: Callable = lambda result, options: result
+    listing: Callable = lambda rows, facts: [{"image": name, **result.to_json()} for name, result in rows]
     options: tuple[str, ...] = ()
     revise: Callable = lambda rows, options: rows
     columns: Callable = lambda records: (sorted(records[0]), [[row[k] for k in sorted(row)] for row in records])
+    tables: Callable = lambda records, facts: {}
     parts: Callable | None = None
     portable: Callable | None = None
     serving: Callable = lambda model, certificate: None
@@ -154,10 +201,10 @@ class Task:
         """The first of the scores."""
         return self.scores[0]
 
-    def parts_of(self, model, deployed: bool = False) -> dict:
+    def parts_of(self, model, certificate: dict, deployed: bool = False) -> dict:
         """{name of a SavedModel: Part} of a model; by default the model itself."""
         if self.parts:
-            return self.parts(model, deployed)
+            return self.parts(model, certificate, deployed)
         return {"saved_model": Part(self.output(model), lambda: model)}
 
     def named(self, model, outputs) -> dict:
@@ -210,6 +257,14 @@ def task_of(model: keras.Model, stated: str | None = None, where: object = "the 
     if task is None:
         raise SwinsError(f"{where}: holds a {type(model).__name__}, of no kind of work that is known here")
     return task
+
+
+def refuse_options(task: Task, options: dict, known: tuple[str, ...]) -> None:
+    """Raise SwinsError for options that a kind of work does not take, which takes those that are known."""
+    others = [name for name, value in options.items() if value is not None and name not in known]
+    if others:
+        words = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise SwinsError(f"{words}: not of {task.name}; leave out")
 
 
 def registered() -> dict[str, Task]:

@@ -156,7 +156,7 @@ def test_no_such_file_and_unknown_suffix(convert, tmp_path):
 
 
 def test_usage_errors_exit_2(command):
-    for arguments in ((), ("convrt",), ("eval", "x"), ("eval", "x", "--data", "y", "--protocol", "tim")):
+    for arguments in ((), ("convrt",), ("eval", "x"), ("predict", "x", "--threshold", "2")):
         code, _, err = command(*arguments)
         assert code == 2 and "usage:" in err
     code, _, err = command("convert")
@@ -211,7 +211,7 @@ sys.exit(main(sys.argv[1:]))
     [
         pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        signal.SIGKILL,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
 def test_killed_half_way(artefact, checkpoint, command, how):

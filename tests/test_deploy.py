@@ -170,6 +170,7 @@ def test_nothing_is_left_that_only_training_needs():
     assert "meta" not in paths and "logit_scale" not in paths
 
 
+@pytest.mark.slow
 def test_on_tensorflow_onednn_fuses_norms_gelus_and_residuals(tmp_path):
     """By name of the operations that a graph runs, as the optimiser leaves it, for known and unknown batches."""
     tf = pytest.importorskip("tensorflow")

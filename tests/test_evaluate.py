@@ -253,6 +253,7 @@ def test_another_table_is_not_appended_to(command, converted, table, tmp_path):
     assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
 
 
+@pytest.mark.slow
 def test_ended_half_way_it_goes_on(command, converted, table, tmp_path, monkeypatch):
     whole, half = tmp_path / "whole.csv", tmp_path / "half.csv"
     code, row, _ = evaluate(command, converted, "--data", table, "--batch", 8, "--predictions", whole)

@@ -71,6 +71,7 @@ print("regularization", len(model.regularization_losses), "swins", "swins" in sy
 """
 
 
+@pytest.mark.slow
 def test_hub_load_gives_the_numbers_and_trains(exported, tmp_path):
     model = artefacts.load_model(exported)
     x = seeded_images(model.variant, 9)
@@ -112,15 +113,15 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_kept(small_artefact, mon
     artefact = small_artefact
     real, before = saved_model_writer.save, sorted(p.name for p in artefact.iterdir())
 
-    def lie(model, prepare, folder, output, complete):
+    def lie(model, prepare, folder, output, *more):
         head = model.layers[-1]
         weights = head.get_weights()
         head.set_weights([w * 1.01 for w in weights])
-        real(model, prepare, folder, output, complete)
+        real(model, prepare, folder, output, *more)
         head.set_weights(weights)
 
     monkeypatch.setattr(saved_model_writer, "save", lie)
-    one = dataclasses.replace(CLASSIFICATION, parts=lambda model, _: {"saved_model": Part("logits", lambda: model)})
+    one = dataclasses.replace(CLASSIFICATION, parts=lambda model, *_: {"saved_model": Part("logits", lambda: model)})
     monkeypatch.setattr(saved_models, "task_of", lambda *_: one)
     with pytest.raises(SwinsError, match="must agree with Keras"):
         saved_models.export(artefact)
@@ -183,7 +184,7 @@ def test_decoding_follows_pillow_for_every_shape(size, channels, protocol):
 
 @pytest.mark.slow
 def test_a_full_size_model_is_exported(tmp_path, perturbed, command, monkeypatch):
-    one = dataclasses.replace(CLASSIFICATION, parts=lambda model, _: {"saved_model": Part("logits", lambda: model)})
+    one = dataclasses.replace(CLASSIFICATION, parts=lambda model, *_: {"saved_model": Part("logits", lambda: model)})
     monkeypatch.setattr(saved_models, "task_of", lambda *_: one)
     name = "swin_s3_tiny_224"
     arguments = ("-m", name, "--checkpoint", perturbed(name), "-o", tmp_path / "out", "--export")

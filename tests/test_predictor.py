@@ -56,6 +56,7 @@ def test_what_a_checkpoints_file_states_holds_for_its_predictor(converted, garme
     assert of_file(garment).names == of_run(garment).names and of_file(garment).names[0].endswith("!")
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_saved_models_say_themselves_how_images_are_prepared(exported, garment, tmp_path):
     expected = swins.load(exported)(garment)

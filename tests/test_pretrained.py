@@ -72,6 +72,7 @@ def run(*command, address="http://127.0.0.1:9", cache, **more):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_fetched_once_converted_without_torch_and_cached(checkpoint, converted, tmp_path):
     with hub(checkpoint) as (address, requests):
         code, out, err = run("-c", CREATE, NAME, "{}", address=address, cache=tmp_path)

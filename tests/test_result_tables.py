@@ -14,7 +14,7 @@ from swins.tasks.classification import CLASSIFICATION
 
 def test_predictions_of_fewer_than_five_classes_and_of_odd_names(tmp_path):
     odd = os.fsdecode(b"caf\xe9.png")
-    result_tables.write_predictions(CLASSIFICATION, [(odd, {"label": 1, "top": [1, 0, 2]})], tmp_path / "p.csv")
+    result_tables.write_predictions(CLASSIFICATION, [(odd, {"label": 1, "top": [1, 0, 2]})], {}, tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_bytes() == b"file,label,top1,top2,top3\ncaf\xe9.png,1,1,0,2\n"
 
 

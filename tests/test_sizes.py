@@ -68,7 +68,7 @@ with torch.inference_mode():
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("name", ["v1", "v2"])
+@pytest.mark.parametrize("name", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):
     family = dict(zip(("v1", "v2"), FAMILIES, strict=False))[name]
     numbers = {**SMALL, "num_classes": 5, "size_rule": "torchvision"}
@@ -87,8 +87,9 @@ def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):
     assert relative(numpy(other(pictures(45, 30))), theirs) > 1e-3  # the order matters, so the test can fail
 
 
+@pytest.mark.slow
 @tensorflow_only
-@pytest.mark.parametrize("family", [FAMILIES[0], *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES[1:])])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_one_graph_gives_every_size_its_numbers_in_any_order(family, tmp_path):
     import tensorflow as tf
 
@@ -135,7 +136,7 @@ def test_an_open_size_trains(family):
 
 @pytest.mark.slow
 def test_converting_and_exporting_an_open_size(checkpoint, tmp_path, command, converted, monkeypatch):
-    one = dataclasses.replace(CLASSIFICATION, parts=lambda model, _: {"saved_model": Part("logits", lambda: model)})
+    one = dataclasses.replace(CLASSIFICATION, parts=lambda model, *_: {"saved_model": Part("logits", lambda: model)})
     monkeypatch.setattr(saved_models, "task_of", lambda *_: one)  # features: test_export.py
     name = "swin_mini_patch2_window4_28.fashion_mnist"
     folder = tmp_path / "open"

@@ -153,3 +153,55 @@ def test_a_swin_of_another_kind_of_work_is_not_a_classifier(monkeypatch):
     model = swins.SwinTransformer(image_size=8, embed_dim=8, depths=(1,), num_heads=(1,), name="bars")
     monkeypatch.setattr(task, "TASKS", dict(reversed(task.TASKS.items())))
     assert task.task_of(model).name == "angles"
+
+
+def test_a_score_without_a_value_is_none_everywhere(bars, tmp_path, monkeypatch):
+    """In the log, the result, the curves and tables; the best is one that has a number."""
+    values = iter((None, 30.0, None, 20.0, 40.0))
+    graded = dataclasses.replace(angles.ANGLES, score=lambda records: {"error": next(values)})
+    monkeypatch.setitem(task.TASKS, "angles", graded)
+    recipe, lines = dataclasses.replace(angles.RECIPE, epochs=3), []
+    result = loop.train(recipe, bars, tmp_path / "run", say=lines.append)
+    assert [row["val_error"] for row in log(tmp_path / "run")] == ["none", "30.000000", "none"]
+    assert "val_error none" in lines[-1] and (tmp_path / "run" / "curves.png").is_file()
+    assert result["error"] is None and result["best"] == {"epoch": 2, "error": 30.0}
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["error"] is None
+    unmeasured = dataclasses.replace(angles.ANGLES, score=lambda records: {"error": None})
+    monkeypatch.setitem(task.TASKS, "angles", unmeasured)
+    result = loop.train(dataclasses.replace(recipe, epochs=1), bars, tmp_path / "none", say=quiet)
+    assert result["best"] is None and not (tmp_path / "none" / "best.keras").exists()
+    error = angles.ANGLES.headline
+    assert error.better(1, 2) and error.better(1, None) and not error.better(None, 1) and not error.better(None, None)
+    assert error.text(None) == "none" and error.text(1.5) == "1.5"
+
+
+def test_it_may_have_further_tables_and_options(bars, trained, command, tmp_path, monkeypatch):
+    """Of predictions, beside theirs; of prediction; and say how its results are listed."""
+    more = dataclasses.replace(
+        angles.ANGLES,
+        score=lambda records: {"error": None},
+        tables=lambda records, facts: {"halves": (["half", "count"], [["left", len(records)], ["right", None]])},
+        predict_options=("threshold",),
+        select=lambda result, options: angles.Angle(min(result.degrees, options.get("threshold", 1000))),
+        listing=lambda rows, facts: {name: result.degrees for name, result in rows},
+    )
+    monkeypatch.setitem(task.TASKS, "angles", more)
+    table, predictions = tmp_path / "results.csv", tmp_path / "p.csv"
+    code, out, err = command("eval", trained, "--data", bars, "--results", table, "--predictions", predictions)
+    assert code == 0 and json.loads(out)["error"] is None and f"wrote {tmp_path / 'p_halves.csv'}" in err, err
+    assert (tmp_path / "p_halves.csv").read_text() == "half,count\nleft,40\nright,none\n"
+    with open(table, newline="") as file:
+        assert next(csv.DictReader(file))["error"] == "none"
+    arguments = ("predict", bars / "bar.png", "-m", trained, "--json", tmp_path / "r.json", "--overwrite")
+    answers = []
+    for options in ((), ("--threshold", "0.25")):
+        assert command(*arguments, *options)[0] == 0
+        ((name, degrees),) = json.loads((tmp_path / "r.json").read_text()).items()
+        assert name == str(bars / "bar.png")
+        answers.append(degrees)
+    assert answers[0] > answers[1] == 0.25
+    monkeypatch.setitem(task.TASKS, "angles", angles.ANGLES)
+    code, _, err = command(*arguments, "--threshold", "0.25")
+    assert code == 1 and "--threshold: not of angles; leave out" in err
+    code, _, err = command(*arguments, "--threshold", "2")
+    assert code == 2 and "must be from 0 to 1; got 2" in err

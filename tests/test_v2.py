@@ -80,7 +80,9 @@ def test_merging_equals_timms():
     assert relative(merging(arrays["x"]), arrays["y"]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["mini", pytest.param("pretrained", marks=pytest.mark.core)])
+@pytest.mark.parametrize(
+    "name", [pytest.param("mini", marks=pytest.mark.slow), pytest.param("pretrained", marks=pytest.mark.core)]
+)
 def test_model_equals_timms_and_is_saved(name, tmp_path):
     arrays, state = load_arrays(f"v2_model_{name}")
     size, pretrained = MODELS[name]

@@ -19,6 +19,14 @@ def positive(text):
     return value
 
 
+def share(text):
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1; got {text}")
+    return value
+
+
 def size(text):
     """ "224", "192x320" (height x width) or "any" -> pixels, an integer or a pair, or ANY."""
     if text == "any":

@@ -4,11 +4,12 @@ import json
 import os
 import pathlib
 
-from swins.cli.arguments import positive, say
+from swins.cli.arguments import positive, say, share
 from swins.errors import SwinsError
 from swins.tags import list_variants, look_up
 
 PUBLISHED = "swin_tiny_patch4_window7_224.ms_in1k"  # what explain takes where nothing is named
+OPTIONS = ("threshold",)  # of prediction, which not every kind of work takes
 
 
 def readable_images(images, skip, outcome):
@@ -33,6 +34,7 @@ def readable_images(images, skip, outcome):
 def predict_command(args):
     from swins import files, predictor
     from swins.images import find_images
+    from swins.task import refuse_options
 
     paths = [path for name in args.images for path in (find_images(name) if pathlib.Path(name).is_dir() else [name])]
     good = readable_images(paths, args.skip_unreadable, "nothing was predicted")
@@ -41,18 +43,22 @@ def predict_command(args):
     outputs = [*targets, *filter(None, [args.json and pathlib.Path(args.json)])]
     if existing := [path for path in outputs if path.exists() and not args.overwrite]:
         raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another")
+    options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
     predict, rows = predictor.load(args.model or PUBLISHED, variant=args.variant), []
+    refuse_options(predict.task, options, predict.task.predict_options)
     for start in range(0, len(good), args.batch):
         results = predict(good[start : start + args.batch], batch=args.batch)
         for i, result in enumerate(results, start):
-            rows.append({"image": names[i], **result.to_json()})
+            shown_result = predict.task.select(result, options)
+            rows.append((names[i], shown_result if options else result))
+            result = shown_result
             print(f"{names[i]}: {result}", flush=True)
             if targets:
                 targets[i].parent.mkdir(parents=True, exist_ok=True)
                 with files.replacing(targets[i]) as partial:
                     result.draw(good[i]).save(partial, "PNG")
     if args.json:
-        files.write(args.json, json.dumps(rows, indent=1) + "\n")
+        files.write(args.json, json.dumps(predict.task.listing(rows, predict.facts), indent=1) + "\n")
     for path in filter(None, (args.output, args.json)):
         say(f"wrote {path}")
 
@@ -97,8 +103,8 @@ def explain_command(args):
 
 def explained(args):
     """The model that `explain` is asked for, and its name -> (model, name)."""
+    from swins.creation import create
     from swins.opening import open_model
-    from swins.weights.load import create
 
     name = args.model or PUBLISHED
     if args.weights:
@@ -125,7 +131,12 @@ def add(commands):
     )
     sub.add_argument("--variant", metavar="NAME", help="whose preparation applies (default: recorded)")
     sub.add_argument("-o", "--output", metavar="DIR", help="draw each picture with its result there")
-    sub.add_argument("--json", metavar="FILE", help="write the results as JSON")
+    sub.add_argument(
+        "--json", metavar="FILE", help="write the results as JSON; of a detector, in COCO's format of results"
+    )
+    sub.add_argument(
+        "--threshold", type=share, metavar="SCORE", help="of a detector: leave out what has a lower score, from 0 to 1"
+    )
     sub.add_argument("--batch", type=positive, default=32)
     sub.add_argument("--skip-unreadable", action="store_true", help="take what can be read")
     sub.add_argument("--overwrite", action="store_true", help="replace existing files")

@@ -9,7 +9,7 @@ from swins.errors import SwinsError
 
 def train_command(args):
     from swins import recipes
-    from swins.task import task_of_recipe
+    from swins.task import NONE, task_of_recipe
     from swins.train import loop
 
     chosen = recipes.with_settings(recipes.load(args.recipe), args.set)
@@ -23,16 +23,15 @@ def train_command(args):
     if result:
         headline = task_of_recipe(chosen).headline
         value = result[headline.name]
-        print(f"{headline.words} {value:.4f} of {result['images']} images after {result['hours']} hours")
+        shown = NONE if value is None else f"{value:.4f}"
+        print(f"{headline.words} {shown} of {result['images']} images after {result['hours']} hours")
         print(f"wrote {pathlib.Path(folder, 'model.keras')}, log.csv and curves.png")
 
 
 def eval_command(args):
     from swins import devices
-    from swins.data import labelled
     from swins.evaluate import evaluation, result_tables
 
-    labelled.require_source(args.data)
     if args.all and (args.predictions or args.model):
         raise SwinsError("--all evaluates many artefacts, so it takes no --predictions and no --model")
     result_tables.check_writable([args.results, args.predictions])
@@ -78,7 +77,8 @@ def add(commands):
     sub.add_argument("recipe", help="a Python file that defines RECIPE, such as recipes/finetune.py; it is executed")
     sub.add_argument(
         "--data",
-        help="class folders, train/ and val/ of them, CIFAR-10's *.bin, IDX files, Tiny ImageNet, or tfds:NAME",
+        help="class folders, train/ and val/ of them, CIFAR-10's *.bin, IDX files, Tiny ImageNet, or tfds:NAME; for "
+        "detectors COCO, VOC or YOLO folders",
     )
     sub.add_argument("-o", "--output", metavar="DIR", help="the run's folder (default runs/RECIPE)")
     sub.add_argument(
@@ -89,13 +89,15 @@ def add(commands):
     sub.add_argument("--overwrite", action="store_true", help="begin again, and delete the run in the folder")
     sub.set_defaults(run=train_command)
 
-    sub = commands.add_parser("eval", help="top-1 and top-5 of an artefact on labelled images")
+    sub = commands.add_parser("eval", help="scores of an artefact on labelled images: top-1 and top-5, or COCO's AP")
     sub.add_argument("artefact", help="artefact folder, .keras file or run's folder; with --all, a folder of these")
     sub.add_argument(
         "--all", action="store_true", help="every artefact in the folder but those with a row in --results"
     )
     sub.add_argument(
-        "--data", required=True, help="class folders, images with labels.csv, IDX files, or tfds:imagenet2012"
+        "--data",
+        required=True,
+        help="class folders, images with labels.csv, IDX files, tfds:imagenet2012; boxes in COCO, VOC or YOLO folders",
     )
     sub.add_argument("--labels", metavar="CSV", help="file names and class numbers (default: DATA/labels.csv if there)")
     sub.add_argument(
@@ -107,12 +109,17 @@ def add(commands):
     sub.add_argument(
         "--real", metavar="JSON", help="other labels, as ImageNet-ReaL's: a list of classes for each image"
     )
-    sub.add_argument("--protocol", choices=("timm", "ms"), help="default: timm's; a training run's own for its model")
+    sub.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="of classifiers timm or ms (default timm, or the training run's own); of detectors coco (default) or "
+        "r_ssd",
+    )
     sub.add_argument("-m", "--model", metavar="NAME", help="variant whose preprocessing applies (default: recorded)")
     sub.add_argument("--batch", type=positive, default=32)
     sub.add_argument("--results", metavar="CSV", help="table to add a row to")
     sub.add_argument(
-        "--predictions", metavar="CSV", help="write the five classes of every image; ended half way, the run goes on"
+        "--predictions", metavar="CSV", help="write what the model says of every image; ended half way, the run goes on"
     )
     sub.add_argument("--skip-unreadable", action="store_true", help="score what can be read, count the rest")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -11,6 +11,7 @@ from swins.errors import SwinsError
 from swins.evaluate import records, result_tables
 from swins.opening import open_saved
 from swins.run_result import model_file
+from swins.task import refuse_options
 
 SHOWN = 20  # files that are no images, that are named
 
@@ -20,8 +21,9 @@ class Evaluation:
     """How a model is evaluated.
 
     batch: images at a time; several: whether the model is divided among devices; table: the CSV that the row is added
-    to; only_new: unless it has it; predictions: a CSV of the answers to each image: while it is made, an evaluation
-    that is ended goes on; skip_unreadable: score what can be read, where some cannot; progress: whether a bar is drawn.
+    to; only_new: unless it has it; predictions: a CSV of the answers to each image, beside which other tables may lie:
+    while it is made, an evaluation that is ended goes on; skip_unreadable: score what can be read, where some cannot;
+    progress: whether a bar is drawn.
     """
 
     batch: int = 32
@@ -42,14 +44,6 @@ def artefacts_in(folder) -> list[pathlib.Path]:
     if not kept:
         raise SwinsError(f"{folder} holds no artefacts: folders with a model.keras, or .keras files")
     return kept
-
-
-def refuse_options(task, options: dict) -> None:
-    """Raise SwinsError for options that are not of a kind of work."""
-    others = [name for name, value in options.items() if value is not None and name not in task.options]
-    if others:
-        words = ", ".join(f"--{name.replace('_', '-')}" for name in others)
-        raise SwinsError(f"{words}: not of {task.name}; leave out")
 
 
 def evaluate(
@@ -75,7 +69,7 @@ def evaluate(
     """
     opened = open_saved(path)
     task, options = opened.task, {k: v for k, v in (options or {}).items() if v is not None}
-    refuse_options(task, options)
+    refuse_options(task, options, task.options)
     prepared, facts = task.prepare(opened, options), task.known(opened)
     dataset = task.dataset(source, opened, facts, options)
     if dataset.strays:
@@ -112,7 +106,8 @@ def evaluate(
             f"(listed above, at most {SHOWN}); nothing was written; mend or remove them, or pass --skip-unreadable"
         )
     if how.predictions:
-        result_tables.write_predictions(task, scored.rows, how.predictions)
+        for written in result_tables.write_predictions(task, scored.rows, facts, how.predictions)[1:]:
+            say(f"wrote {written}")
     if how.table:
         result_tables.append_row(row, how.table)
         say(f"added a row to {how.table}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from swins.data.split import fitted
 from swins.devices import cores
 from swins.errors import SwinsError
 from swins.images import prepared
@@ -20,12 +21,14 @@ PREDICTED_AT_ONCE = 8  # batches, where `predict` divides them: it takes long to
 
 @dataclass(frozen=True)
 class Decoded:
-    """A sample whose image was read: array (H, W, C) and the image's own size, (height, width); or the error."""
+    """A sample whose image was read: array (H, W, C), the image's own size, (height, width), and the truth in its
+    pixels; or the error. truth: as the data set has it."""
 
     name: str
     truth: object
     array: np.ndarray | None = None
     size: tuple | None = None
+    fitted: object = None
     error: str | None = None
 
 
@@ -33,7 +36,8 @@ def decode(prepare, sample) -> Decoded:
     """Read and prepare a sample's image."""
     name, image, truth = sample
     try:
-        return Decoded(name, truth, *prepared(prepare, image))
+        array, size = prepared(prepare, image)
+        return Decoded(name, truth, array, size, fitted(truth, size))
     except SwinsError as error:
         return Decoded(name, truth, error=str(error))
 
@@ -166,7 +170,7 @@ def run(opened, prepare, dataset, facts, how, journal=None) -> Scored:
                 images = np.stack([sample.array for sample in good])
                 outputs = task.named(model, predict(model, images, how.batch, how.several))
                 results = iter(task.answers(outputs, facts, [sample.size for sample in good]))
-            new = [(s.name, plain(s.truth), s.error or task.record(next(results), s.truth)) for s in group]
+            new = [(s.name, plain(s.truth), s.error or task.record(next(results), s.fitted)) for s in group]
             rows += new
             if journal:
                 journal.add(new)

@@ -13,6 +13,7 @@ import numpy as np
 
 from swins import files
 from swins.errors import SwinsError
+from swins.task import NONE
 
 TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
 BEFORE = ("model", "dataset", "protocol", "image_size", "images", "unreadable")  # columns, around those of the scores
@@ -35,7 +36,7 @@ def row_of(opened, prepared, dataset, scored) -> dict:
         "image_size": size_text(prepared),
         "images": len(scored.rows),
         "unreadable": len(scored.unreadable),
-        **{name: round(value, 5) for name, value in scores.items()},
+        **{name: None if value is None else round(value, 5) for name, value in scores.items()},
         "images_per_second": round(scored.images_per_second, 1),
         "backend": backend,
         "versions": f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}; numpy {np.__version__}",
@@ -45,6 +46,11 @@ def row_of(opened, prepared, dataset, scored) -> dict:
         "source_sha256": certificate.get("source", {}).get("sha256", ""),
     }
     return {column: row[column] for column in columns_of(opened.task)}
+
+
+def cells(values) -> list:
+    """Values of a row as tables have them: None is written "none"."""
+    return [NONE if value is None else value for value in values]
 
 
 def size_text(prepared) -> str:
@@ -90,10 +96,8 @@ def append_row(row: dict, path) -> None:
         check_table(path, list(row))
         text = path.read_bytes() if path.is_file() else b""
         lines = io.StringIO()
-        writer = csv.DictWriter(lines, list(row), lineterminator="\n")
-        if not text:
-            writer.writeheader()
-        writer.writerow(row)
+        written = [cells(row.values())] if text else [list(row), cells(row.values())]
+        csv.writer(lines, lineterminator="\n").writerows(written)
         with files.replacing(path) as partial:
             partial.write_bytes(text + b"\n" * (text[-1:] not in (b"", b"\n")) + lines.getvalue().encode())
 
@@ -111,11 +115,17 @@ def has_row(path, certificate, dataset, prepared) -> bool:
         )
 
 
-def write_predictions(task, rows, path) -> None:
-    """Write one row per image: its file, and what its kind of work says."""
-    names, records = zip(*rows, strict=True)
-    header, lines = task.columns(list(records))
-    with files.replacing(path) as partial, open(partial, "w", **TEXT) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", *header])
-        writer.writerows([name, *line] for name, line in zip(names, lines, strict=True))
+def write_predictions(task, rows, facts, path) -> list[pathlib.Path]:
+    """Write one row per image: its file, and what its kind of work says -> the files written.
+
+    Further tables of its kind of work lie beside it: of FILE.csv the one called classes is FILE_classes.csv.
+    """
+    path, (names, records) = pathlib.Path(path), map(list, zip(*rows, strict=True))
+    header, lines = task.columns(records)
+    tables = {path: (["file", *header], [[name, *line] for name, line in zip(names, lines, strict=True)])}
+    for name, table in task.tables(records, facts).items():
+        tables[path.with_name(f"{path.stem}_{name}{path.suffix}")] = table
+    for place, (header, lines) in tables.items():
+        with files.replacing(place) as partial, open(partial, "w", **TEXT) as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *map(cells, lines)])
+    return list(tables)

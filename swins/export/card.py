@@ -9,7 +9,7 @@ from importlib import resources
 from swins import files
 from swins.convert.certificate import comparison
 from swins.errors import SwinsError
-from swins.task import task_named
+from swins.task import NONE, task_named
 from swins.weights.artefacts import CARD, archive_name, read_certificate
 
 BYTES = string.Template(
@@ -27,8 +27,13 @@ NO_PARITY = string.Template(
 )
 EXPORTED = {"saved_model": "classifier", "saved_model_fe": "feature vector", "saved_model_deploy": "for inference"}
 USED = "reusable, fine-tunable SavedModel"
-USES = dict.fromkeys(EXPORTED, USED)
-USES["saved_model_deploy"] = "SavedModel for inference only, faster"
+INFERENCE = "SavedModel for inference only"
+USES = {"saved_model_deploy": f"{INFERENCE}, faster"}
+
+
+def use_of(part, record):
+    """What a SavedModel is for, of its name and its record in the certificate."""
+    return USES.get(part, USED if record["trainable_variables"] else INFERENCE)
 
 
 def measured_row(table, certificate):
@@ -95,7 +100,13 @@ def agreement_text(task, record, form):
 
 def rated(task, certificate):
     """The card's line on how good a model is, where its kind of work has no words of its own."""
-    scores, training = list(task.scores), certificate.get("training", {})
+    scores, training, row = list(task.scores), certificate.get("training", {}), certificate.get("measured")
+    if row:
+        known = [(score, row[score.name]) for score in scores if row.get(score.name) not in (None, "", NONE)]
+        numbers = ", ".join(f"{score.words} {score.text(float(value))}" for score, value in known)
+        return (
+            f"Measured with these weights: {numbers} on {row['images']} images of {row['dataset']} ({row['protocol']})."
+        )
     numbers = [f"{score.words} {score.text(training[score.name])}" for score in scores if score.name in training]
     if not numbers:
         return "Not measured. `swins eval` measures it."
@@ -123,7 +134,7 @@ def card(task, model, certificate):
         "files": "\n".join(
             [
                 *(
-                    f"| `{a}` | {USES.get(part, USED)}: images to {e['output']} |"
+                    f"| `{a}` | {use_of(part, e)}: images to {e['output']} |"
                     for a, (part, e) in zip(archives, exports.items(), strict=True)
                 ),
                 *(target_row(task, *item) for item in certificate.get("targets", {}).items()),

@@ -44,8 +44,10 @@ def decode_rgb(data):
     )
 
 
-def decoder(preprocess):
+def decoder(preprocess, sized=False):
     """The Preprocess as a TensorFlow function: one scalar of image bytes -> (H, W, C) float32.
+
+    If `sized`, -> (that, (height, width) of the image in the file, int32).
 
     Decoding is Pillow's to the bit (measured: JPEG baseline and progressive, with every subsampling, grey, CMYK; PNG of
     every colour type; transparency is dropped and EXIF's rotation ignored, as there). So is grey of RGB. Resizing is
@@ -82,13 +84,13 @@ def decoder(preprocess):
         image = tf.image.crop_to_bounding_box(
             image, tf.cast(tf.round(top), "int32"), tf.cast(tf.round(left), "int32"), height, width
         )
-        image = (image / 255.0 - preprocess.mean) / preprocess.std
-        return tf.ensure_shape(image, (height, width, channels))
+        image = tf.ensure_shape((image / 255.0 - preprocess.mean) / preprocess.std, (height, width, channels))
+        return (image, tf.stack([h, w])) if sized else image
 
     return decode
 
 
-def save(model, preprocess, folder, output, everything=None):
+def save(model, preprocess, folder, output, everything=None, in_pixels=None, trains=True):
     """Write a model as a reusable SavedModel.
 
     The root is callable as `root(images, training=False)` and has `variables`, `trainable_variables` and
@@ -102,6 +104,9 @@ def save(model, preprocess, folder, output, everything=None):
         folder: where the SavedModel is written.
         output: name of the signatures' output, where the model gives a tensor.
         everything: a function of images -> {name: tensor}; None leaves that signature out.
+        in_pixels: ({name: output}, sizes (B, 2) of the images in the files) -> what `serving_bytes` gives; None for
+            the outputs as they are.
+        trains: whether it can be trained; else no variable is trainable.
     """
     require_tensorflow()
     import tensorflow as tf
@@ -126,11 +131,13 @@ def save(model, preprocess, folder, output, everything=None):
     if everything:
         signatures["all_outputs"] = graph(everything, input_signature=[images])
     if preprocess:
-        decode = decoder(preprocess)
+        decode = decoder(preprocess, sized=True)
 
         @graph(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
         def serving_bytes(image_bytes):
-            return named(infer(tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32)))
+            images, sizes = tf.map_fn(decode, image_bytes, fn_output_signature=(tf.float32, tf.int32))
+            outputs = named(infer(images))
+            return in_pixels(outputs, sizes) if in_pixels else outputs
 
         signatures["serving_bytes"] = serving_bytes
     # concrete ones: while it saves, TensorFlow would trace any other anew
@@ -138,7 +145,7 @@ def save(model, preprocess, folder, output, everything=None):
     root = tf.train.Checkpoint()  # the public trackable whose attributes may be set freely
     root.__call__ = call
     root.variables = [v.value for v in model.variables]
-    root.trainable_variables = [v.value for v in model.trainable_variables]
+    root.trainable_variables = [v.value for v in model.trainable_variables] if trains else []
     root.regularization_losses = []
     logger = tf.get_logger()
     level = logger.level

@@ -94,7 +94,8 @@ def check(task, model, folder, parts, certificate):
     files = photographs(size) if prepare else []
     outputs = run_elsewhere(folder, parts, images, files)
     if prepare:
-        decoded = np.stack([saved_model_writer.decoder(prepare)(file) for file in files])
+        pairs = [saved_model_writer.decoder(prepare, sized=True)(file) for file in files]
+        decoded, sizes = (np.stack(part) for part in zip(*pairs, strict=True))
         pixels = max(float(np.abs(a - prepare(file)).mean()) for a, file in zip(decoded, files, strict=True))
         if not pixels <= PIXEL_TOLERANCE:
             raise SwinsError(f"{name}: decoded pixels must be within {PIXEL_TOLERANCE} of Pillow's; got {pixels:.4f}")
@@ -106,15 +107,18 @@ def check(task, model, folder, parts, certificate):
             outputs = reference(images, training=False)
             return outputs if isinstance(outputs, dict) else {output: outputs}
 
-        wanted = expected(images)
+        wanted, apart = expected(images), parts[part].difference or worst
         record = {
             "output": ", ".join(wanted),
-            "call": worst(of_signature(out, "call"), wanted),
-            "serving_default": worst(of_signature(out, "serving_default"), wanted),
+            "call": apart(of_signature(out, "call"), wanted),
+            "serving_default": apart(of_signature(out, "serving_default"), wanted),
             "trainable_variables": int(out["trainable"]),
         }
         if prepare:
-            record["serving_bytes"] = worst(of_signature(out, "serving_bytes"), expected(decoded))
+            of_files = expected(decoded)
+            if parts[part].in_pixels:
+                of_files = parts[part].in_pixels(of_files, sizes)
+            record["serving_bytes"] = apart(of_signature(out, "serving_bytes"), of_files)
             record["pixels_from_pillow"] = pixels
         if complete := of_signature(out, "all_outputs"):
             record["all_outputs"] = worst(complete, parts[part].everything()(images[:1]))  # attention weights are large
@@ -174,8 +178,8 @@ def export(folder, output=None, *, deployed=False, overwrite=False, results=None
             artefacts.refuse(target, overwrite)
         model = artefacts.read_model(source)
         task = task_of(model, certificate.get("task"), certificate["name"])
-        every = task.parts_of(model, True)
-        plain = task.parts_of(model, False)
+        every = task.parts_of(model, certificate, True)
+        plain = task.parts_of(model, certificate, False)
         if deployed and set(every) == set(plain):
             raise SwinsError(f"{certificate['name']}: models of {task.name} have no deployed form; leave --deploy out")
         parts = every if deployed or set(certificate.get("exports", {})) - set(plain) else plain
@@ -206,7 +210,8 @@ def make_all(opened, folder, parts, steps):
         with steps(f"writing {name} ({part.output})"):
             everything = part.everything() if part.everything else None
             kept[name] = part.make()
-            saved_model_writer.save(kept[name], prepare, folder / name, part.output, everything)
+            options = (everything, part.in_pixels, part.trains)
+            saved_model_writer.save(kept[name], prepare, folder / name, part.output, *options)
             write_facts(opened, prepare, folder / name)
         with steps(f"packing {archive_name(name)}"):
             pack(folder / name, folder / archive_name(name))
@@ -234,5 +239,7 @@ def verify_exports(folder):
         archive = folder / archive_name(name)
         if not archive.is_file() or checkpoint_files.sha256(archive) != recorded["sha256"]:
             raise SwinsError(f"{archive} is not the archive that was made with its artefact; export again")
-    parts = {name: part for name, part in task.parts_of(model, True).items() if name in certificate["exports"]}
+    parts = {
+        name: part for name, part in task.parts_of(model, certificate, True).items() if name in certificate["exports"]
+    }
     return check(task, model, folder, parts, certificate)

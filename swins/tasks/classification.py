@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from swins.changes import Recorded
+from swins.creation import create
 from swins.data import labelled
 from swins.data.layouts import find_splits
 from swins.errors import SwinsError
@@ -16,7 +17,6 @@ from swins.tags import look_up
 from swins.task import Reading, Score, Task, register
 from swins.tasks import classification_evaluation, classification_export
 from swins.tasks.classification_settings import Augment, Classification, Data, Model
-from swins.weights.load import create
 
 __all__ = ["CLASSIFICATION", "Augment", "Classification", "Data", "Model"]
 

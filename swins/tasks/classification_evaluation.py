@@ -40,8 +40,9 @@ def prepare(opened, options):
     protocol, trained = options.get("protocol"), None if name else opened.training
     name = name or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or variant_name(model)
     numbers = look_up(name).variant
-    if not trained and any(
-        getattr(numbers, part) != getattr(model.variant, part) for part in ("embed_dim", "depths", "num_heads")
+    if not trained and (
+        type(numbers).NAMED != type(model.variant).NAMED
+        or any(getattr(numbers, part) != getattr(model.variant, part) for part in numbers.NAMED)
     ):
         raise SwinsError(f"{path} is no {name}: channels, blocks or heads differ; pass its own name with -m")
     if not model.variant.num_classes:

@@ -13,6 +13,7 @@ from swins.deploy import deploy
 from swins.errors import SwinsError
 from swins.images import preparation_of, preprocess, stated_preparation
 from swins.plans import ANY
+from swins.resnet import ResNet
 from swins.tags import look_up
 from swins.task import Part
 
@@ -53,8 +54,17 @@ def everything(model):
     return call
 
 
-def parts(model, deployed):
-    """The SavedModels of a classifier: its logits, its features, and if asked for, a faster form for inference."""
+def parts(model, certificate, deployed):
+    """The SavedModels of a classifier: its logits, its features, and if asked for, a faster form for inference.
+
+    Raises:
+        SwinsError: a ResNet, which is here to be a backbone.
+    """
+    if isinstance(model, ResNet):
+        raise SwinsError(
+            f"classifiers that are exported are Swins; got {model.name}, a ResNet; Keras' own model.export(FOLDER) "
+            "writes a SavedModel of it"
+        )
     output = "logits" if model.variant.num_classes else "features"
     pooled = Part("features", lambda: features(model) if model.variant.num_classes else model)
     made = {"saved_model_fe": pooled}

@@ -14,6 +14,7 @@ from swins.devices import agreed
 from swins.errors import SwinsError
 from swins.files import write
 from swins.recipes import TUNED, as_json, differences, today
+from swins.task import NONE, read_score
 from swins.train.checkpoints import Checkpoints
 
 BEFORE, AFTER = ("epoch", "learning_rate", "loss", "val_loss"), ("val_images", "unreadable", "seconds")
@@ -25,6 +26,7 @@ WRITTEN = (
     "model.keras",
     "best.keras",
     "result.json",
+    "annotations_*.txt",
     "unreadable*.txt",
 )
 
@@ -120,10 +122,10 @@ class Run:
         self.checkpoints.save(model, self.step, facts)
 
     def keep_best(self, model, row):
-        """Write best.keras if no epoch before that of a row was as good."""
+        """Write best.keras if no epoch before that of a row was as good, and its score is a number."""
         headline = self.task.headline
-        value, others = (float(row[f"val_{headline.name}"]), [float(r[f"val_{headline.name}"]) for r in self.rows])
-        if all(headline.better(value, other) for other in others):
+        value, *others = (read_score(r[f"val_{headline.name}"]) for r in (row, *self.rows))
+        if value is not None and all(headline.better(value, other) for other in others):
             save_model(model, self.folder / "best.keras")
             self.best = {"epoch": row["epoch"], headline.name: value}
 
@@ -200,12 +202,13 @@ def draw(rows, scores, path):
     except ModuleNotFoundError:
         return  # log.csv has the numbers
     figure = Figure((12, 3.2), layout="constrained")
-    epochs = [row["epoch"] for row in rows]
     scores = [f"val_{name}" for name in scores]
     panels = {"loss": ["loss", "val_loss"], "score": scores, "learning rate": ["learning_rate"]}
     for axis, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for name in names:
-            axis.plot(epochs, [float(row[name]) for row in rows], label=name, marker="." if len(rows) < 40 else "")
+            known = [row for row in rows if row[name] != NONE]
+            points = [row["epoch"] for row in known], [float(row[name]) for row in known]
+            axis.plot(*points, label=name, marker="." if len(rows) < 40 else "")
         axis.set(title=title, xlabel="epoch")
         axis.legend()
     figure.savefig(path, dpi=100)

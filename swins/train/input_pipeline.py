@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from swins.data.split import require_truth
+from swins.data.split import fitted, require_truth
 from swins.devices import ALONE, cores
 from swins.errors import SwinsError
 from swins.images import open_image, size_of
@@ -84,12 +84,12 @@ def sample(split, index, unreadable):
     return name, image, truth
 
 
-def readable(split, index, unreadable):
-    """(image, truth) of a sample, or of the next that can be read; which one could not is remembered."""
+def readable(split, index, unreadable, make=lambda image, truth: (image, truth)):
+    """make(image, truth) of a sample, or of the next that can be read; which one could not is remembered."""
     for i in range(len(split)):
         name, image, truth = sample(split, (index + i) % len(split), unreadable)
         try:
-            return open_image(image), truth
+            return make(open_image(image), truth)
         except SwinsError as error:
             unreadable.add(name, str(error))
     raise SwinsError(f"{split.name}: none of its {len(split)} images can be read")
@@ -161,7 +161,7 @@ def training_batches(split, reading, recipe, unreadable, start=0, share=ALONE):
     batch = whole // recipe.optim.accumulate
     own = batch // share.count
 
-    def size_of(place, index):
+    def size_for(place, index):
         group = 0 if reading.groups is None else int(np.asarray(reading.groups)[index])
         if not reading.sizes:
             return None
@@ -169,9 +169,11 @@ def training_batches(split, reading, recipe, unreadable, start=0, share=ALONE):
         return choices[np.random.default_rng((seed, SIZED, place // whole)).integers(len(choices))]
 
     def load(place, index):
-        image, truth = readable(split, index, unreadable)
-        rng = np.random.default_rng((seed, AUGMENTED, place))
-        return place, reading.sample(image, truth, rng, size_of(place, index))
+        def make(image, truth):
+            rng = np.random.default_rng((seed, AUGMENTED, place))
+            return reading.sample(image, truth, rng, size_for(place, index))
+
+        return place, readable(split, index, unreadable, make)
 
     def collate(samples):
         places, samples = zip(*samples, strict=True)
@@ -213,6 +215,7 @@ def validation_batches(split, reading, batch, unreadable, threads=0, share=ALONE
         name, image, truth = sample(split, place, unreadable)
         try:
             opened = open_image(image)
+            truth = fitted(truth, size_of(opened))
             return reading.sample(opened, truth, None, None), truth, size_of(opened)
         except SwinsError as error:
             unreadable.add(name, str(error))

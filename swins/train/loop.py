@@ -1,8 +1,8 @@
 """A training run: Keras' fit, from a recipe and a data set to a folder, that goes on where it was killed.
 
 The folder holds recipe.json, checkpoints/, log.csv (a row an epoch), curves.png, best.keras, at the end model.keras and
-result.json; unreadable.txt and unreadable_validation.txt if there were such images, and TensorBoard's events if asked
-for.
+result.json; unreadable.txt and unreadable_validation.txt if there were such images, annotations_training.txt and
+annotations_validation.txt if some were mended or left out, and TensorBoard's events if asked for.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from swins.errors import SwinsError
 from swins.files import write
 from swins.recipes import Recipe, as_json
 from swins.run_result import training_of
-from swins.task import Task, task_of_recipe
+from swins.task import Task, read_score, task_of_recipe
 from swins.train import input_pipeline
 from swins.train.folder import Run, save_model
 from swins.train.optimisers import optimiser
@@ -223,6 +223,11 @@ def train_in(run, trainee, job, tensorboard):
     recipe, say, (training, validation) = job.recipe, run.say, job.splits
     with job.scope():
         run.restore(trainee, job.share)
+    for name, split in zip(("training", "validation"), job.splits, strict=True):
+        if split.defects and not job.share.index:
+            text = "".join(f"{line}\n" for line in split.defects)
+            write(run.folder / f"annotations_{name}.txt", text.encode("utf-8", "backslashreplace").decode())
+            say(f"{len(split.defects)} annotations were mended or left out: {run.folder / f'annotations_{name}.txt'}")
     pixels = "x".join(map(str, job.preparation.image_size))
     say(f"{recipe.model.name}: {trainee.count_params():,} parameters, {pixels} pixels, {job.devices} device(s)")
     classes = f", {len(training.classes)} classes" if training.classes else ""
@@ -243,11 +248,12 @@ def train_in(run, trainee, job, tensorboard):
                 raise unreadable.failed from error
         if out_of_memory(error):
             whole = job.several and keras.backend.backend() == "tensorflow"  # where micro-batches are refused
+            cache = "lower data.cache, " if getattr(recipe.data, "cache", 0) else ""
             raise SwinsError(
                 f"out of memory at data.batch={recipe.data.batch}, optim.accumulate={recipe.optim.accumulate}: "
-                f"{'' if whole else 'raise optim.accumulate, '}lower data.batch or set model.dtype=mixed_bfloat16, in "
-                "another folder (-o) or with --overwrite; or set model.remat=True, with which this run goes on without "
-                "--overwrite"
+                f"{'' if whole else 'raise optim.accumulate, '}{cache}lower data.batch or set "
+                "model.dtype=mixed_bfloat16, in another folder (-o) or with --overwrite; or set model.remat=True, with "
+                "which this run goes on without --overwrite"
             ) from error
         raise
     if job.share.index:
@@ -263,7 +269,7 @@ def finish(trainee, run, job):
     result = {
         "task": job.task.name,
         "recipe": as_json(job.recipe),
-        **{score.name: float(last[f"val_{score.name}"]) for score in job.task.scores},
+        **{score.name: read_score(last[f"val_{score.name}"]) for score in job.task.scores},
         "images": last["val_images"],
         "best": run.best,
         "changes": run.changes(),

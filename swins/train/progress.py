@@ -10,6 +10,7 @@ import time
 import keras
 
 from swins.errors import SwinsError
+from swins.task import logged, read_score
 from swins.train.checkpoints import loss_variables
 
 SAY_EVERY = 30.0  # seconds
@@ -183,7 +184,8 @@ class Progress(keras.callbacks.Callback):
         row = self.validated()
         if logs is not None:  # for the callbacks after this one
             names = ("loss", *(score.name for score in self.run.task.scores))
-            logs.update({f"val_{name}": float(row[f"val_{name}"]) for name in names})
+            known = {f"val_{name}": read_score(row[f"val_{name}"]) for name in names}
+            logs.update({name: value for name, value in known.items() if value is not None})
         if self.ending.reached(self.run.step - self.first):
             self.leave()
 
@@ -200,7 +202,7 @@ class Progress(keras.callbacks.Callback):
         row = {
             **{key: epoch[key] for key in ("epoch", "learning_rate", "loss")},
             "val_loss": f"{validation.loss:.6f}",
-            **{f"val_{name}": f"{value:.6f}" for name, value in validation.scores.items()},
+            **{f"val_{name}": logged(value) for name, value in validation.scores.items()},
             "val_images": validation.images,
             "unreadable": epoch["unreadable"] + validation.unreadable,
             "seconds": round(self.seconds()),
