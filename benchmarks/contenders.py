@@ -5,6 +5,7 @@ batch of that size, timed after one that is not. A task is "inference" (images t
 (one step of AdamW). FILES is a folder of exported models, made by NAME = "export_timm" or "export_swins".
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -326,7 +327,9 @@ def main(name, precision, task, files):
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "w")  # the libraries may print
     os.dup2(2, 1)
-    make, calls, first = globals()[name](precision, task, pathlib.Path(files)), {}, None
+    module, _, function = name.rpartition(":")  # of this file, or of another beside it
+    contender = getattr(importlib.import_module(module), function) if module else globals()[name]
+    make, calls, first = contender(precision, task, pathlib.Path(files)), {}, None
     for line in sys.stdin:
         request = json.loads(line)
         size = request["size"]

@@ -8,6 +8,8 @@ tracing and compiling, and for files their loading. What grows has a process for
 TensorFlow runs with oneDNN, as the commands of swins make it, but for the contenders of the group onednn that say off.
 
     python benchmarks/run.py [GROUP ...]    groups: inference, onednn, training, growth; rows of other groups stay
+
+SSD's groups, ssd_*, run only if they are named, and need SSD_REFERENCE: see detector_contenders.py.
 """
 
 import contextlib
@@ -82,6 +84,18 @@ TRAINING = {
     "swins, JAX": ("swins_plain", "jax"),
     "swins, PyTorch eager": ("swins_plain", "torch"),
 }
+THEIRS = "R. Greenhead's SSD, PyTorch eager"
+
+
+def detectors(kind):
+    """Contenders of a group of detectors."""
+    return {
+        THEIRS: (f"detector_contenders:reference_{kind}", ""),
+        "swins, TensorFlow graph": (f"detector_contenders:swins_{kind}", "tensorflow"),
+        "swins, TensorFlow XLA": (f"detector_contenders:swins_{kind}_xla", "tensorflow"),
+    }
+
+
 SIDES = (224, 320, 448, 640, 768, 1024)
 WINDOWS = (7, 14, 28, 56)
 RUNS = (  # group, precision, sizes, contenders
@@ -92,15 +106,20 @@ RUNS = (  # group, precision, sizes, contenders
     ("growth", "float32", SIDES, {"image side": ("growth_side", "tensorflow")}),
     ("growth", "float32", SIDES, {"image side, open size": ("growth_open", "tensorflow")}),
     ("growth", "float32", WINDOWS, {"window at 448 pixels": ("growth_window", "tensorflow")}),
+    ("ssd_resnet50_b", "float32", (1, 8), detectors("resnet")),
+    ("ssd_swin_tiny_b", "float32", (1, 8), detectors("swin")),
+    ("ssd_resnet50_b_training", "float32", (8,), detectors("resnet")),
+    ("ssd_swin_tiny_b_training", "float32", (8,), detectors("swin")),
+    ("ssd_suppression", "float32", (1, 8), {"swins, NMS alone": ("detector_contenders:suppression", "tensorflow")}),
 )
-REFERENCE, FLOOR = "timm eager", "matrix product (floor)"
+REFERENCES, FLOOR = ("timm eager", THEIRS), "matrix product (floor)"
 
 
 class Contender:
     """A process of contenders.py."""
 
     def __init__(self, function, backend, precision, task, files):
-        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(PEERS))))
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(HERE), str(PEERS))))
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", "PYTHONPATH": path}
         settings = {"KERAS_BACKEND": "tensorflow" if backend in ("", OFF) else backend}
         settings["TF_ENABLE_ONEDNN_OPTS"] = "0" if backend == OFF else "1"
@@ -135,7 +154,7 @@ class Contender:
 
 def measure(group, precision, sizes, contenders, files, say):
     """Rows of the table. A contender that fails is left out, and its last words are said."""
-    task = "training" if group == "training" else "inference"
+    task = "training" if group.endswith("training") else "inference"
     if group == "growth":
         alive = {(label, size): contenders[label] for label in contenders for size in sizes}
     else:
@@ -192,7 +211,7 @@ def row_of(group, precision, size, label, seconds, answers):
         "images_per_second": f"{images / statistics.median(mine):.2f}",
         "slowest_round": f"{images / max(mine):.2f}",
         "fastest_round": f"{images / min(mine):.2f}",
-        "over_reference": over(REFERENCE),
+        "over_reference": over(next((label for label in REFERENCES if label in seconds), "")),
         "over_floor": over(FLOOR),
         **{key: f"{value:.1f}" for key, value in memory.items()},
     }
@@ -223,12 +242,14 @@ def say(text):
 
 def main(groups):
     known = list(dict.fromkeys(group for group, *_ in RUNS))
+    known_to_all = [group for group in known if not group.startswith("ssd_")]
     if not set(groups) <= set(known):
         sys.exit(f"groups are {', '.join(known)}; got {' '.join(groups)}")
     rows = []
-    if groups and TABLE.is_file():
+    if TABLE.is_file():
         with open(TABLE, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["group"] not in groups]
+            before = list(csv.DictReader(file))
+        rows = [row for row in before if not (row["group"] in groups if groups else row["group"] in known_to_all)]
     load = os.getloadavg()[0]
     if load > 0.5:
         say(f"the machine is busy (load {load:.1f}): the numbers will show it")
@@ -245,7 +266,7 @@ def main(groups):
             if done.returncode:
                 sys.exit(f"{export} fails:\n{done.stderr[-3000:]}")
         for group, precision, sizes, contenders in RUNS:
-            if not groups or group in groups:
+            if group in groups or (not groups and not group.startswith("ssd_")):
                 rows += measure(group, precision, sizes, contenders, files, say)
                 with open(TABLE, "w", newline="") as file:
                     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -84,6 +84,15 @@ def torch_gradient(function, x):
 GRADIENTS = {"tensorflow": tensorflow_gradient, "jax": jax_gradient, "torch": torch_gradient}  # of a sum over a batch
 
 
+def require_classifier(model, name: str) -> None:
+    """Raise SwinsError for a model that gives no logits: a detector, or features alone."""
+    variant = getattr(model, "variant", None)
+    if variant is None:
+        raise SwinsError(f"classifiers are explained; got {name}, a {type(model).__name__}; take the Swin it stands on")
+    if not variant.num_classes:
+        raise SwinsError(f"{name} has no classifier (num_classes is 0), so no class can be explained")
+
+
 def grad_cam(model, images, classes=None, level=None):
     """Which pixels speak for a class (arXiv:1610.02391, equations 1 and 2): -> (B, height, width), from 0 to 1.
 
@@ -97,8 +106,7 @@ def grad_cam(model, images, classes=None, level=None):
     Raises:
         SwinsError: no classifier, classes that it has not, or no such level.
     """
-    if not model.variant.num_classes:
-        raise SwinsError(f"{model.name} has no classifier (num_classes is 0), so no class can be explained")
+    require_classifier(model, model.name)
     if level is not None and level not in model.pyramid:
         raise SwinsError(f"level must be one of {', '.join(model.pyramid)}; got {level!r}")
     place = model.get_layer("pool").input if level is None else model.pyramid[level]

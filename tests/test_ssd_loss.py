@@ -233,8 +233,20 @@ def test_the_hardest_of_the_background():
     background = np.array([[False, True, True, True, True], [True, True, True, False, False], [True] * 5])
     chosen = hardest(*map(ops.convert_to_tensor, (entropy, background, np.float32([2, 9, 3]))))
     chosen = ops.convert_to_numpy(chosen)
-    assert chosen[:2].tolist() == [[False, False, True, True, False], [True, True, True, False, False]]
-    assert chosen[2].sum() == 3
+    assert chosen[:2].tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]
+    np.testing.assert_allclose(chosen[2], 3 / 5)  # of equals each in part
+    assert not ops.convert_to_numpy(hardest(entropy, background, np.zeros(3, "float32"))).any()
+
+
+def test_the_hardest_are_those_that_a_sort_finds(rng):
+    entropy = np.round(np.exp(rng.normal(0, 4, (40, 300))), 2).astype("float32")  # from 0 to 1e5, some equal
+    background, counts = rng.random(entropy.shape) < 0.7, rng.integers(0, 300, 40).astype("float32")
+    chosen = ops.convert_to_numpy(hardest(*map(ops.convert_to_tensor, (entropy, background, counts))))
+    for losses_of_image, own, count, weights in zip(entropy, background, counts.astype(int), chosen, strict=True):
+        largest = np.sort(losses_of_image[own])[::-1][:count]
+        np.testing.assert_allclose((weights * losses_of_image).sum(), largest.sum(), rtol=1e-5)
+        np.testing.assert_allclose(weights.sum(), len(largest), rtol=1e-5)
+        assert not weights[~own].any()
 
 
 def test_errors_say_what_to_do():

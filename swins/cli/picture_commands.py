@@ -92,8 +92,8 @@ def explain_command(args):
     if len(args.images) > explain.MOST:
         raise SwinsError(f"at most {explain.MOST} images fit in a picture; got {len(args.images)}; draw several")
     model, name = explained(args)
-    if args.kind == ["grad_cam"] and not model.variant.num_classes:
-        raise SwinsError(f"{args.weights or name} has no classifier, so there is no class for Grad-CAM to explain")
+    if args.kind == ["grad_cam"] or not hasattr(model, "variant"):
+        explain.require_classifier(model, args.weights or name)
     prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
     good = readable_images(args.images, args.skip_unreadable, "nothing was drawn")
     for title in explain.draw_files(model, name, prepare, good, args.output, args.kind):

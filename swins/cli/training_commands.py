@@ -6,6 +6,8 @@ import pathlib
 from swins.cli.arguments import positive, say
 from swins.errors import SwinsError
 
+EVALUATING = ("model", "protocol", "split", "labels", "class_order", "real")  # options of one kind of work or another
+
 
 def train_command(args):
     from swins import recipes
@@ -48,7 +50,7 @@ def eval_command(args):
         skip_unreadable=args.skip_unreadable,
         progress=not args.quiet,
     )
-    options = {name: getattr(args, name) for name in ("model", "protocol", "labels", "class_order", "real")}
+    options = {name: getattr(args, name) for name in EVALUATING}
     paths = evaluation.artefacts_in(args.artefact) if args.all else [args.artefact]
     failed = []
     for path in paths:
@@ -114,6 +116,9 @@ def add(commands):
         metavar="NAME",
         help="of classifiers timm or ms (default timm, or the training run's own); of detectors coco (default) or "
         "r_ssd",
+    )
+    sub.add_argument(
+        "--split", metavar="NAME", help="of a detector's data train, val or test (default val, or all that there is)"
     )
     sub.add_argument("-m", "--model", metavar="NAME", help="variant whose preprocessing applies (default: recorded)")
     sub.add_argument("--batch", type=positive, default=32)

@@ -11,7 +11,7 @@ from swins.data.split import Split
 from swins.errors import SwinsError
 from swins.images import files_below, pillow
 
-TRAINING, VALIDATION = ("train", "training"), ("val", "validation", "valid", "test")
+TRAINING, VALIDATION, TEST = ("train", "training"), ("val", "validation", "valid", "test"), ("test",)
 
 
 def numbering(names):

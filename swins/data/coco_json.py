@@ -17,7 +17,7 @@ import pathlib
 
 import numpy as np
 
-from swins.data.class_folders import TRAINING, VALIDATION
+from swins.data.class_folders import TEST, TRAINING, VALIDATION
 from swins.data.defects import (
     NO_FILE,
     NO_SIZE,
@@ -44,15 +44,15 @@ LOOKED_FOR = 50  # images, that tell which folder has them
 
 
 def coco_parts(folder: pathlib.Path) -> tuple:
-    """JSON files of the images (to train on, to validate on) of a folder; None for what it lacks.
+    """JSON files of the images (to train on, to validate on, to test on) of a folder; None for what it lacks.
 
     Raises:
-        SwinsError: if there are several to train or validate on.
+        SwinsError: if there are several for one of these.
     """
-    training, validation = (file_of(folder, words) for words in (TRAINING, VALIDATION))
-    if not (training or validation):
-        training = next((folder / name for name in ALONE if (folder / name).is_file()), None)
-    return training, validation
+    parts = [file_of(folder, words) for words in (TRAINING, VALIDATION, TEST)]
+    if not any(parts):
+        parts[0] = next((folder / name for name in ALONE if (folder / name).is_file()), None)
+    return tuple(parts)
 
 
 def file_of(folder, words):

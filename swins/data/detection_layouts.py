@@ -16,7 +16,7 @@ from swins.data.matching import by_name, listing
 from swins.data.split import Split
 from swins.data.voc_xml import from_voc, voc_parts
 from swins.data.yolo_txt import from_yolo, yolo_parts
-from swins.errors import SwinsError
+from swins.errors import SwinsError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DetectionLayout:
     """How a detection data set lies in a folder.
 
     words: what it is, for the error where no layout fits.
-    parts: folder -> (what to train on, what to validate on), as `read` takes them; None for what a folder lacks.
+    parts: folder -> (what to train on, to validate on, to test on), as `read` takes them; None for what it lacks.
     read: (folder, one of the parts, whether to keep masks) -> Split whose samples are (name, image, Objects).
     """
 
@@ -33,6 +33,7 @@ class DetectionLayout:
     read: Callable[[pathlib.Path, object, bool], Split]
 
 
+PARTS = ("train", "val", "test")
 DETECTION_LAYOUTS = [  # the first that has a part of a folder reads it
     DetectionLayout("COCO's annotations/instances_*.json beside folders of images", coco_parts, from_coco),
     DetectionLayout("Pascal VOC's XML", voc_parts, from_voc),
@@ -75,7 +76,7 @@ def find_detection_splits(
     """
     if str(source).startswith(PREFIX):
         return from_garments(str(source).removeprefix(PREFIX), masks)
-    folder, layout, (training, validation) = recognised(source)
+    folder, layout, (training, validation, _) = recognised(source)
     if training is None:
         raise SwinsError(f"{source}: has images to validate on and none to train on; add these")
     training = with_images(source, layout.read(folder, training, masks), "train")
@@ -96,23 +97,38 @@ def find_detection_splits(
     return training, validation
 
 
-def find_evaluation_split(source: str | pathlib.Path, classes: tuple = (), masks: bool = False) -> Split:
+def find_evaluation_split(
+    source: str | pathlib.Path, classes: tuple = (), masks: bool = False, part: str | None = None
+) -> Split:
     """Recognise a detection data set -> the Split that models are scored on: its validation images, else all it has.
 
     Args:
         source: as for `find_detection_splits`.
         classes: names of a model's classes, with which the data's are matched; () for the data's own.
+        masks: whether objects keep their segmentations, for those layouts that have them.
+        part: "train", "val" or "test", for these images and no others; the Split is named after it.
 
     Raises:
-        SwinsError: if it is no such data set, or has objects of a class that the model has not.
+        SwinsError: if it is no such data set, lacks that part, or has objects of a class that the model has not.
     """
+    if part not in (None, *PARTS):
+        raise unknown_name("split", part, PARTS)
     if str(source).startswith(PREFIX):
-        split = from_garments(str(source).removeprefix(PREFIX), masks)[1]
+        pair = from_garments(str(source).removeprefix(PREFIX), masks)
+        split = dict(zip(PARTS, (*pair, None), strict=True))[part or "val"]
+        if split is None:
+            raise SwinsError(f"{source}: has no {part} images; it has those of train and val")
         if classes and tuple(classes) != split.classes:
             raise SwinsError(f"{source}: classes must be the model's; got {listing(split.classes)}; take other data")
         return split
-    folder, layout, (training, validation) = recognised(source)
-    split = with_images(source, layout.read(folder, training if validation is None else validation, masks), "evaluate")
+    folder, layout, parts = recognised(source)
+    known = {name: place for name, place in zip(PARTS, parts, strict=True) if place is not None}
+    if part and part not in known:
+        raise SwinsError(f"{source}: has no {part} images; it has those of {' and '.join(known)}")
+    place = next(known[name] for name in ((part,) if part else ("val", "train", "test")) if name in known)
+    split = with_images(source, layout.read(folder, place, masks), "evaluate")
+    if part:
+        split = dataclasses.replace(split, name=f"{split.name}/{part}")
     if not classes:
         return split
     split = of_classes(split, tuple(classes), "the model's")

@@ -16,7 +16,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from swins.data.class_folders import TRAINING, VALIDATION
+from swins.data.class_folders import TEST, TRAINING, VALIDATION
 from swins.data.defects import (
     DIFFICULT,
     NO_ANNOTATION,
@@ -61,26 +61,26 @@ def has_xml(folder):
 
 
 def voc_parts(folder: pathlib.Path) -> tuple:
-    """(To train on, to validate on): lists of names, ImageSets/Main/*.txt, or folders of XML; None for what it lacks.
+    """(To train on, to validate on, to test on): lists of names, ImageSets/Main/*.txt, or folders of XML; or None.
 
     train.txt and val.txt if both are there, else trainval.txt and test.txt.
     """
     folder = home(folder)
     lists = {path.stem: path for path in sorted((folder / SETS).glob("*.txt"))}
     if "train" in lists and "val" in lists:
-        return lists["train"], lists["val"]
+        return lists["train"], lists["val"], lists.get("test")
     training, validation = (lists.get(a, lists.get(b)) for a, b in (("trainval", "train"), ("test", "val")))
     if training or validation:
-        return training, validation
+        return training, validation, lists.get("test")
     for below in ("", *ANNOTATIONS):
         parts = [
             next((place for name in words if has_xml(place := folder / below / name)), None)
-            for words in (TRAINING, VALIDATION)
+            for words in (TRAINING, VALIDATION, TEST)
         ]
         if any(parts):
             return tuple(parts)
     whole = one_of(folder, ANNOTATIONS)
-    return (whole, None) if has_xml(whole) else (None, None)
+    return (whole if has_xml(whole) else None), None, None
 
 
 def parsed(path):

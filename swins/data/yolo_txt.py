@@ -8,12 +8,13 @@ what data.yaml's train and val say, if it is in the data set's folder.
 An image without a text has no objects. Boxes are of pixels as they are stored: EXIF's rotation is ignored.
 """
 
+import contextlib
 import os
 import pathlib
 
 import numpy as np
 
-from swins.data.class_folders import TRAINING, VALIDATION
+from swins.data.class_folders import TEST, TRAINING, VALIDATION
 from swins.data.defects import NO_FILE, NO_SIZE, UNKNOWN_CLASS, Defects, inside, stored_size, usable
 from swins.data.objects import Objects
 from swins.data.split import Split
@@ -112,20 +113,21 @@ def usual(folder, words):
 
 
 def yolo_parts(folder: pathlib.Path) -> tuple:
-    """Folders or lists of images (to train on, to validate on), tuples; None for what a folder lacks.
+    """Folders or lists of images (to train on, to validate on, to test on), tuples; None for what a folder lacks.
 
     Where they usually are, else where data.yaml says.
     """
     path, facts = yaml_of(folder)
     if path is None and list_of(folder) is None:
-        return None, None
-    parts = []
-    for words, name in ((TRAINING, "train"), (VALIDATION, "val")):
-        parts.append(usual(folder, words) or (stated(folder, path, facts, name) if path else ()) or None)
+        return None, None, None
+    parts = [usual(folder, words) or None for words in (TRAINING, VALIDATION, TEST)]
+    for i, name in enumerate(("train", "val", "test")):
+        with contextlib.suppress(*(SwinsError,) if name == "test" else ()):  # which many files state, and few bring
+            parts[i] = parts[i] or (stated(folder, path, facts, name) if path else ()) or None
     if any(parts):
         return tuple(parts)
     alone = next((folder / name for name in ALONE if (folder / name).is_dir()), folder)
-    return ((alone,) if is_part(alone) else None), None
+    return ((alone,) if is_part(alone) else None), None, None
 
 
 def images_of(folder, place, known, defects):

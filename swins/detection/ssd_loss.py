@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 from keras import ops
 
 from swins.boxes import encode, floats
@@ -47,15 +46,33 @@ def smooth_l1(difference):
     return ops.where(distance < 1, 0.5 * difference * difference, distance - 0.5)
 
 
-def hardest(entropy, background, counts):
-    """The background priors of largest loss, `counts` of each image: (B, P), (B, P), (B,) -> (B, P) booleans."""
-    order = ops.argsort(ops.where(background, -ops.stop_gradient(entropy), np.inf), axis=1)
-    return background & (ops.cast(ops.argsort(order, axis=1), "float32") < counts[:, None])
-
-
 def divided(total, number):
     """total / number, 0 of nothing."""
     return total / ops.where(number > 0, number, 1.0)
+
+
+def hardest(entropy, background, counts):
+    """How much of each prior is among the background's of largest loss, `counts` of each image, rounded up.
+
+    Nothing is sorted, which compilers are slow at: the smallest loss that belongs to them is found bit by bit, as the
+    bits of floats from 0 on are in the floats' order. Of equal losses of which some belong to them, all do in part.
+
+    Args:
+        entropy: (B, P) float32, at least 0; background: (B, P) booleans; counts: (B,).
+
+    Returns:
+        (B, P) float32 from 0 to 1; an image's sum is its count, or all its background.
+    """
+    bits = ops.where(background, ops.view(ops.maximum(ops.stop_gradient(entropy), 0.0), "int32"), -1)
+    counts = ops.minimum(ops.ceil(counts), ops.sum(floats(background), 1))[:, None]
+    least = ops.zeros_like(bits[:, :1])
+    for bit in range(30, -1, -1):
+        higher = least + 2**bit
+        enough = ops.sum(floats(bits >= higher), 1, keepdims=True) >= counts
+        least = ops.where(enough, higher, least)
+    above, equal = floats(bits > least), floats(bits == least)
+    left = counts - ops.sum(above, 1, keepdims=True)
+    return ops.where(counts > 0, above + equal * divided(left, ops.sum(equal, 1, keepdims=True)), 0.0)
 
 
 def ssd_loss(priors, outputs: dict, truths: dict, rule: str | LossRule = "r_ssd") -> dict:
@@ -95,8 +112,8 @@ def ssd_loss(priors, outputs: dict, truths: dict, rule: str | LossRule = "r_ssd"
 
     entropy = ops.sparse_categorical_crossentropy(labels, scores, from_logits=True)  # (B, P)
     least = ops.maximum(counts, rule.least_matches)
-    used = matched | hardest(entropy, ~matched, rule.negatives * least)
-    classes = ops.sum(weight * ops.sum(ops.where(used, entropy, 0.0), 1))
+    used = floats(matched) + hardest(entropy, ~matched, rule.negatives * least)
+    classes = ops.sum(weight * ops.sum(ops.where(used > 0, used * entropy, 0.0), 1))
     classes = divided(classes, ops.sum(weight * least))
 
     share = ops.mean(floats(weight > 0))

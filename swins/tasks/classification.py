@@ -7,6 +7,7 @@ from swins.changes import Recorded
 from swins.creation import create
 from swins.data import labelled
 from swins.data.layouts import find_splits
+from swins.detector_configs import DETECTORS
 from swins.errors import SwinsError
 from swins.images import Preprocess
 from swins.initial_weights import begin_as_torch
@@ -37,6 +38,8 @@ def network(recipe, training):
             "other data"
         )
     options = model.options()
+    if model.name in DETECTORS:
+        raise SwinsError(f"model.name must be a classifier's; got {model.name}, a detector's: RECIPE = Detection(...)")
     if not model.weights:
         swin = create(model.name, num_classes=num_classes, **options)
         if model.start:

@@ -19,7 +19,7 @@ from swins.results import detections_of
 from swins.task import Prepared, Score
 from swins.tasks.detection_settings import Selection
 
-OPTIONS, PREDICT_OPTIONS = ("protocol",), ("threshold",)
+OPTIONS, PREDICT_OPTIONS = ("protocol", "split"), ("threshold",)
 DEFAULT = Selection()
 SHOWN = 0.3  # least score of what `swins predict` shows
 
@@ -93,7 +93,7 @@ def answers(outputs, facts, sizes) -> list:
 
 def dataset(source, opened, facts, options) -> Dataset:
     """Images to score on, whose labels are the model's classes, by name."""
-    split = find_evaluation_split(source, tuple(facts["classes"]))
+    split = find_evaluation_split(source, tuple(facts["classes"]), part=options.get("split"))
     return Dataset(split.name, len(split), (split[i] for i in range(len(split))), split.strays, split.notes)
 
 
