@@ -200,9 +200,17 @@ def runs():
         r, name = json.loads(path.read_text()), path.parent.name
         of = f"{r['images']:,} images"
         hours = f"{r['hours']:.2f}"
-        rows.append((f"[`{name}`](results/{name}/)", f"{100 * r['top1']:.2f}", of, hours, r["machine"], r["versions"]))
-    header = ("recipe, log and curves", "top-1", "of", "hours", "machine", "versions")
+        scores = {"top-1": r.get("top1"), "AP": r.get("AP"), "AP50": r.get("AP50")}
+        score = ", ".join(f"{title} {100 * value:.2f}" for title, value in scores.items() if value is not None)
+        rows.append((f"[`{name}`](results/{name}/)", score, of, hours, r["machine"], r["versions"]))
+    header = ("recipe, log and curves", "score", "of", "hours", "machine", "versions")
     return markdown(header, rows) if rows else "Nothing yet."
+
+
+def necks():
+    """Short runs of one detector with each neck, from recipes/results/necks.csv."""
+    rows = read("recipes/results/necks.csv")
+    return markdown([*rows[0]], [(f"`{r['neck']}`", f"{int(r['parameters']):,}", *list(r.values())[2:]) for r in rows])
 
 
 def reading():
@@ -223,7 +231,7 @@ def reading():
 
 
 TABLES = {f.__name__: f for f in (variants, parity, sizes, size_rules, memory, preprocessing, results, targets)}
-TABLES |= {f.__name__: f for f in (inference, onednn, training, reading, growth, machine, runs)}
+TABLES |= {f.__name__: f for f in (inference, onednn, training, reading, growth, machine, runs, necks)}
 PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
 
 

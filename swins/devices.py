@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import platform
+import sys
 from dataclasses import dataclass
 
 import keras
@@ -86,6 +88,28 @@ def start_tensorflow():
 def cores():
     """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def accelerators() -> list[str]:
+    """What the backend computes on beside the CPU, a name each, as "NVIDIA H200"."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.local_devices() if device.platform != "cpu"]
+    if backend == "torch":
+        cuda = sys.modules["torch"].cuda
+        return [cuda.get_device_name(i) for i in range(cuda.device_count())]
+    import tensorflow as tf
+
+    details = tf.config.experimental.get_device_details
+    return [details(device).get("device_name", device.name) for device in tf.config.list_physical_devices("GPU")]
+
+
+def machine() -> str:
+    """What numbers were computed on: the system, its CPUs and accelerators."""
+    parts = [f"{platform.system()} {platform.machine()}", f"{cores()} CPUs", *accelerators()]
+    return ", ".join(parts)
 
 
 def agreed(share, find):

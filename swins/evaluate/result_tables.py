@@ -5,13 +5,12 @@ import datetime
 import io
 import os
 import pathlib
-import platform
 import sys
 
 import keras
 import numpy as np
 
-from swins import files
+from swins import devices, files
 from swins.errors import SwinsError
 from swins.task import NONE
 
@@ -40,7 +39,7 @@ def row_of(opened, prepared, dataset, scored) -> dict:
         "images_per_second": round(scored.images_per_second, 1),
         "backend": backend,
         "versions": f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}; numpy {np.__version__}",
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "machine": devices.machine(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "weights_sha256": certificate["weights_sha256"],
         "source_sha256": certificate.get("source", {}).get("sha256", ""),

@@ -17,6 +17,7 @@ from swins.recipes import TUNED, as_json, differences, today
 from swins.task import NONE, read_score
 from swins.train.checkpoints import Checkpoints
 
+DRAWN = 3  # scores in the curves
 BEFORE, AFTER = ("epoch", "learning_rate", "loss", "val_loss"), ("val_images", "unreadable", "seconds")
 WRITTEN = (
     "checkpoints",
@@ -196,13 +197,13 @@ def copy_of(network):
 
 
 def draw(rows, scores, path):
-    """A picture of losses, scores and learning rate over the epochs."""
+    """A picture of losses, the first scores and the learning rate over the epochs."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return  # log.csv has the numbers
     figure = Figure((12, 3.2), layout="constrained")
-    scores = [f"val_{name}" for name in scores]
+    scores = [f"val_{name}" for name in scores[:DRAWN]]
     panels = {"loss": ["loss", "val_loss"], "score": scores, "learning rate": ["learning_rate"]}
     for axis, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for name in names:

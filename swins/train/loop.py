@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import importlib.util
 import json
-import platform
 import re
 import sys
 from dataclasses import dataclass
@@ -276,7 +275,7 @@ def finish(trainee, run, job):
         "hours": round(last["seconds"] / 3600, 3),
         "parameters": trainee.count_params(),
         **job.facts,
-        "machine": f"{platform.system()} {platform.machine()}, {devices.cores()} CPUs",
+        "machine": devices.machine(),
         "versions": f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
