@@ -7,10 +7,10 @@ Command   git clone https://github.com/Shenggan/BCCD_Dataset
 Hardware  one GPU
 Expected  torchvision's SSD300 from scratch (benchmarks/torchvision_ssd.py, 400 s, 1369 updates of 16 images): AP 24.47,
           AP50 65.39 of the 72 test images, on the same machine at the same time
-Obtained  AP 51.48, AP50 85.03 of the 87 validation images, AP 50.44, AP50 87.29 of the 72 test images, after 0.174
-          hours (1800 updates) of one H200, which nine other runs shared; of the validation images AP50 78.81 after 400 s and
-          82.86 after 1350 updates. On Swin-T (model.name ssd336_swin_tiny_b_fpn, optim.learning_rate 5e-4): AP50 77.57
-          of the test images
+Obtained  AP 51.48, AP50 85.03 of the 87 validation images, AP 50.44, AP50 87.29 of the 72 test images, after 1800
+          updates, 0.174 hours of one H200 that nine other runs shared; of the validation images AP50 78.81 after 400 s
+          and 82.86 after 1350 updates. On Swin-T (model.name ssd336_swin_tiny_b_fpn, optim.learning_rate 5e-4): AP50
+          77.57 of the test images
 """
 
 from swins.data.box_augment import SsdPaper
