@@ -65,7 +65,7 @@ def reading_timm(recipe, source, folder):
     from PIL import Image
     from timm.data import auto_augment
 
-    from swins.plans import pair
+    from swins.checked_numbers import pair
     from swins.tags import look_up
 
     def posterize(image, bits, **options):

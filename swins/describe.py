@@ -2,8 +2,9 @@
 
 import math
 
+from swins.checked_numbers import ANY
 from swins.errors import SwinsError
-from swins.plans import ANY, Variant, VariantV2, VariantV2CR, plan_stages
+from swins.plans import Variant, VariantV2, VariantV2CR, plan_stages
 from swins.resnet_plan import VariantResNet, plan_resnet, resnet_costs
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swins.checked_numbers import ANY, pair
 from swins.errors import SwinsError, first_line, unknown_name
-from swins.plans import ANY, pair
 from swins.tags import look_up, training_run
 
 PROTOCOLS = ("timm", "ms")

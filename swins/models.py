@@ -12,8 +12,9 @@ from keras import layers
 
 from swins import deformable, v1, v2, v2_cr
 from swins.changes import Recorded
+from swins.checked_numbers import natural
 from swins.layers import PadToPatches, PatchEmbed, dense, layer_norm
-from swins.plans import Variant, VariantV2, VariantV2CR, natural, plan_stages, with_overrides
+from swins.plans import Variant, VariantV2, VariantV2CR, plan_stages, with_overrides
 from swins.size_rules import SIZE_RULES
 
 

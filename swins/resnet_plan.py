@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from swins.checked_numbers import ANY, integers, natural, pair
 from swins.errors import SwinsError
-from swins.plans import ANY, integers, natural, pair
 
 EXPANSION = 4  # channels of a block's map over those of its 3x3 convolution
 STEM_LEVEL = 2  # the first convolution and the pool halve twice: P2

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+from swins.checked_numbers import integers, tuples
 from swins.errors import SwinsError, unknown_name
-from swins.plans import integers, tuples
 
 EXTRA_NORMS = ("batch", "layer")
 

@@ -14,7 +14,7 @@ import swins
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
     ("errors", "size_rules", "sequential", "renamed", "box_drawing"),
-    ("changes", "windows", "settings"),
+    ("changes", "windows", "settings", "checked_numbers"),
     ("layers", "boxes", "recipes"),
     ("plans", "v1", "bias_tables", "run_result", "files"),
     ("resnet_plan", "v2", "task", "ssd_numbers"),
@@ -75,6 +75,15 @@ def test_the_walk_sees_an_upward_import(tmp_path):
     path = tmp_path / "windows.py"
     path.write_text("from swins import models\nfrom swins.convert import rules\nimport swins.cli\n")
     assert list(imports(path)) == ["models", "convert", "cli"]
+
+
+SWINS_OWN = {"windows", "attention", "bias_tables", "plans", "v1", "v2", "v2_cr", "deformable", "model_configs", "tags"}
+SWINS_OWN |= {"models", "build", "backbone", "resize", "deploy", "fused", "explain", "hub", "weights"}
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("swins/detection/*.py"), *ROOT.glob("swins/tasks/detection*.py")])
+def test_rooms_take_a_pyramid_and_know_nothing_of_swin(path):
+    assert not SWINS_OWN & set(imports(path))
 
 
 def test_no_keras_process_imports_torch_or_timm():

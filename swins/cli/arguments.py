@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from swins.plans import ANY
+from swins.checked_numbers import ANY
 
 
 def say(text):

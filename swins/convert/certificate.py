@@ -8,9 +8,9 @@ import platform
 import keras
 import numpy as np
 
+from swins.checked_numbers import ANY
 from swins.convert import programs
 from swins.errors import SwinsError
-from swins.plans import ANY
 from swins.reference import oracle
 from swins.tags import look_up
 from swins.task import task_named, task_of

@@ -10,11 +10,11 @@ import keras
 from keras import layers, ops
 
 from swins.changes import Composite, Recorded
+from swins.checked_numbers import tuples
 from swins.detection.default_boxes import Priors, default_boxes, per_cell, priors_of
 from swins.detection.necks import NECKS, conv, require_falling, size_of, text
 from swins.errors import SwinsError, unknown_name
 from swins.layers import NORM_EPSILON, dense, layer_norm, on_tokens
-from swins.plans import tuples
 from swins.ssd_numbers import Extra, numbers_of
 
 LENGTH = 20.0  # of the first map's cells, to begin with (arXiv:1506.04579)

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from swins.attention import blocks_of
+from swins.checked_numbers import ANY
 from swins.deploy import deploy
 from swins.errors import SwinsError
 from swins.images import preparation_of, preprocess, stated_preparation
-from swins.plans import ANY
 from swins.resnet import ResNet
 from swins.tags import look_up
 from swins.task import Part

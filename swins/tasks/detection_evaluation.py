@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 
+from swins.checked_numbers import tuples
 from swins.data.coco_scores import PROTOCOLS, SCORES, columns, listing, record, revise, score, tables
 from swins.data.detection_layouts import find_evaluation_split
 from swins.data.labelled import Dataset
@@ -14,7 +15,6 @@ from swins.detection.default_boxes import Priors, default_boxes
 from swins.detection.selection import selector
 from swins.errors import SwinsError, unknown_name
 from swins.images import Preprocess
-from swins.plans import tuples
 from swins.results import detections_of
 from swins.task import Prepared, Score
 from swins.tasks.detection_settings import Selection

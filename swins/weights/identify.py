@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from swins.checked_numbers import pair
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
-from swins.plans import pair, per_stage, plan_stages
+from swins.plans import per_stage, plan_stages
 from swins.weights import swin_rules
 
 FAMILIES = {"V1": "relative_position_bias_table", "V2": "cpb_mlp", "V2-CR": "meta_mlp"}  # and what only it has

@@ -6,7 +6,8 @@
 import functools
 from dataclasses import replace
 
-from swins.plans import ANY, Variant, VariantV2, VariantV2CR
+from swins.checked_numbers import ANY
+from swins.plans import Variant, VariantV2, VariantV2CR
 from swins.weights import conversion_table, dialects
 from swins.weights.conversion_table import Rule, Table, dense, norm
 
