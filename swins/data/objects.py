@@ -85,10 +85,14 @@ class Objects:
         Raises:
             SwinsError: if there are no masks, or polygons and faster-coco-eval is missing.
         """
+        pixels = [mask.bitmap(self.size) for mask in self.require_masks()]
+        return np.stack(pixels) if pixels else np.zeros((0, *self.size), bool)
+
+    def require_masks(self) -> tuple:
+        """The masks. Raises SwinsError if there are none."""
         if self.masks is None:
             raise SwinsError(f"image {self.image_id} must have masks; got boxes alone; read the data with masks=True")
-        pixels = [mask.bitmap(self.size) for mask in self.masks]
-        return np.stack(pixels) if pixels else np.zeros((0, *self.size), bool)
+        return self.masks
 
     def to_json(self) -> dict:
         """The same as plain values, but the masks."""
