@@ -61,8 +61,8 @@ def of_text(text: str | bytes) -> np.ndarray:
     Raises:
         SwinsError: for a text that is none.
     """
-    letters = np.frombuffer(text.encode("latin-1", "replace") if isinstance(text, str) else text, np.uint8)
-    letters = letters.astype(np.int64) - FIRST
+    letters = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    letters = np.frombuffer(letters, np.uint8).astype(np.int64) - FIRST
     ends = np.flatnonzero(letters & MORE == 0)
     if not letters.size or letters.min() < 0 or letters.max() > LAST - FIRST or letters[-1] & MORE:
         raise SwinsError(f"run lengths as text must be whole, of letters from 0 to o; got {text!r:.60}")

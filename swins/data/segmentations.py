@@ -117,12 +117,16 @@ def rectangle(box) -> Polygons:
 
 def points_of(part, size):
     """The points (k, 2) of a polygon's numbers, or the kind of defect that it is."""
+    if not isinstance(part, list | tuple):
+        return NO_POINTS
+    if not part:
+        return FEW_POINTS
     try:
-        numbers = np.array(part) if isinstance(part, list | tuple) else np.zeros(0, object)
-    except ValueError:
+        numbers = np.array(part)
+    except ValueError:  # lists in it, of several lengths
         return NO_POINTS
     if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or len(numbers) % 2:
-        return NO_POINTS if len(numbers) else FEW_POINTS
+        return NO_POINTS
     points, sides = numbers.astype(np.float64).reshape(-1, 2), np.array(size[::-1])
     if not ((-sides <= points) & (points <= 2 * sides)).all():
         return NO_POINTS
