@@ -77,6 +77,15 @@ def best_canvas(size: tuple[int, int], short: int, long: int, canvases: tuple) -
     return min(zip(shown, canvases, strict=True), key=lambda pair: (-pair[0], pair[1][0] * pair[1][1]))[1]
 
 
+def common_canvas(canvases: tuple) -> tuple:
+    """A canvas that has room for whatever fits on one of several, for images that are to be in one batch.
+
+    >>> common_canvas(((800, 1344), (1344, 800)))
+    (1344, 1344)
+    """
+    return tuple(max(sides) for sides in zip(*canvases, strict=True))
+
+
 def on_canvas(pixels: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
     """Prepared pixels (h, w, C) float32 in the upper left corner of a canvas (H, W, C) of zeros."""
     room = np.zeros((*canvas, pixels.shape[2]), np.float32)

@@ -29,6 +29,9 @@ from swins.data.split import Split
 from swins.errors import SwinsError
 from swins.images import open_image
 from swins.keep_ratio import KeepRatioPreprocess, best_canvas, bilinear, nearest_indices, scaled_sides
+from swins.task import Reading
+from swins.tasks.detection_settings import Data, Detection
+from swins.train import input_pipeline
 
 REFERENCE = json.loads((ROOT / "tests" / "reference" / "instance_augment.json").read_text())
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -217,6 +220,35 @@ def test_canvases_and_groups():
     assert groups.sizes == (((800, 1344),), ((1344, 800),), ((800, 1088),))
     drawn = from_garments(f"{DATA},size=96,scale=16-64,objects=1-5,count=8", masks=True)[0]
     assert canvas_groups(drawn, KeepRatio(canvases=((64, 96), (128, 128)))).groups.tolist() == [0] * 8
+
+
+def test_batches_are_of_one_canvas_and_of_seed_and_step(tmp_path, rng):
+    """Read from the beginning, or from the middle, as a run that goes on: the same."""
+    samples = []
+    for number, size in enumerate(((40, 60), (60, 40), (40, 70), (70, 41), (40, 50))):
+        pixels = rng.integers(0, 256, (*size, 3), np.uint8)
+        samples.append((f"{number}", pixels, objects(size, [[2, 3, 30, 33], [9, 9, 39, 39]])))
+    split = Split("photos", samples, ("a", "b"))
+    augment = CropOrScale(0.5, (32, 64), 96, ((64, 96), (96, 64)), crop_short=(40, 50), crop_sides=(20, 40))
+    grouped = canvas_groups(split, augment)
+    reading = Reading(
+        InstanceTransform(augment, MEAN, STD), lambda s, rng: instance_arrays(s, 3), None, grouped.groups, grouped.sizes
+    )
+    recipe = Detection(data=Data(batch=2, threads=1), seed=3)
+
+    def first(count, start=0):
+        unreadable = input_pipeline.Unreadable(tmp_path / "unreadable.txt", 0)
+        batches = iter(input_pipeline.training_batches(split, reading, recipe, unreadable, start))
+        return [next(batches) for _ in range(count)]
+
+    whole = first(5)
+    assert {images.shape[1:3] for images, _ in whole} == {(64, 96), (96, 64)}
+    assert len({images.tobytes() for images, _ in whole}) == 5
+    for (images, arrays), (others, theirs) in zip(whole[2:], first(3, 2), strict=True):
+        np.testing.assert_array_equal(images, others)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, theirs[name])
+        assert arrays["masks"].shape == (2, 3, *images.shape[1:2], images.shape[2] // 8)
 
 
 def test_images_that_are_not_trained_on():

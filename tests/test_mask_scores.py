@@ -195,6 +195,15 @@ def test_records_tables_and_protocols():
     assert list(mixed) == list(coco_scores.SCORES) and not coco_scores.have_masks([])
 
 
+def test_results_of_files_in_cocos_format():
+    """What `swins predict --json` writes, which pycocotools reads."""
+    truths, _ = some(5, crowd=0)
+    rows = [(f"photos/{truth.image_id:012}.jpg", exact(truth)) for truth in truths]
+    lines = json.loads(json.dumps(coco_scores.listing(rows, {"category_ids": list(IDS)})))
+    assert {line["image_id"] for line in lines} < {truth.image_id for truth in truths}
+    assert reference(annotations(truths), lines, "segm")[0][0] == 1
+
+
 @pytest.mark.skipif(not COCO_MINI.is_dir(), reason="needs shared/data/coco_mini")
 def test_a_part_of_coco(rng):
     """The file's own polygons and crowds; detections are these, eaten away and grown."""

@@ -19,7 +19,16 @@ from swins.data.objects import Objects
 from swins.data.split import Split
 from swins.errors import SwinsError
 from swins.images import normalized
-from swins.keep_ratio import best_canvas, bilinear, factors, nearest_indices, on_canvas, pixels_of, scaled_sides
+from swins.keep_ratio import (
+    best_canvas,
+    bilinear,
+    common_canvas,
+    factors,
+    nearest_indices,
+    on_canvas,
+    pixels_of,
+    scaled_sides,
+)
 from swins.settings import Section, all_whole, at_least, probability, setting
 
 MULTIPLE = 32  # of a canvas's sides: the coarsest level of a pyramid has whole pixels
@@ -211,8 +220,11 @@ class InstanceTransform:
 
 
 def validating(augment: KeepRatio) -> KeepRatio:
-    """How images are prepared that a model trained with an augmentation is validated on: whole, at its largest."""
-    return KeepRatio(0.0, (max(augment.short),), augment.long, augment.canvases, augment.least_side)
+    """How images are prepared that a model trained with an augmentation is validated on: whole, at its largest.
+
+    All are laid on one canvas, so that a batch may have any of them.
+    """
+    return KeepRatio(0.0, (max(augment.short),), augment.long, (common_canvas(augment.canvases),), 0.0)
 
 
 def largest(boxes: np.ndarray, most: int) -> np.ndarray:
