@@ -30,3 +30,26 @@ def case(number):
 def digest(array):
     """A short digest of an array's numbers and its shape."""
     return hashlib.sha256(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
+
+def regions(canvas, count=80, places=6):
+    """Masks (places, H, W) bool, boxes (count, 4) float32, their objects (count,): for what masks' targets are.
+
+    Many boxes lie on whole and half pixels, where means are a half exactly; one has no width, one is the canvas.
+    """
+    (height, width), rng = canvas, np.random.default_rng((18, *canvas))
+    rows, columns = np.mgrid[:height, :width]
+    masks = np.zeros((places, height, width), bool)
+    for number, mask in enumerate(masks):
+        centre, radii = rng.uniform(0, [height, width]), rng.uniform(3, height, 2)
+        mask[:] = ((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2 < 1
+        mask ^= (rng.random(mask.shape) < 0.1) & (number % 2 == 1)
+    masks[0] = (rows > 10) & (columns < 20)
+    low = rng.uniform(-5, [width - 4, height - 4], (count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0, [width, height], (count, 2))], 1).astype("float32")
+    boxes[::4], boxes[1::8] = np.round(boxes[::4]), np.round(2 * boxes[1::8]) / 2
+    boxes[-2:] = (5, 5, 5, 9), (0, 0, width, height)
+    return masks, boxes, rng.integers(0, places, count)
+
+
+CANVASES = ((64, 96), (160, 128), (32, 32))
