@@ -44,7 +44,7 @@ class Polygons:
 
     def box(self, size: tuple[int, int]) -> np.ndarray:
         """What the mask reaches from and to, xyxy."""
-        points = np.concatenate(self.parts)
+        points = self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
         return np.concatenate([points.min(0), points.max(0)])
 
     def fitted(self, size: tuple[int, int], to: tuple[int, int]) -> "Polygons":
@@ -127,8 +127,9 @@ def points_of(part, size):
         return NO_POINTS
     if numbers.ndim != 1 or numbers.dtype.kind not in "iuf" or len(numbers) % 2:
         return NO_POINTS
-    points, sides = numbers.astype(np.float64).reshape(-1, 2), np.array(size[::-1])
-    if not ((-sides <= points) & (points <= 2 * sides)).all():
+    points, (height, width) = numbers.astype(np.float64).reshape(-1, 2), size
+    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()  # NaN if one is
+    if not (-width <= left and right <= 2 * width and -height <= top and bottom <= 2 * height):
         return NO_POINTS
     return points if len(points) >= LEAST_POINTS else FEW_POINTS
 
@@ -146,6 +147,11 @@ def runs_of(entry, size):
         return run_lengths.require_runs(runs, size).astype(np.int32)
     except SwinsError:
         return NO_RUNS
+
+
+def apart(one, other) -> bool:
+    """Whether two boxes, four numbers each, have no point in common."""
+    return one[0] > other[2] or other[0] > one[2] or one[1] > other[3] or other[1] > one[3]
 
 
 def mask_of(entry, box, size, place, defects):
@@ -166,7 +172,7 @@ def mask_of(entry, box, size, place, defects):
         extent = mask.box(size)
         if extent is None:
             mask, wrong = None, [NO_PIXELS]
-        elif (np.maximum(extent[:2], box[:2]) > np.minimum(extent[2:], box[2:])).any():
+        elif apart(extent.tolist(), box):
             mask, wrong = None, [*wrong, MISSED]
     for kind in wrong:
         defects.add(kind, place)
@@ -184,6 +190,7 @@ def usable_masks(entries, boxes, sizes, places, defects) -> tuple[list, np.ndarr
     """
     masks, bare = [], np.zeros(len(entries), bool)
     sizes = np.asarray(sizes).reshape(-1, 2).tolist()
+    boxes = np.asarray(boxes).tolist()
     for row, (entry, box, size, place) in enumerate(zip(entries, boxes, sizes, places, strict=True)):
         mask = mask_of(entry, box, tuple(size), place, defects)
         if mask is None:
