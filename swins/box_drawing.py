@@ -1,4 +1,6 @@
-"""Boxes, and what is written beside them, on a picture."""
+"""Boxes, masks, and what is written beside them, on a picture."""
+
+import numpy as np
 
 PALETTE = (  # M. A. Petroff's ten colours, which people with colour blindness tell apart: arXiv:2107.02270
     (63, 144, 218),
@@ -13,6 +15,7 @@ PALETTE = (  # M. A. Petroff's ten colours, which people with colour blindness t
     (146, 218, 221),
 )
 SHADE = (16, 16, 16)  # around a box, so that it is seen on any colour
+OPACITY = 100  # of a mask, of 255
 TEXT = 11  # pixels of the names' letters
 GREY = (299, 587, 114)  # thousandths of red, green and blue in luma: ITU-R BT.601
 
@@ -20,6 +23,35 @@ GREY = (299, 587, 114)  # thousandths of red, green and blue in luma: ITU-R BT.6
 def colour_of(label: int) -> tuple[int, int, int]:
     """The colour of a class."""
     return PALETTE[label % len(PALETTE)]
+
+
+def blended(pixels, colour):
+    """Pixels (..., 3) uint8 with a translucent colour over them."""
+    return ((pixels.astype(np.int32) * (255 - OPACITY) + np.array(colour) * OPACITY) // 255).astype(np.uint8)
+
+
+def edge_of(mask, line: int):
+    """The outermost pixels of a mask (H, W) bool, so many from the edge; the picture's own edge is none."""
+    inner = mask
+    for _ in range(line):
+        around = np.pad(inner, 1, mode="edge")
+        inner = inner & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return mask & ~inner
+
+
+def draw_mask(pixels, mask, colour, line: int = 1) -> None:
+    """Draw a mask (H, W) bool on pixels (H, W, 3) uint8, in place: translucent, and its edge opaque.
+
+    Args:
+        line: pixels of the edge.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not rows.size:
+        return
+    window = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]
+    part, below = mask[window], pixels[window]
+    below[part] = blended(below[part], colour)
+    below[edge_of(part, line)] = colour
 
 
 def ink(colour):

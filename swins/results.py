@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swins.box_drawing import TEXT, colour_of, draw_outline, shortened, write_names
+from swins import run_lengths
+from swins.box_drawing import TEXT, colour_of, draw_mask, draw_outline, shortened, write_names
 
 MOST = 5  # classes that a result keeps
 BAR = (213, 94, 0)  # vermilion, and what lies behind it: told apart by everybody
@@ -63,7 +64,8 @@ class Detections:
     """What objects are in an image, the surest first.
 
     boxes: (n, 4) float32, left, top, right and bottom in pixels of the image; scores: (n,) float32, from 0 to 1,
-    descending; labels: (n,) int64, numbers of classes; names: theirs.
+    descending; labels: (n,) int64, numbers of classes; names: theirs; masks: (n, H, W) bool, the pixels of the image
+    that each object has; None of a detector of boxes alone.
 
     Example:
     >>> detections = detections_of([[0.1, 0.5, 0.3, 1.0]], [0.75], [1], 1, ("cat", "dog"), (100, 200))
@@ -75,6 +77,7 @@ class Detections:
     scores: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...]
+    masks: np.ndarray | None = None
 
     def __len__(self):
         return len(self.boxes)
@@ -93,27 +96,36 @@ class Detections:
         """Those of at least this score."""
         kept = self.scores >= threshold
         names = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names)
+        masks = None if self.masks is None else self.masks[kept]
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names, masks)
+
+    def with_masks(self, rows: list[dict], name: str) -> list[dict]:
+        """Rows, one an object, each with the object's run lengths by a name; the same where there are no masks."""
+        if self.masks is None:
+            return rows
+        return [{**row, name: run_lengths.to_json(mask)} for row, mask in zip(rows, self.masks, strict=True)]
 
     def to_json(self) -> dict:
-        """The same as plain values."""
+        """The same as plain values; masks are COCO's run lengths, {"size": [H, W], "counts": text}."""
         rows = zip(self.labels.tolist(), self.names, self.boxes.tolist(), self.scores.tolist(), strict=True)
-        return {"detections": [{"label": n, "name": name, "box": box, "score": s} for n, name, box, s in rows]}
+        detections = [{"label": n, "name": name, "box": box, "score": s} for n, name, box, s in rows]
+        return {"detections": self.with_masks(detections, "mask")}
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int]) -> list[dict]:
-        """The same in COCO's format of results; bbox is left, top, width and height.
+        """The same in COCO's format of results: bbox is left, top, width and height, segmentation run lengths.
 
         Args:
             image_id: the data set's, of the image; category_ids: its numbers of the classes.
         """
         rows = zip(self.labels.tolist(), self.boxes.tolist(), self.scores.tolist(), strict=True)
-        return [
+        lines = [
             {"image_id": image_id, "category_id": category_ids[n], "bbox": [x, y, right - x, bottom - y], "score": s}
             for n, (x, y, right, bottom), s in rows
         ]
+        return self.with_masks(lines, "segmentation")
 
     def draw(self, image, width: int | None = None):
-        """The image with the boxes, names and scores on it, the surest above the others -> a PIL image.
+        """The image with the masks, boxes, names and scores on it, the surest above the others -> a PIL image.
 
         Args:
             image: the one that was looked at: a path, bytes, a PIL image or a uint8 array.
@@ -127,10 +139,28 @@ class Detections:
         boxes = np.clip(np.round(self.boxes * scale), 0, [*size, *size]).astype(int)
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)  # those too thin to be seen
         boxes, colours = boxes.tolist(), [colour_of(label) for label in self.labels.tolist()]
+        line = max(2, max(size) // LINES)
+        if self.masks is not None:
+            picture = masked(picture, self.masks, colours, max(1, line // 2))
         for box, colour in list(zip(boxes, colours, strict=True))[::-1]:
-            draw_outline(picture, box, colour, max(2, max(size) // LINES))
+            draw_outline(picture, box, colour, line)
         write_names(picture, boxes, self.captions(), colours, max(TEXT, max(size) // LETTERS))
         return picture
+
+
+def masked(picture, masks, colours, line: int):
+    """A PIL image with masks (n, H, W) bool of the image that it shows, the first above the others -> a PIL image.
+
+    Args:
+        colours: one a mask; line: pixels of the masks' edges.
+    """
+    from PIL import Image
+
+    pixels = np.array(picture)
+    rows, columns = (np.arange(to) * side // to for side, to in zip(masks.shape[1:], pixels.shape[:2], strict=True))
+    for mask, colour in list(zip(masks, colours, strict=True))[::-1]:
+        draw_mask(pixels, mask[rows[:, None], columns], colour, line)
+    return Image.fromarray(pixels)
 
 
 def as_picture(image):
@@ -154,12 +184,14 @@ def classes_of(logits: np.ndarray, names: tuple[str, ...] = (), most: int = MOST
     return Classes(tuple(map(int, best)), tuple(known), tuple(map(float, probabilities)))
 
 
-def detections_of(boxes, scores, labels, count: int, names: tuple[str, ...], size: tuple[int, int]) -> Detections:
+def detections_of(
+    boxes, scores, labels, count: int, names: tuple[str, ...], size: tuple[int, int], masks=None
+) -> Detections:
     """The Detections of one image, of what is left after suppression; without names they are "class 0", "class 1".
 
     Args:
         boxes: (m, 4) corners relative to the image's sides, 0 to 1; scores, labels: (m,); the first `count` are meant.
-        names: of all classes; size: (height, width) of the image in pixels.
+        names: of all classes; size: (height, width) of the image in pixels; masks: (m, height, width) bool, or None.
 
     Raises:
         SwinsError: for a label that is none of the names'.
@@ -170,4 +202,5 @@ def detections_of(boxes, scores, labels, count: int, names: tuple[str, ...], siz
     known = tuple(names[i] if names else f"class {i}" for i in labels.tolist())
     sides = np.array([width, height, width, height], "float32")
     boxes = boxes.reshape(-1, 4)[order].astype("float32")
-    return Detections(boxes * sides, scores[order].astype("float32"), labels, known)
+    masks = None if masks is None else np.asarray(masks)[: int(count)][order]
+    return Detections(boxes * sides, scores[order].astype("float32"), labels, known, masks)

@@ -141,7 +141,7 @@ class Task:
             pixels of the images as they were read. A result has draw(image), to_json() and __str__.
         predict_options: names of what prediction takes besides images, as the command line has them.
         select: (result, {option: value}) -> the part of it that is wanted, another result.
-        listing: ([(name of an image, result)], facts) -> all results as JSON, for a file.
+        listing: ([(name of an image, result)], facts) -> a list of what is JSON, image by image, for a file.
     Of evaluation:
         options: names of what an evaluation takes besides a source, as the command line has them.
         dataset: (source, Opened, facts, {option: value}) -> labelled images.

@@ -7,7 +7,8 @@ import pytest
 from conftest import PHOTOS
 from PIL import Image
 
-from swins.box_drawing import PALETTE, SHADE, spot, write_names
+from swins import run_lengths
+from swins.box_drawing import PALETTE, SHADE, draw_mask, spot, write_names
 from swins.results import Detections, detections_of
 
 NAMES = ("dress", "bag", "sneaker")
@@ -113,3 +114,52 @@ def test_on_photographs(rng):
         assert picture.size == (480, 480)
         for label in set(detections.labels.tolist()):
             assert (np.asarray(picture) == PALETTE[label]).all(-1).sum() > 50
+
+
+def masked(masks, labels=(1, 2)):
+    """Detections with masks (n, H, W), whose boxes are around them."""
+    boxes = [[m.any(0).argmax(), m.any(1).argmax(), *np.argwhere(m).max(0)[::-1] + 1] for m in masks]
+    scores = np.linspace(0.9, 0.5, len(masks), dtype="float32")
+    names = tuple(NAMES[label] for label in labels)
+    return Detections(np.float32(boxes).reshape(-1, 4), scores, np.array(labels), names, np.array(masks))
+
+
+def test_masks_stay_with_their_objects():
+    masks = np.zeros((3, 100, 200), bool)
+    masks[0, :9], masks[1, 5:30, 20:60], masks[2, 50:] = True, True, True
+    two = detections_of(THREE.boxes[[0, 1, 2]] / 200, [0.5, 0.9, 0.7], [0, 1, 2], 2, NAMES, (100, 200), masks)
+    np.testing.assert_array_equal(two.masks, masks[[1, 0]])
+    np.testing.assert_array_equal(two.at_least(0.6).masks, masks[[1]])
+    assert two.at_least(2).masks.shape == (0, 100, 200) and THREE.masks is None and THREE.at_least(0).masks is None
+    rows = json.loads(json.dumps(two.to_json()))["detections"]
+    lines = json.loads(json.dumps(two.to_coco(5, (7, 8, 9))))
+    assert "mask" not in THREE.to_json()["detections"][0] and "segmentation" not in THREE.to_coco(5, (7, 8, 9))[0]
+    for row, line, mask in zip(rows, lines, two.masks, strict=True):
+        assert row["mask"] == line["segmentation"] and line["category_id"] in (7, 8)
+        np.testing.assert_array_equal(run_lengths.of_json(row["mask"]), mask)
+
+
+def test_masks_are_drawn_where_they_are():
+    """Translucent, with an opaque edge, the surest above; on a drawing of another size, and of the image's own."""
+    photo = np.full((100, 500, 3), 200, "uint8")
+    masks = np.zeros((2, 100, 500), bool)
+    masks[0, 30:70, 100:200], masks[1, 40:100, 150:300] = True, True
+    for width, scale in ((None, 1), (1000, 2)):
+        picture = np.asarray(masked(masks).draw(photo, width))
+        first, second = (tuple((200 * 155 + c * 100) // 255 for c in PALETTE[label]) for label in (1, 2))
+        assert tuple(picture[50 * scale, 120 * scale]) == first and tuple(picture[85 * scale, 250 * scale]) == second
+        both = tuple((second[i] * 155 + PALETTE[1][i] * 100) // 255 for i in range(3))
+        assert tuple(picture[55 * scale, 175 * scale]) == both
+        assert tuple(picture[20 * scale, 20 * scale]) == (200, 200, 200)
+    pixels = np.zeros((9, 9, 3), "uint8")
+    diamond = np.abs(np.arange(9) - 4)[:, None] + np.abs(np.arange(9) - 4) < 4
+    draw_mask(pixels, diamond, (255, 0, 0))
+    assert pixels[..., 0].max(0).tolist() == [0, 255, 255, 255, 255, 255, 255, 255, 0]
+    assert pixels[4, :, 0].tolist() == [0, 255, 100, 100, 100, 100, 100, 255, 0] and not pixels[..., 1].any()
+    whole = np.zeros((5, 5, 3), "uint8")
+    draw_mask(whole, np.ones((5, 5), bool), (255, 0, 0), 2)
+    assert (whole[..., 0] == 100).all()  # the picture's edge is none of the mask's
+    draw_mask(whole, np.zeros((5, 5), bool), (0, 255, 0))
+    assert not whole[..., 1].any()
+    none = masked(masks).at_least(1)
+    np.testing.assert_array_equal(np.asarray(none.draw(photo)), photo)

@@ -14,14 +14,14 @@ import swins
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
     ("errors", "size_rules", "sequential", "renamed", "box_drawing"),
-    ("changes", "windows", "settings", "checked_numbers"),
+    ("changes", "windows", "settings", "checked_numbers", "run_lengths"),
     ("layers", "boxes", "recipes"),
     ("plans", "v1", "bias_tables", "run_result", "files"),
     ("resnet_plan", "v2", "task", "ssd_numbers"),
     ("model_configs", "detector_configs", "v2_cr", "resnet"),
     ("tags", "reference", "deformable"),
     ("images",),
-    ("models", "fused", "results"),
+    ("models", "fused", "results", "keep_ratio"),
     ("build", "describe", "attention", "resize", "labels", "archives", "devices", "layer_depths", "initial_weights"),
     ("explain", "hub", "deploy", "detection", "data", "weights"),
     ("backbone",),

@@ -19,11 +19,11 @@ LINES = {
 
 def test_boxes_are_of_the_images_pixels(tmp_path):
     yolo(tmp_path, LINES)
-    training, validation = find_detection_splits(tmp_path, masks=True)
+    training, validation = find_detection_splits(tmp_path)
     truths = by_name(training)
     assert list(truths) == ["a", "b", "c"] and [len(truth) for truth in truths.values()] == [2, 0, 0]
     assert truths["a"].boxes.tolist() == [[0, 0, 64, 48], [8, 0, 24, 24]] and truths["a"].labels.tolist() == [0, 1]
-    assert truths["a"].area.tolist() == [64 * 48, 16 * 24] and truths["a"].masks == (None, None)
+    assert truths["a"].area.tolist() == [64 * 48, 16 * 24] and truths["a"].masks is None
     assert truths["a"].image_id == "images/train/a" and truths["a"].size == (48, 64)
     assert training.classes == ("cat", "dog") and training.category_ids == validation.category_ids == (0, 1)
     assert validation.samples[0][2].boxes.tolist() == [[16, 12, 48, 36]]
@@ -46,7 +46,8 @@ def test_numbers_of_classes_may_have_gaps(tmp_path):
 def test_polygons_become_boxes(tmp_path):
     yolo(tmp_path, {**LINES, "train/a": "1 0.25 0.5 0.5 0.25 0.75 0.5\n"})
     truth = by_name(find_detection_splits(tmp_path, masks=True)[0])["a"]
-    assert truth.boxes.tolist() == [[16, 12, 48, 24]] and truth.masks == ([[16, 24, 32, 12, 48, 24]],)
+    assert truth.boxes.tolist() == [[16, 12, 48, 24]] and not truth.crowd.any()
+    assert truth.masks[0].parts[0].tolist() == [[16, 24], [32, 12], [48, 24]]
     assert by_name(find_detection_splits(tmp_path)[0])["a"].masks is None
 
 

@@ -44,13 +44,14 @@ def predict_command(args):
     if existing := [path for path in outputs if path.exists() and not args.overwrite]:
         raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another")
     options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
-    predict, rows = predictor.load(args.model or PUBLISHED, variant=args.variant), []
+    predict, lines = predictor.load(args.model or PUBLISHED, variant=args.variant), []
     refuse_options(predict.task, options, predict.task.predict_options)
     for start in range(0, len(good), args.batch):
         results = predict(good[start : start + args.batch], batch=args.batch)
         for i, result in enumerate(results, start):
             shown_result = predict.task.select(result, options)
-            rows.append((names[i], shown_result if options else result))
+            if args.json:  # at once, for masks are large and their run lengths are not
+                lines += predict.task.listing([(names[i], shown_result if options else result)], predict.facts)
             result = shown_result
             print(f"{names[i]}: {result}", flush=True)
             if targets:
@@ -58,7 +59,7 @@ def predict_command(args):
                 with files.replacing(targets[i]) as partial:
                     result.draw(good[i]).save(partial, "PNG")
     if args.json:
-        files.write(args.json, json.dumps(predict.task.listing(rows, predict.facts), indent=1) + "\n")
+        files.write(args.json, json.dumps(lines, indent=1) + "\n")
     for path in filter(None, (args.output, args.json)):
         say(f"wrote {path}")
 

@@ -34,6 +34,7 @@ from swins.data.defects import (
     usable,
 )
 from swins.data.objects import Objects
+from swins.data.segmentations import usable_masks
 from swins.data.split import Split
 from swins.errors import SwinsError, first_line
 
@@ -167,7 +168,7 @@ def from_coco(folder: pathlib.Path, path: pathlib.Path, masks: bool = False) -> 
     """The Split of a JSON of COCO; its classes are the names of the file's categories, in the file's order.
 
     Args:
-        folder: of the data set; path: of the JSON, in it; masks: whether the objects keep their segmentations.
+        folder: of the data set; path: of the JSON, in it; masks: whether the objects have masks.
 
     Raises:
         SwinsError: if it is no such JSON, an id is missing or there twice, a file's name leads out of the folder, or no
@@ -218,10 +219,16 @@ def collected(images, rows, masks, defects):
     area = np.where(np.isfinite(area) & (area >= 0), area, measured)
     bounds = np.searchsorted(owners, np.arange(len(images) + 1))
     samples = []
+    if masks:
+        used = np.flatnonzero(good)
+        entries = [rows[i][3].get("segmentation") for i in used]
+        segments, bare = usable_masks(entries, boxes[used], sizes[owners[used]], [names[i] for i in used], defects)
+        crowd[used] |= bare
+        segments = dict(zip(used.tolist(), segments, strict=True))
     for place, (number, (name, path, size)) in enumerate(images):
         own = np.arange(*bounds[place : place + 2])
         own = own[good[own]]
-        entries = tuple(rows[i][3].get("segmentation") for i in own) if masks else None
-        objects = Objects(boxes[own], labels[own], crowd[own], area[own], size, number, entries)
+        kept = tuple(segments[i] for i in own.tolist()) if masks else None
+        objects = Objects(boxes[own], labels[own], crowd[own], area[own], size, number, kept)
         samples.append((name, path, objects))
     return samples

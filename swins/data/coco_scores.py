@@ -2,6 +2,7 @@
 
 They are computed of records alone, a JSON of each image with what is in it and what was detected. A number that no
 object counts for, such as AP_large where none is large, is None; where there are objects, and nothing is detected, 0.
+Where all records have masks, as the text of COCO's run lengths, these are scored too, by the IoU of their pixels.
 
 T: thresholds of IoU, .50 to .95; R: 101 recalls; K: classes that occur; A: ranges of area, all, small (below 32x32
 pixels), medium and large (from 96x96); M: numbers of detections that count, of an image and class.
@@ -12,6 +13,7 @@ import pathlib
 
 import numpy as np
 
+from swins import run_lengths
 from swins.errors import SwinsError, unknown_name
 
 SCORES = {  # name: words
@@ -28,34 +30,42 @@ SCORES = {  # name: words
     "AR_medium": "AR of medium objects",
     "AR_large": "AR of large objects",
 }
+MASK_SCORES = {f"mask_{name}": f"mask {words}" for name, words in SCORES.items()}
+BOXES, MASKS = "bbox", "segm"  # what is compared
 AREAS = ("small", "medium", "large")
 MOST = (1, 10, 100)
 PROTOCOLS = ("coco", "r_ssd")
-CLASS_COLUMNS = ("label", "name", "objects", "AP", "AP50", "AP75")
+CLASS_SCORES = ("AP", "AP50", "AP75")
+CLASS_COLUMNS = ("label", "name", "objects", *CLASS_SCORES)
 
 
 def record(result, truth) -> dict:
     """What scoring needs of one image, as JSON: the Detections that are its result, and the Objects that are there."""
     kinds = {"boxes": truth.boxes, "labels": truth.labels, "crowd": truth.crowd, "area": truth.area}
     detected = {"boxes": result.boxes, "scores": result.scores, "labels": result.labels}
-    return {
-        "image_id": truth.image_id,
-        "size": [int(side) for side in truth.size],
-        "truth": {name: np.asarray(array).tolist() for name, array in kinds.items()},
-        "detections": {name: np.asarray(array).tolist() for name, array in detected.items()},
-    }
+    truth_columns, columns = ({k: np.asarray(v).tolist() for k, v in part.items()} for part in (kinds, detected))
+    if truth.masks is not None and result.masks is not None:
+        truth_columns["masks"], columns["masks"] = texts(truth.bitmaps()), texts(result.masks)
+    size = [int(side) for side in truth.size]
+    return {"image_id": truth.image_id, "size": size, "truth": truth_columns, "detections": columns}
+
+
+def texts(masks) -> list[str]:
+    """Masks (n, H, W) bool as the texts of their run lengths."""
+    return [run_lengths.to_text(run_lengths.lengths(mask)) for mask in masks]
 
 
 def relative(record: dict) -> dict:
     """A record by the protocol of R. Greenhead's SSD: boxes relative to the image's sides, and every object counts.
 
-    Which areas are small or large does not hold then.
+    Which areas are small or large does not hold then, and masks are left out.
     """
     height, width = record["size"]
 
     def scaled(part):
         boxes = np.reshape(record[part]["boxes"], (-1, 4)) / [width, height, width, height]
-        return {**record[part], "boxes": boxes.tolist()}
+        others = {name: column for name, column in record[part].items() if name != "masks"}
+        return {**others, "boxes": boxes.tolist()}
 
     truth, detected = scaled("truth"), scaled("detections")
     truth["crowd"] = [False] * len(truth["labels"])
@@ -71,8 +81,8 @@ def revise(rows: list, options: dict) -> list:
     return [(name, relative(record)) for name, record in rows] if protocol == "r_ssd" else rows
 
 
-def instances(records: list, part: str) -> list:
-    """The objects or the detections of all records, as COCO's files have them."""
+def instances(records: list, part: str, kind: str = BOXES) -> list:
+    """The objects or the detections of all records, as COCO's files have them, to compare boxes or masks."""
     lines = []
     for number, record in enumerate(records, 1):
         columns = record[part]
@@ -80,6 +90,10 @@ def instances(records: list, part: str) -> list:
             width, height = right - left, bottom - top
             line = {"id": len(lines) + 1, "image_id": number, "category_id": columns["labels"][i] + 1}
             line |= {"bbox": [left, top, width, height], "area": width * height, "iscrowd": 0}
+            if kind == MASKS:
+                text = columns["masks"][i]
+                area = int(run_lengths.of_text(text)[1::2].sum())
+                line |= {"segmentation": {"size": record["size"], "counts": text}, "area": area}
             if part == "truth":
                 line |= {"area": columns["area"][i], "iscrowd": int(columns["crowd"][i])}
             else:
@@ -97,8 +111,10 @@ def require_evaluator() -> tuple:
     return COCO, COCOeval_faster
 
 
-def curves(records: list) -> tuple:
+def curves(records: list, kind: str = BOXES) -> tuple:
     """Precision (T, R, K, A, M), recall (T, K, A, M), both -1 where no object counts, and the K labels that occur.
+
+    kind: BOXES or MASKS, of which the IoUs are.
 
     Raises:
         SwinsError: if faster-coco-eval is missing.
@@ -106,7 +122,7 @@ def curves(records: list) -> tuple:
     COCO, COCOeval_faster = require_evaluator()
     # of equal scores those of the first image by its number come first, as in pycocotools
     records = sorted(records, key=lambda record: (isinstance(record["image_id"], str), record["image_id"]))
-    truths, detected = instances(records, "truth"), instances(records, "detections")
+    truths, detected = (instances(records, part, kind) for part in ("truth", "detections"))
     labels = sorted({line["category_id"] - 1 for line in (*truths, *detected)})
     if not truths:
         return np.full((10, 101, len(labels), 4, 3), -1.0), np.full((10, len(labels), 4, 3), -1.0), labels
@@ -116,7 +132,7 @@ def curves(records: list) -> tuple:
         "categories": [{"id": label + 1, "name": str(label)} for label in labels],
     }
     truths, detected = (COCO({**facts, "annotations": lines}) for lines in (truths, detected))
-    evaluation = COCOeval_faster(truths, detected, "bbox")
+    evaluation = COCOeval_faster(truths, detected, kind)
     evaluation.evaluate()
     evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"]), labels
@@ -146,9 +162,17 @@ def in_pixels(records: list) -> bool:
     return all("protocol" not in record for record in records)
 
 
+def have_masks(records: list) -> bool:
+    """Whether all records have masks, of objects and of detections."""
+    return bool(records) and all("masks" in record[part] for record in records for part in ("truth", "detections"))
+
+
 def score(records: list) -> dict:
-    """The numbers of SCORES of all records; None where no object counts."""
-    return summary(*curves(records)[:2], in_pixels(records))
+    """The numbers of SCORES of all records, and of MASK_SCORES if they have masks; None where no object counts."""
+    scores = summary(*curves(records)[:2], in_pixels(records))
+    if have_masks(records):
+        scores |= {f"mask_{name}": value for name, value in summary(*curves(records, MASKS)[:2]).items()}
+    return scores
 
 
 def of_class(precision, labels, label: int):
@@ -157,28 +181,31 @@ def of_class(precision, labels, label: int):
 
 
 def class_table(records: list, classes) -> tuple:
-    """A header, and a row for each of the classes' names: its label, name, objects that are no crowds, AP."""
-    precision, _, labels = curves(records)
+    """A header, and a row for each of the classes' names: its label, name, objects but crowds, AP, of masks too."""
+    tables = [curves(records, kind) for kind in (BOXES, MASKS) if kind == BOXES or have_masks(records)]
     objects = np.zeros(len(classes), int)
     for record in records:
         truth = record["truth"]
         np.add.at(objects, np.array(truth["labels"], int)[~np.array(truth["crowd"], bool)], 1)
     rows = []
     for label, name in enumerate(classes):
-        curve = of_class(precision, labels, label)
-        scores = [mean(curve), mean(curve[0]), mean(curve[5])]
+        own = [of_class(precision, labels, label) for precision, _, labels in tables]
+        scores = [mean(values) for curve in own for values in (curve, curve[0], curve[5])]
         rounded = [None if value is None else round(value, 5) for value in scores]
         rows.append([label, name, int(objects[label]), *rounded])
-    return CLASS_COLUMNS, rows
+    masks = [f"mask_{name}" for name in CLASS_SCORES] if len(tables) > 1 else []
+    return (*CLASS_COLUMNS, *masks), rows
 
 
 def coco_scores(truths: list, results: list, classes, protocol: str = "coco") -> dict:
     """COCO's 12 numbers of a detector, and "per_class", {name of a class: its AP}; None where no object counts.
 
+    Of masks the same, "mask_AP" and so on, "mask_per_class", if all truths and results have them.
+
     Args:
         truths: Objects of each image; results: Detections of each; both in pixels of the original images.
         classes: names of all classes.
-        protocol: "coco", or "r_ssd" for numbers to compare with R. Greenhead's: without crowds and areas.
+        protocol: "coco", or "r_ssd" for numbers to compare with R. Greenhead's: without crowds, areas and masks.
 
     Raises:
         SwinsError: an unknown protocol, as many results as truths, or faster-coco-eval is missing.
@@ -187,9 +214,14 @@ def coco_scores(truths: list, results: list, classes, protocol: str = "coco") ->
         raise SwinsError(f"every image needs a result; got {len(truths)} images and {len(results)} results")
     rows = [(None, record(result, truth)) for result, truth in zip(results, truths, strict=True)]
     records = [record for _, record in revise(rows, {"protocol": protocol})]
-    precision, recall, labels = curves(records)
-    per_class = {name: mean(of_class(precision, labels, label)) for label, name in enumerate(classes)}
-    return {**summary(precision, recall, in_pixels(records)), "per_class": per_class}
+    scores = {}
+    for kind, prefix in ((BOXES, ""), (MASKS, "mask_")):
+        if kind == BOXES or have_masks(records):
+            precision, recall, labels = curves(records, kind)
+            scores |= {f"{prefix}{k}": v for k, v in summary(precision, recall, in_pixels(records)).items()}
+            own = {name: mean(of_class(precision, labels, label)) for label, name in enumerate(classes)}
+            scores[f"{prefix}per_class"] = own
+    return scores
 
 
 def columns(records: list) -> tuple:

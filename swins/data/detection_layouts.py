@@ -25,7 +25,7 @@ class DetectionLayout:
 
     words: what it is, for the error where no layout fits.
     parts: folder -> (what to train on, to validate on, to test on), as `read` takes them; None for what it lacks.
-    read: (folder, one of the parts, whether to keep masks) -> Split whose samples are (name, image, Objects).
+    read: (folder, one of the parts, whether objects have masks) -> Split whose samples are (name, image, Objects).
     """
 
     words: str
@@ -68,25 +68,25 @@ def find_detection_splits(
         source: a folder in a layout of DETECTION_LAYOUTS, or "garments:FOLDER".
         held_out: part of the images that is kept for validation where the data set has none.
         seed: which images those are.
-        masks: whether objects keep their segmentations, for those layouts that have them.
+        masks: whether objects have masks; those without one that can be used are as crowds.
 
     Raises:
-        SwinsError: if it is none of these, has no image or no object to train on, no image to validate on, or a class
-            to validate on that is none to train on.
+        SwinsError: if it is none of these, has no image or no object to train on, no image to validate on, a class to
+            validate on that is none to train on, or no masks, and they are asked for.
     """
     if str(source).startswith(PREFIX):
         return from_garments(str(source).removeprefix(PREFIX), masks)
     folder, layout, (training, validation, _) = recognised(source)
     if training is None:
         raise SwinsError(f"{source}: has images to validate on and none to train on; add these")
-    training = with_images(source, layout.read(folder, training, masks), "train")
+    training = with_images(source, layout.read(folder, training, masks), "train", masks)
     counts = object_counts(training)
     if not counts.any():
         raise SwinsError(f"{source}: needs objects to train on; got none that can be used{listed(training)}")
     if validation is None:
         training, validation = held(source, training, held_out, seed)
     else:
-        validation = with_images(source, layout.read(folder, validation, masks), "validate")
+        validation = with_images(source, layout.read(folder, validation, masks), "validate", masks)
         validation = of_classes(validation, training.classes, "those to train on")
         ids = free_ids(validation.category_ids, training.category_ids)
         validation = dataclasses.replace(validation, category_ids=ids)
@@ -105,11 +105,12 @@ def find_evaluation_split(
     Args:
         source: as for `find_detection_splits`.
         classes: names of a model's classes, with which the data's are matched; () for the data's own.
-        masks: whether objects keep their segmentations, for those layouts that have them.
+        masks: whether objects have masks, as for `find_detection_splits`.
         part: "train", "val" or "test", for these images and no others; the Split is named after it.
 
     Raises:
-        SwinsError: if it is no such data set, lacks that part, or has objects of a class that the model has not.
+        SwinsError: if it is no such data set, lacks that part, has objects of a class that the model has not, or no
+            masks, and they are asked for.
     """
     if part not in (None, *PARTS):
         raise unknown_name("split", part, PARTS)
@@ -126,7 +127,7 @@ def find_evaluation_split(
     if part and part not in known:
         raise SwinsError(f"{source}: has no {part} images; it has those of {' and '.join(known)}")
     place = next(known[name] for name in ((part,) if part else ("val", "train", "test")) if name in known)
-    split = with_images(source, layout.read(folder, place, masks), "evaluate")
+    split = with_images(source, layout.read(folder, place, masks), "evaluate", masks)
     if part:
         split = dataclasses.replace(split, name=f"{split.name}/{part}")
     if not classes:
@@ -135,10 +136,15 @@ def find_evaluation_split(
     return dataclasses.replace(split, category_ids=free_ids(split.category_ids))
 
 
-def with_images(source, split, work) -> Split:
-    """The Split. Raises SwinsError if it has no image."""
+def with_images(source, split, work, masks=False) -> Split:
+    """The Split. Raises SwinsError if it has no image, or is asked for masks and of a format that has none."""
     if not len(split):
         raise SwinsError(f"{source}: needs images to {work} on; got none that can be used{listed(split)}")
+    if masks and any(objects.masks is None for *_, objects in split.samples):
+        raise SwinsError(
+            f"{source}: needs masks to {work} on, which its format has none of; take a model of boxes alone, or COCO's "
+            "JSON or YOLO's polygons"
+        )
     return split
 
 

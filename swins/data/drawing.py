@@ -2,21 +2,19 @@
 
 import numpy as np
 
-from swins.box_drawing import colour_of, draw_outline, write_names
+from swins.box_drawing import blended, colour_of, draw_outline, write_names
 from swins.data.garments import Canvas
 from swins.images import pillow
 from swins.labels import FASHION_MNIST
-
-OPACITY = 100  # of a mask, of 255
 
 
 def tinted(image, labels, masks, scale):
     """The image (H, W, 3) uint8 with the masks' colours over it, each pixel `scale` times as large."""
     image = image if image.ndim == 3 else image[..., None]
-    pixels = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.int32)  # a copy
+    pixels = np.broadcast_to(image, (*image.shape[:2], 3)).copy()
     for label, mask in zip(labels.tolist(), masks, strict=True):
-        pixels[mask] = (pixels[mask] * (255 - OPACITY) + np.array(colour_of(label)) * OPACITY) // 255
-    return np.repeat(np.repeat(pixels.astype(np.uint8), scale, 0), scale, 1)
+        pixels[mask] = blended(pixels[mask], colour_of(label))
+    return np.repeat(np.repeat(pixels, scale, 0), scale, 1)
 
 
 def draw(canvas: Canvas, scale: int = 1):

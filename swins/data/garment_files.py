@@ -10,9 +10,7 @@ import pathlib
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import numpy as np
-
-from swins import files
+from swins import files, run_lengths
 from swins.box_drawing import PALETTE
 from swins.data.garments import Garments
 from swins.errors import SwinsError
@@ -24,12 +22,11 @@ BACKGROUND = "background"
 def rle(mask) -> dict:
     """COCO's uncompressed run lengths of a mask (H, W) bool: column after column, beginning with background.
 
+    >>> import numpy as np
     >>> rle(np.array([[0, 1], [0, 1], [1, 0]], bool))
     {'size': [3, 2], 'counts': [2, 3, 1]}
     """
-    pixels = np.concatenate([[False], np.asarray(mask).ravel(order="F")])
-    starts = np.concatenate([[0], np.flatnonzero(pixels[1:] != pixels[:-1]), [mask.size]])
-    return {"size": list(mask.shape), "counts": np.diff(starts).tolist()}
+    return {"size": list(mask.shape), "counts": run_lengths.lengths(mask).tolist()}
 
 
 def require_ids(ids, classes):

@@ -12,6 +12,7 @@ import numpy as np
 
 from swins.data.garments import Garments
 from swins.data.objects import Objects
+from swins.data.segmentations import Bitmap
 from swins.data.split import Split
 from swins.errors import SwinsError, unknown_name
 
@@ -20,17 +21,18 @@ TRAINING = 2000  # canvases
 
 
 class Canvases:
-    """Samples of Garments. masks: whether objects have theirs, (H, W) bool."""
+    """Samples of Garments. masks: whether objects have theirs; size: (height, width) of all images."""
 
     def __init__(self, garments, masks):
-        self.garments, self.masks = garments, masks
+        self.garments, self.masks, self.size = garments, masks, garments.size
 
     def __len__(self):
         return len(self.garments)
 
     def __getitem__(self, index):
         canvas = self.garments[index]
-        crowd, masks = np.zeros(len(canvas.labels), bool), tuple(canvas.masks) if self.masks else None
+        crowd = np.zeros(len(canvas.labels), bool)
+        masks = tuple(map(Bitmap, canvas.masks)) if self.masks else None
         size = canvas.image.shape[:2]
         objects = Objects(canvas.boxes, canvas.labels, crowd, canvas.area, size, int(index) + 1, masks)
         return canvas.name, canvas.image, objects

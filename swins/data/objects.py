@@ -21,7 +21,8 @@ class Objects:
     area: (n,) float64, pixels of the object, as COCO counts them; width times height where a format has none.
     size: (height, width) in pixels, as the annotations state it.
     image_id: the data set's own, an integer or a text.
-    masks: the objects' segmentations as the data set has them, n of them; None where they were not asked for.
+    masks: the objects' masks, n of swins.data.segmentations', in pixels of an image of `size`; None where they were
+        not asked for.
     """
 
     boxes: np.ndarray
@@ -56,11 +57,11 @@ class Objects:
     def fitted(self, size: tuple[int, int]) -> "Objects":
         """The same objects in the pixels of the image as it was opened, (height, width).
 
-        An image that was scaled after it was annotated keeps its proportions, up to a pixel: its boxes are scaled with
-        it. Any other size means that it was turned or cut, or is another one.
+        An image that was scaled after it was annotated keeps its proportions, up to a pixel: its boxes and masks are
+        scaled with it. Any other size means that it was turned or cut, or is another one.
 
         Raises:
-            SwinsError: for other proportions than stated, and masks, which are not scaled.
+            SwinsError: for other proportions than stated.
         """
         (height, width), (stated_height, stated_width) = size, self.size
         if (height, width) == (stated_height, stated_width):
@@ -72,11 +73,26 @@ class Objects:
             raise SwinsError(
                 f"image {self.image_id} must have the size that its boxes are of, {stated}; got {own}; {hint}"
             )
-        if self.masks is not None:
-            raise SwinsError(f"image {self.image_id} must have the size of its masks, {stated}; got {own}; scale it")
         across, down = width / stated_width, height / stated_height
         boxes = self.boxes * np.float32([across, down, across, down])
-        return dataclasses.replace(self, boxes=boxes, area=self.area * across * down, size=(height, width))
+        masks = None if self.masks is None else tuple(mask.fitted(self.size, size) for mask in self.masks)
+        area = self.area * across * down
+        return dataclasses.replace(self, boxes=boxes, area=area, size=(height, width), masks=masks)
+
+    def bitmaps(self) -> np.ndarray:
+        """The pixels of each object, (n, height, width) bool.
+
+        Raises:
+            SwinsError: if there are no masks, or polygons and faster-coco-eval is missing.
+        """
+        pixels = [mask.bitmap(self.size) for mask in self.require_masks()]
+        return np.stack(pixels) if pixels else np.zeros((0, *self.size), bool)
+
+    def require_masks(self) -> tuple:
+        """The masks. Raises SwinsError if there are none."""
+        if self.masks is None:
+            raise SwinsError(f"image {self.image_id} must have masks; got boxes alone; read the data with masks=True")
+        return self.masks
 
     def to_json(self) -> dict:
         """The same as plain values, but the masks."""
@@ -84,8 +100,10 @@ class Objects:
         return {"image_id": self.image_id, "size": [int(side) for side in self.size], **arrays}
 
     def digest(self) -> str:
-        """A short digest of everything but the masks."""
+        """A short digest of everything, the masks if there are any."""
         content = hashlib.sha256(repr((self.image_id, tuple(self.size))).encode(errors="backslashreplace"))
         for name in KINDS:
             content.update(getattr(self, name).tobytes())
+        for mask in self.masks or ():
+            content.update(mask.content())
         return content.hexdigest()[:16]

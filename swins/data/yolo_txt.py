@@ -17,6 +17,7 @@ import numpy as np
 from swins.data.class_folders import TEST, TRAINING, VALIDATION
 from swins.data.defects import NO_FILE, NO_SIZE, UNKNOWN_CLASS, Defects, inside, stored_size, usable
 from swins.data.objects import Objects
+from swins.data.segmentations import usable_masks
 from swins.data.split import Split
 from swins.data.yaml_names import read_yaml
 from swins.errors import SwinsError, first_line
@@ -161,7 +162,7 @@ def label_file(folder, image):
 
 
 def from_yolo(folder: pathlib.Path, part: tuple, masks: bool = False) -> Split:
-    """The Split of folders or lists of images. masks: whether objects keep their polygons, in pixels, as COCO's.
+    """The Split of folders or lists of images. masks: whether objects keep their polygons.
 
     Raises:
         SwinsError: without names of classes, or for a name of a file that leads out of the folder.
@@ -241,8 +242,13 @@ def objects_of(rows, size, image_id, masks, defects):
                 (points[0] - points[1] / 2, points[0] + points[1] / 2) if centre else (points.min(0), points.max(0))
             )
             boxes.append([*low, *high])
-    boxes, good = usable(boxes, np.tile(size, (len(rows), 1)), [place for place, *_ in rows], defects)
+    sizes, places = np.tile(size, (len(rows), 1)), [place for place, *_ in rows]
+    boxes, good = usable(boxes, sizes, places, defects)
     labels = np.array([label for _, label, _ in rows], np.int64)[good]
     area = np.prod(boxes[good, 2:].astype(np.float64) - boxes[good, :2], 1)
-    kept = tuple(polygon for polygon, use in zip(polygons, good, strict=True) if use) if masks else None
-    return Objects(boxes[good], labels, np.zeros(len(labels), bool), area, size, image_id, kept)
+    kept, crowd = None, np.zeros(len(labels), bool)
+    if masks:
+        own = [(polygons[i], places[i]) for i in np.flatnonzero(good)]
+        segments, crowd = usable_masks([a for a, _ in own], boxes[good], sizes[good], [b for _, b in own], defects)
+        kept = tuple(segments)
+    return Objects(boxes[good], labels, crowd, area, size, image_id, kept)
