@@ -58,8 +58,8 @@ def reading(recipe, source, folder):
 
 
 def reading_timm(recipe, source, folder):
-    """timm's loader with the recipe's augmentation; None where timm's does not crop, or jitter, as the recipe does."""
-    if not recipe.augment.scale or (recipe.augment.rand_augment and recipe.augment.color_jitter):
+    """timm's loader with the recipe's augmentation; None where timm has no such augmentation."""
+    if not getattr(recipe.augment, "scale", None) or (recipe.augment.rand_augment and recipe.augment.color_jitter):
         return None
     import timm.data
     from PIL import Image

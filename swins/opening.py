@@ -8,7 +8,7 @@ import keras
 from swins.build import variant_name
 from swins.creation import create
 from swins.errors import SwinsError
-from swins.run_result import model_file, require_finished, training_of
+from swins.run_result import model_file, require_finished, training_of, unfinished_of
 from swins.tags import names_variant
 from swins.task import Task, task_of
 from swins.weights import artefacts, checkpoint_files, identify
@@ -20,7 +20,7 @@ class Opened:
     """A model and what is known of it.
 
     path: what was opened; model; task: its kind of work; certificate: an artefact's, or what stands for one, with at
-    least the digest of the weights; training: the result.json of the run that made it, or None.
+    least the digest of the weights; training: what the run that made it says, or None.
     """
 
     path: pathlib.Path
@@ -83,6 +83,6 @@ def open_saved(path) -> Opened:
     require_finished(path)
     file = model_file(path)
     model, certificate = artefacts.open_evaluated(file)
-    training = training_of(path)
+    training = training_of(path) or unfinished_of(path)
     task = task_of(model, (training or {}).get("task") or certificate.get("task"), file)
     return Opened(pathlib.Path(path), model, task, certificate, training)

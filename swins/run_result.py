@@ -1,4 +1,4 @@
-"""What a training run tells of the model that it wrote: result.json beside model.keras."""
+"""What a training run tells of its models: result.json beside model.keras, until then facts.json."""
 
 import json
 import pathlib
@@ -17,8 +17,19 @@ def model_file(path):
 
 def training_of(path):
     """The result.json of a training run, by its folder or its .keras file; None if it is none."""
+    return stated(path, "result.json")
+
+
+def unfinished_of(path):
+    """The facts.json of a training run that has not ended, by its best.keras; None if it is none."""
     path = pathlib.Path(path)
-    file = path.with_name("result.json") if path.suffix == ".keras" else path / "result.json"
+    return stated(path, "facts.json") if path.suffix == ".keras" and not training_of(path) else None
+
+
+def stated(path, name):
+    """What a file of that name beside a model says of the run that made it; None if there is no such."""
+    path = pathlib.Path(path)
+    file = path.with_name(name) if path.suffix == ".keras" else path / name
     try:
         result = json.loads(file.read_text())
         whole = bool(result["recipe"]["model.name"])

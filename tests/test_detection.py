@@ -69,6 +69,19 @@ def test_a_run_records_what_prediction_needs(run):
     assert task_of(model) is DETECTION and model.numbers.num_classes == 10
 
 
+def test_the_best_model_of_a_run_that_has_not_ended_predicts(run, canvases, tmp_path):
+    unfinished = tmp_path / "run"
+    unfinished.mkdir()
+    for name in ("recipe.json", "log.csv", "facts.json"):
+        shutil.copy(run / name, unfinished)
+    shutil.copy(run / "model.keras", unfinished / "best.keras")  # this one had no epoch of a score
+    picture = min((canvases / "images" / "val").glob("*.png"))
+    ours, theirs = (swins.load(path)(str(picture)) for path in (unfinished / "best.keras", run))
+    assert ours.names == theirs.names and (ours.boxes == theirs.boxes).all() and len(ours)
+    with pytest.raises(SwinsError, match="an unfinished run"):
+        swins.load(unfinished)
+
+
 def test_an_evaluation_is_that_of_the_run(run, canvases, command, tmp_path):
     table, found = tmp_path / "results.csv", tmp_path / "found.csv"
     code, out, err = command(

@@ -48,6 +48,7 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
         "model.keras",
         "result.json",
         "best.keras",
+        "facts.json",
     }
     with Image.open(tmp_path / "run" / "curves.png") as picture:
         assert picture.size == (1200, 320)

@@ -27,6 +27,7 @@ WRITTEN = (
     "model.keras",
     "best.keras",
     "result.json",
+    "facts.json",
     "annotations_*.txt",
     "unreadable*.txt",
 )

@@ -1,8 +1,9 @@
 """A training run: Keras' fit, from a recipe and a data set to a folder, that goes on where it was killed.
 
-The folder holds recipe.json, checkpoints/, log.csv (a row an epoch), curves.png, best.keras, at the end model.keras and
-result.json; unreadable.txt and unreadable_validation.txt if there were such images, annotations_training.txt and
-annotations_validation.txt if some were mended or left out, and TensorBoard's events if asked for.
+The folder holds recipe.json, checkpoints/, log.csv (a row an epoch), curves.png, best.keras, facts.json on its models,
+at the end model.keras and result.json; unreadable.txt and unreadable_validation.txt if there were such images,
+annotations_training.txt and annotations_validation.txt if some were mended or left out, and TensorBoard's events if
+asked for.
 """
 
 import contextlib
@@ -227,6 +228,11 @@ def train_in(run, trainee, job, tensorboard):
             text = "".join(f"{line}\n" for line in split.defects)
             write(run.folder / f"annotations_{name}.txt", text.encode("utf-8", "backslashreplace").decode())
             say(f"{len(split.defects)} annotations were mended or left out: {run.folder / f'annotations_{name}.txt'}")
+    if not job.share.index:
+        facts = {"task": job.task.name, "recipe": as_json(recipe), **job.facts}
+        write(
+            run.folder / "facts.json", json.dumps(facts, indent=1) + "\n"
+        )  # for best.keras, until the result is there
     pixels = "x".join(map(str, job.preparation.image_size))
     say(f"{recipe.model.name}: {trainee.count_params():,} parameters, {pixels} pixels, {job.devices} device(s)")
     classes = f", {len(training.classes)} classes" if training.classes else ""
