@@ -3,7 +3,8 @@
 Project   RuslanGreenhead/swin_transformer, experiment 2
 Command   swins train recipes/ssd_resnet50_a.py --data COCO
 Begins    torchvision's IMAGENET1K_V2 weights, through timm's copy on the Hub; or --set model.weights=FILE
-Differs   numbers drawn by augmentation are not the reference's own
+Differs   crowds are left out; images are scaled bicubically and antialiased,
+          boxes clipped before they are scored; random numbers are not the reference's own
 Hardware  there 4 GPUs of 64 images each, 6.3 to 7.5 hours
 Expected  COCO val2017 AP .2283 by the project's own protocol (swins eval --protocol r_ssd)
 Obtained  not run: it needs COCO and GPUs

@@ -4,7 +4,8 @@ Project   RuslanGreenhead/swin_transformer, experiment README alone
 Command   swins train recipes/ssd_swin_tiny_a.py --data COCO
 Begins    Swin-T's published ImageNet weights; or --set model.weights=FILE (of any program)
 Differs   patches are merged as in the paper, not by a convolution; drop-path acts on both branches of all kept blocks;
-          biases do not decay; numbers drawn by augmentation are not the reference's own
+          biases do not decay; crowds are left out; images are scaled bicubically and antialiased,
+          boxes clipped before they are scored; random numbers are not the reference's own
 Hardware  there 4 GPUs of 64 images each, 6.3 to 7.5 hours
 Expected  COCO val2017 AP .1642 by the project's own protocol (swins eval --protocol r_ssd)
 Obtained  not run: it needs COCO and GPUs
