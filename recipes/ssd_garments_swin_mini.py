@@ -14,13 +14,13 @@ from swins.tasks.detection import Data, Detection, Model
 
 RECIPE = Detection(
     model=Model(
-        "ssd64_swin_mini_b",
+        "ssd64_swin_mini",
         weights="demo/fashion_mnist/swin_mini_patch2_window4_28.fashion_mnist.safetensors",
         in_chans=1,
     ),
-    data=Data(batch=32, objects=4, mean=(0.286,), std=(0.353,)),
+    data=Data(batch=16, objects=4, mean=(0.286,), std=(0.353,)),
     augment=Resize(),
-    optim=AdamW(learning_rate=1.5e-3, per_images=0, ema=0.999),
+    optim=AdamW(learning_rate=1e-3, per_images=0, ema=0.999),
     schedule=Cosine(warmup_epochs=0.25, warmup_rate=1e-5, min_rate=1e-5),
     epochs=13,
     checkpoint_steps=100,

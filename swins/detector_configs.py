@@ -50,6 +50,13 @@ SWIN_B = replace(
 MINI = SSDVariant(
     levels=("P2",), expand=True, extras=((32, 64),) * 5, backbone="swin_mini_patch2_window4_28", image_size=64
 )
+# Or as it is, 16x16 cells whose boxes fit these garments, all of them: features for classes are the deepest there are.
+MINI_FITTED = replace(
+    MINI,
+    expand=False,
+    extras=((64, 128), (64, 128)),
+    preset="garments",
+)
 MINI_128 = replace(MINI, levels=("P3",), image_size=128, options={"patch_size": 4})
 SUFFIXES = {"": "none", "_fpn": "fpn", "_pan": "pan", "_dense_fpn": "dense_fpn"}  # of names, and their necks
 
@@ -62,4 +69,4 @@ DETECTORS = {
         "ssd336_swin_tiny_b": SWIN_B,
     }.items()
     for suffix, neck in SUFFIXES.items()
-} | {"ssd64_swin_mini_b": MINI, "ssd128_swin_mini_b": MINI_128}
+} | {"ssd64_swin_mini": MINI_FITTED, "ssd64_swin_mini_b": MINI, "ssd128_swin_mini_b": MINI_128}

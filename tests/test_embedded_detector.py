@@ -13,7 +13,7 @@ from swins.data.coco_scores import coco_scores
 from swins.data.detection_layouts import find_evaluation_split
 from swins.tasks.detection import DETECTION
 
-DEMO = ROOT / "demo" / "ssd64_swin_mini_b"
+DEMO = ROOT / "demo" / "ssd64_swin_mini"
 RECIPE = ROOT / "recipes" / "ssd_garments_swin_mini.py"
 
 
