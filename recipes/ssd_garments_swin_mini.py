@@ -21,8 +21,8 @@ RECIPE = Detection(
     ),
     data=Data(batch=16, objects=2, mean=(0.286,), std=(0.353,)),
     augment=Resize(),
-    optim=AdamW(learning_rate=1e-3, per_images=0, ema=0.999),
+    optim=AdamW(learning_rate=2e-3, per_images=0, ema=0.999),
     schedule=Cosine(warmup_epochs=0.25, warmup_rate=1e-5, min_rate=1e-5),
-    epochs=7,
+    epochs=10,
     checkpoint_steps=100,
 )

@@ -56,6 +56,7 @@ MINI_FITTED = replace(
     expand=False,
     extras=((64, 128), (64, 128)),
     preset="garments",
+    options={"norms": True},
 )
 MINI_128 = replace(MINI, levels=("P3",), image_size=128, options={"patch_size": 4})
 SUFFIXES = {"": "none", "_fpn": "fpn", "_pan": "pan", "_dense_fpn": "dense_fpn"}  # of names, and their necks
