@@ -9,7 +9,7 @@ TensorFlow runs with oneDNN, as the commands of swins make it, but for the conte
 
     python benchmarks/run.py [GROUP ...]    groups: inference, onednn, training, growth; rows of other groups stay
 
-SSD's groups, ssd_*, run only if they are named, and need SSD_REFERENCE: see detector_contenders.py.
+Groups of detectors, ssd_*, run only if they are named, and need SSD_REFERENCE: see detector_contenders.py.
 """
 
 import contextlib
@@ -106,6 +106,8 @@ RUNS = (  # group, precision, sizes, contenders
     ("growth", "float32", SIDES, {"image side": ("growth_side", "tensorflow")}),
     ("growth", "float32", SIDES, {"image side, open size": ("growth_open", "tensorflow")}),
     ("growth", "float32", WINDOWS, {"window at 448 pixels": ("growth_window", "tensorflow")}),
+)
+DETECTOR_RUNS = (  # only if they are named
     ("ssd_resnet50_b", "float32", (1, 8), detectors("resnet")),
     ("ssd_swin_tiny_b", "float32", (1, 8), detectors("swin")),
     ("ssd_resnet50_b_training", "float32", (8,), detectors("resnet")),
@@ -241,8 +243,8 @@ def say(text):
 
 
 def main(groups):
-    known = list(dict.fromkeys(group for group, *_ in RUNS))
-    known_to_all = [group for group in known if not group.startswith("ssd_")]
+    known_to_all = list(dict.fromkeys(group for group, *_ in RUNS))
+    known = [*known_to_all, *(group for group, *_ in DETECTOR_RUNS)]
     if not set(groups) <= set(known):
         sys.exit(f"groups are {', '.join(known)}; got {' '.join(groups)}")
     rows = []
@@ -265,8 +267,8 @@ def main(groups):
             done = subprocess.run(command, env=quiet, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{export} fails:\n{done.stderr[-3000:]}")
-        for group, precision, sizes, contenders in RUNS:
-            if group in groups or (not groups and not group.startswith("ssd_")):
+        for group, precision, sizes, contenders in (*RUNS, *DETECTOR_RUNS):
+            if group in (groups or known_to_all):
                 rows += measure(group, precision, sizes, contenders, files, say)
                 with open(TABLE, "w", newline="") as file:
                     writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

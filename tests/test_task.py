@@ -183,7 +183,7 @@ def test_it_may_have_further_tables_and_options(bars, trained, command, tmp_path
         tables=lambda records, facts: {"halves": (["half", "count"], [["left", len(records)], ["right", None]])},
         predict_options=("threshold",),
         select=lambda result, options: angles.Angle(min(result.degrees, options.get("threshold", 1000))),
-        listing=lambda rows, facts: {name: result.degrees for name, result in rows},
+        listing=lambda rows, facts: [[name, result.degrees] for name, result in rows],
     )
     monkeypatch.setitem(task.TASKS, "angles", more)
     table, predictions = tmp_path / "results.csv", tmp_path / "p.csv"
@@ -196,7 +196,7 @@ def test_it_may_have_further_tables_and_options(bars, trained, command, tmp_path
     answers = []
     for options in ((), ("--threshold", "0.25")):
         assert command(*arguments, *options)[0] == 0
-        ((name, degrees),) = json.loads((tmp_path / "r.json").read_text()).items()
+        ((name, degrees),) = json.loads((tmp_path / "r.json").read_text())
         assert name == str(bars / "bar.png")
         answers.append(degrees)
     assert answers[0] > answers[1] == 0.25
