@@ -5,8 +5,8 @@ Command   git clone https://github.com/Shenggan/BCCD_Dataset
           swins train recipes/ssd_bccd_resnet50_b_fpn.py --data BCCD_Dataset/BCCD
           swins eval runs/ssd_bccd_resnet50_b_fpn --data BCCD_Dataset/BCCD --split test
 Hardware  one GPU
-Expected  torchvision's SSD300 from scratch (benchmarks/torchvision_ssd.py, 400 s, 1369 updates of 16 images): AP 24.47,
-          AP50 65.39 of the 72 test images, on the same machine at the same time
+Expected  torchvision's SSD300 from scratch on that machine at that time (benchmarks/torchvision_ssd_bccd.json: 400 s,
+          1369 updates of 16 images): AP 24.47, AP50 65.39 of the 72 test images
 Obtained  AP 51.48, AP50 85.03 of the 87 validation images, AP 50.44, AP50 87.29 of the 72 test images, after 1800
           updates, 0.174 hours of one H200 that nine other runs shared; of the validation images AP50 78.81 after 400 s
           and 82.86 after 1350 updates. On Swin-T (model.name ssd336_swin_tiny_b_fpn, optim.learning_rate 5e-4): AP50

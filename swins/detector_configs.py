@@ -50,7 +50,7 @@ SWIN_B = replace(
 MINI = SSDVariant(
     levels=("P2",), expand=True, extras=((32, 64),) * 5, backbone="swin_mini_patch2_window4_28", image_size=64
 )
-# Or as it is, 16x16 cells whose boxes fit these garments, all of them: features for classes are the deepest there are.
+# Or as it is, 16x16 cells whose boxes fit such garments: features for classes are the deepest there are.
 MINI_FITTED = replace(
     MINI,
     expand=False,

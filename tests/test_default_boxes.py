@@ -6,8 +6,11 @@ import re
 import detection_cases as cases
 import numpy as np
 import pytest
+from keras import ops
 from test_boxes import arrays
 
+from swins.boxes import corners, iou
+from swins.data.detection_layouts import find_evaluation_split
 from swins.detection.default_boxes import PRESETS, Priors, default_boxes, per_cell, spread
 from swins.errors import SwinsError
 
@@ -95,3 +98,11 @@ def test_errors_say_what_to_do():
     refused("got 2; give their Priors", spread, 2)
     refused("got 2 scales, 1 of ratios;", Priors, (0.1, 0.2), 1.0, ((2.0,),))
     refused("got 1 scales, 1 of ratios, 2 steps;", Priors, (0.1,), 1.0, ((2.0,),), (8, 16))
+
+
+def test_boxes_for_garments_fit_all_of_them():
+    """Those of the canvases that recipes/ssd_garments_swin_mini.py trains on."""
+    split = find_evaluation_split("garments:demo/fashion_mnist,count=800,size=64,objects=1-2,scale=21-48,colour=False")
+    boxes = np.concatenate([split[i][2].boxes for i in range(len(split))]) / 64
+    priors = corners(default_boxes([(16, 16), (8, 8), (4, 4)], "garments"))
+    assert len(boxes) > 200 and (ops.convert_to_numpy(iou(boxes, priors)).max(1) >= 0.5).mean() > 0.99

@@ -54,7 +54,7 @@ PRESETS = {
         ((2.0, 1 / 2), *((2.0, 1 / 2, 3.0, 1 / 3),) * 3, (2.0, 1 / 2), (2.0, 1 / 2)),
         (8, 16, 32, 64, 100, 300),
     ),
-    # ours, for garments of a third to three quarters of the image: all of them overlap a box by half
+    # ours, for garments of a third to three quarters of the image: more than 99 in 100 overlap a box by half
     "garments": Priors((0.25, 0.42, 0.65), 0.9, (SIX, SIX, SIX)),
 }
 
