@@ -306,12 +306,13 @@ def export_timm(files):
 
 def export_swins(files):
     import swins
-    from swins.export import saved_model_writer, targets
+    from swins.exports import saved_model_writer, target_writers
 
-    source = targets.Source(swins.deploy(swins_model("float32"), portable=True), "logits", files / "swins")
+    model, place = swins.deploy(swins_model("float32"), portable=True), files / "swins"
+    source = target_writers.Source(model, "logits", place, place)
     saved_model_writer.save(source.model, None, source.saved_model, "logits")
-    targets.write_openvino(source, files / "swins.xml", "float32", None)
-    targets.write_onnx(source, files / "swins.onnx", "float32", None)
+    target_writers.write_openvino(source, files / "swins.xml", "float32", None)
+    target_writers.write_onnx(source, files / "swins.onnx", "float32", None)
 
 
 # --- the process

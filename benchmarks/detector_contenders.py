@@ -100,7 +100,7 @@ def reference(kind, precision, task, files):
     return inference
 
 
-def ours(kind, precision, task, files, jit=False):
+def ours(kind, precision, task, files, jit=False, deployed=False):
     import numpy as np
     import tensorflow as tf
 
@@ -127,6 +127,7 @@ def ours(kind, precision, task, files, jit=False):
 
         return step
     model = swins.create(name, num_classes=CLASSES, **options)
+    model = swins.deploy(model) if deployed else model
     function = tf.function(lambda images: model(images, training=False), jit_compile=jit)
 
     def inference(batch):
@@ -165,3 +166,4 @@ def suppression(precision, task, files):
 reference_resnet, reference_swin = (functools.partial(reference, kind) for kind in VARIANTS)
 swins_resnet, swins_swin = (functools.partial(ours, kind) for kind in VARIANTS)
 swins_resnet_xla, swins_swin_xla = (functools.partial(ours, kind, jit=True) for kind in VARIANTS)
+deployed_resnet, deployed_swin = (functools.partial(ours, kind, deployed=True) for kind in VARIANTS)

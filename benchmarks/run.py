@@ -9,7 +9,8 @@ TensorFlow runs with oneDNN, as the commands of swins make it, but for the conte
 
     python benchmarks/run.py [GROUP ...]    groups: inference, onednn, training, growth; rows of other groups stay
 
-Groups of detectors, ssd_*, run only if they are named, and need SSD_REFERENCE: see detector_contenders.py.
+Groups of dense networks, ssd_*, mask_rcnn_*, upernet_* and swin_unet*, run only if they are named. Some need
+SSD_REFERENCE or MMDET_PYTHON: see detector_contenders.py, mask_rcnn_contenders.py and denoiser_contenders.py.
 """
 
 import contextlib
@@ -47,6 +48,7 @@ ROUNDS = {1: 5, 8: 7, 32: 3}
 SECONDS = 0.5  # of a turn, at least
 PACKAGES = ("tensorflow", "keras", "torch", "timm", "jax", "onnxruntime", "openvino", "keras-hub", "tfswin")
 OFF = "tensorflow without oneDNN"  # which is what TensorFlow does by itself on processors without AVX-512
+ELSEWHERE = "MMDET_PYTHON"  # of a contender that runs in the environment of the Python that this variable names
 
 BOTH = {  # label: (function of contenders.py, backend of Keras)
     "timm eager": ("timm", ""),
@@ -96,6 +98,40 @@ def detectors(kind):
     }
 
 
+def forward(kind):
+    """Contenders of a group of detectors that do not train."""
+    return {
+        **detectors(kind),
+        "swins deployed, TensorFlow graph": (f"detector_contenders:deployed_{kind}", "tensorflow"),
+    }
+
+
+MMDET = "mmdetection, PyTorch eager"
+MASK_RCNN = {
+    MMDET: ("mask_rcnn_contenders:mmdet", ELSEWHERE),
+    "torchvision on timm's Swin, PyTorch eager": ("mask_rcnn_contenders:torchvision", ""),
+    "swins, TensorFlow graph": ("mask_rcnn_contenders:swins_graph", "tensorflow"),
+}
+MASK_RCNN_FORMS = {
+    "swins, SavedModel": ("mask_rcnn_contenders:swins_saved", "tensorflow"),
+    "swins deployed, TensorFlow graph": ("mask_rcnn_contenders:swins_deployed", "tensorflow"),
+}
+TRANSFORMERS = "transformers, PyTorch eager"
+UPERNET = {
+    TRANSFORMERS: ("segmenter_contenders:transformers", ""),
+    "transformers, torch.compile": ("segmenter_contenders:transformers_compiled", ""),
+    "swins, TensorFlow graph": ("segmenter_contenders:swins_graph", "tensorflow"),
+    "swins, TensorFlow XLA": ("segmenter_contenders:swins_xla", "tensorflow"),
+    "swins deployed, TensorFlow graph": ("segmenter_contenders:swins_deployed", "tensorflow"),
+    "OpenVINO on transformers' PyTorch": ("segmenter_contenders:transformers_openvino", ""),
+    "OpenVINO on swins' export": ("segmenter_contenders:swins_openvino", "tensorflow"),
+}
+SWIN_UNET_THEIRS = "R. Greenhead's SwinUNet, PyTorch eager"
+SWIN_UNET = {
+    SWIN_UNET_THEIRS: ("denoiser_contenders:reference", ""),
+    "swins, TensorFlow graph": ("denoiser_contenders:swins_graph", "tensorflow"),
+    "swins, TensorFlow XLA": ("denoiser_contenders:swins_xla", "tensorflow"),
+}
 SIDES = (224, 320, 448, 640, 768, 1024)
 WINDOWS = (7, 14, 28, 56)
 RUNS = (  # group, precision, sizes, contenders
@@ -107,14 +143,19 @@ RUNS = (  # group, precision, sizes, contenders
     ("growth", "float32", SIDES, {"image side, open size": ("growth_open", "tensorflow")}),
     ("growth", "float32", WINDOWS, {"window at 448 pixels": ("growth_window", "tensorflow")}),
 )
-DETECTOR_RUNS = (  # only if they are named
-    ("ssd_resnet50_b", "float32", (1, 8), detectors("resnet")),
-    ("ssd_swin_tiny_b", "float32", (1, 8), detectors("swin")),
+DENSE_RUNS = (  # only if they are named
+    ("ssd_resnet50_b", "float32", (1, 8), forward("resnet")),
+    ("ssd_swin_tiny_b", "float32", (1, 8), forward("swin")),
     ("ssd_resnet50_b_training", "float32", (8,), detectors("resnet")),
     ("ssd_swin_tiny_b_training", "float32", (8,), detectors("swin")),
     ("ssd_suppression", "float32", (1, 8), {"swins, NMS alone": ("detector_contenders:suppression", "tensorflow")}),
+    ("mask_rcnn_swin_tiny", "float32", (1,), MASK_RCNN | MASK_RCNN_FORMS),
+    ("mask_rcnn_swin_tiny_training", "float32", (2,), MASK_RCNN),
+    ("upernet_swin_tiny", "float32", (1, 4), UPERNET),
+    ("swin_unet", "float32", (1, 4), SWIN_UNET),
+    ("swin_unet_training", "float32", (4,), SWIN_UNET),
 )
-REFERENCES, FLOOR = ("timm eager", THEIRS), "matrix product (floor)"
+REFERENCES, FLOOR = ("timm eager", THEIRS, MMDET, TRANSFORMERS, SWIN_UNET_THEIRS), "matrix product (floor)"
 
 
 class Contender:
@@ -123,11 +164,12 @@ class Contender:
     def __init__(self, function, backend, precision, task, files):
         path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(HERE), str(PEERS))))
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", "PYTHONPATH": path}
-        settings = {"KERAS_BACKEND": "tensorflow" if backend in ("", OFF) else backend}
+        settings = {"KERAS_BACKEND": "tensorflow" if backend in ("", OFF, ELSEWHERE) else backend}
         settings["TF_ENABLE_ONEDNN_OPTS"] = "0" if backend == OFF else "1"
+        python = os.environ.get(ELSEWHERE, sys.executable) if backend == ELSEWHERE else sys.executable
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(HERE / "contenders.py"), function, precision, task, str(files)],
+            [python, "-P", str(HERE / "contenders.py"), function, precision, task, str(files)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -244,7 +286,7 @@ def say(text):
 
 def main(groups):
     known_to_all = list(dict.fromkeys(group for group, *_ in RUNS))
-    known = [*known_to_all, *(group for group, *_ in DETECTOR_RUNS)]
+    known = [*known_to_all, *(group for group, *_ in DENSE_RUNS)]
     if not set(groups) <= set(known):
         sys.exit(f"groups are {', '.join(known)}; got {' '.join(groups)}")
     rows = []
@@ -267,7 +309,7 @@ def main(groups):
             done = subprocess.run(command, env=quiet, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{export} fails:\n{done.stderr[-3000:]}")
-        for group, precision, sizes, contenders in (*RUNS, *DETECTOR_RUNS):
+        for group, precision, sizes, contenders in (*RUNS, *DENSE_RUNS):
             if group in (groups or known_to_all):
                 rows += measure(group, precision, sizes, contenders, files, say)
                 with open(TABLE, "w", newline="") as file:

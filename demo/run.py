@@ -18,7 +18,8 @@ from swins.data import labelled
 from swins.errors import SwinsError
 from swins.evaluate import records, result_tables
 from swins.evaluate.evaluation import Evaluation
-from swins.export import saved_models
+from swins.exports import saved_models
+from swins.exports.statements import Statement
 from swins.labels import class_names
 from swins.opening import open_model
 from swins.reference import oracle
@@ -84,7 +85,7 @@ def demo():
     opened, prepared_as = open_model(folder), Prepared(NAME, "timm", prepare)
     dataset = labelled.Dataset(dataset.name, len(samples), samples)
     scored = records.run(opened, prepare, dataset, {}, Evaluation(batch=BATCH))
-    row = result_tables.row_of(opened, prepared_as, dataset, scored)
+    row = result_tables.row_of(opened, prepared_as, dataset, scored, opened.task.known(opened))
     predicted = np.array([record["top"][0] for _, record in scored.rows])
     result_tables.append_row(row, OUT / "results.csv")
     top1_torch = float(np.mean(theirs.argmax(1) == labels))
@@ -93,7 +94,7 @@ def demo():
     print(f"predictions that differ: {disagree} of {len(labels)}")
 
     step("export SavedModels, each run where swins is not")
-    folder, proof = saved_models.export(folder, results=OUT / "results.csv")
+    folder, proof = saved_models.export(folder, statement=Statement(results=OUT / "results.csv"))
     for part, record in proof["exports"].items():
         print(f"{part}: {record['output']} differ by {record['call']:.1e}")
 

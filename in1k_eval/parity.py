@@ -19,7 +19,7 @@ from swins.tags import list_variants, look_up
 from swins.weights import artefacts, checkpoint_files, swin_rules
 
 TABLE = pathlib.Path(__file__).with_name("parity.csv")
-NAMES = [*list_variants("swin_*_224"), *list_variants("swin_*_384"), *list_variants("swinv2_*")]
+NAMES = [*list_variants("swin_[!u]*_224"), *list_variants("swin_*_384"), *list_variants("swinv2_*")]  # no SwinUNet
 NAMES.append("swin_tiny_patch4_window7_224.ms_in22k")
 REDUCED = dict.fromkeys(list_variants("*huge*") + list_variants("*giant*"), (2, 2, 6, 1))  # depths that fit
 COLUMNS = (

@@ -81,7 +81,7 @@ def worst(outputs, theirs, checkpoint):
 
 def measure(name, folder, outputs, numbers=NUMBERS):
     """Compare one program's model at every size that it takes -> rows of the table."""
-    checkpoint = checkpoint_files.read(folder / MODELS[name][2])
+    checkpoint = checkpoint_files.read(folder / MODELS[name][2]).backbone()
     rule, rows = checkpoint.facts.numbers["size_rule"], []
     opened = model_of(name, checkpoint, numbers, ANY) if rule != "timm" else None  # which clips windows
     for size in sorted(

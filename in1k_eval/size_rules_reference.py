@@ -5,6 +5,7 @@ folders, and beside each the names that it has in memory, as .pth), and outputs.
 "/P2" to "/P5" of a backbone; nothing where the program raises. NUMBERS are JSON: embed_dim, depths, num_heads. Images
 of a size are `pictures(size)`. Every parameter is moved at random. Runs in a process of its own.
 """
+# pylint: disable=unexpected-keyword-arg  # transformers' configurations take more than their code shows
 
 import json
 import sys

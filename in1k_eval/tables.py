@@ -7,6 +7,7 @@ import csv
 import json
 import pathlib
 import re
+import statistics
 
 from swins.tags import list_variants
 
@@ -90,6 +91,14 @@ def preprocessing():
         (r["protocol"], r["size"], r["images"], r["mean"], r["largest"]) for r in read("in1k_eval/preprocessing.csv")
     ]
     return markdown(("protocol", "pixels", "photographs", "mean difference /255", "largest /255"), rows)
+
+
+def preprocess_layer():
+    """Preprocess as a layer, from `make preprocessing`."""
+    columns = ("where", "backend", "images", "mean", "largest", "timm_mean", "timm_largest")
+    rows = [[r[c] for c in columns] for r in read("in1k_eval/preprocess_layer.csv")]
+    header = ("where", "backend", "photographs", "mean from Pillow /255", "largest", "mean from timm /255", "largest")
+    return markdown(header, rows)
 
 
 def targets():
@@ -179,6 +188,37 @@ def growth():
     return markdown(("what grows", "to", "ms", "over linear in pixels", "peak MiB of the process"), lines)
 
 
+def detectors():
+    """SSD beside the program that it is of: forward passes, training steps, and the choice of boxes by itself."""
+    return compared("ssd_")
+
+
+def instances():
+    """Mask R-CNN beside mmdetection's and torchvision's."""
+    return compared("mask_rcnn_")
+
+
+def segmenters():
+    """UPerNet beside transformers'."""
+    return compared("upernet_")
+
+
+def denoisers():
+    """SwinUNet beside the program that it is of: a step of sampling, and one of training."""
+    return compared("swin_unet")
+
+
+def compared(kind):
+    """Contenders of the benchmark's groups whose names begin so."""
+    rows = []
+    for r in read("benchmarks/results.csv"):
+        if r["group"].startswith(kind):
+            ratio = f"{float(r['over_reference']):.2f}" if r["over_reference"] else ""
+            rates = (f"{float(r[c]):.2f}" for c in ("images_per_second", "slowest_round", "fastest_round"))
+            rows.append((f"`{r['group']}`", r["size"], r["contender"], *rates, ratio, f"{float(r['peak_MiB']):.0f}"))
+    return markdown(("group", "batch", "", "images/s", "slowest", "fastest", "over the reference", "peak MiB"), rows)
+
+
 def machine():
     """What `make bench` ran on."""
     return "".join(f"> {line}\n" for line in (ROOT / "benchmarks/machine.txt").read_text().splitlines()).rstrip()
@@ -202,6 +242,7 @@ def runs():
         hours = f"{r['hours']:.2f}"
         scores = {"top-1": r.get("top1"), "AP": r.get("AP"), "AP50": r.get("AP50")}
         score = ", ".join(f"{title} {100 * value:.2f}" for title, value in scores.items() if value is not None)
+        score = score or f"mean squared error {r['error']:.4g}"
         rows.append((f"[`{name}`](results/{name}/)", score, of, hours, r["machine"], r["versions"]))
     header = ("recipe, log and curves", "score", "of", "hours", "machine", "versions")
     return markdown(header, rows) if rows else "Nothing yet."
@@ -211,6 +252,21 @@ def necks():
     """Short runs of one detector with each neck, from recipes/results/necks.csv."""
     rows = read("recipes/results/necks.csv")
     return markdown([*rows[0]], [(f"`{r['neck']}`", f"{int(r['parameters']):,}", *list(r.values())[2:]) for r in rows])
+
+
+def phases():
+    """Fine-tuning in one phase and in two, the head alone beside them, from benchmarks/phases.csv."""
+    names = {"one": "one phase", "two": "two phases", "head": "the head alone"}
+    table, rows = read("benchmarks/phases.csv"), []
+    for phases, name in names.items():
+        runs = [r for r in table if r["phases"] == phases and r["test_top1"]]
+        scores, seconds = ([float(r[column]) for r in runs] for column in ("test_top1", "cpu_s"))
+        first, mean = runs[0], statistics.mean(scores)
+        each = ", ".join(r["test_top1"] for r in runs)
+        rates = (f"{float(first['learning_rate']):g}", first["layer_decay"])
+        rows.append((name, *rates, f"{mean:.2f}", each, f"{statistics.mean(seconds):.0f}"))
+    header = ("15 epochs", "rate", "layer decay", "test top-1, mean", "of each seed", "CPU seconds, mean")
+    return markdown(header, rows)
 
 
 def reading():
@@ -231,8 +287,9 @@ def reading():
 
 
 TABLES = {f.__name__: f for f in (variants, parity, sizes, size_rules, memory, preprocessing, results, targets)}
-TABLES |= {f.__name__: f for f in (inference, onednn, training, reading, growth, machine, runs, necks)}
-PAGES = ("README.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
+TABLES |= {f.__name__: f for f in (preprocess_layer, inference, onednn, training, reading, growth)}
+TABLES |= {f.__name__: f for f in (detectors, instances, segmenters, denoisers, machine, runs, necks, phases)}
+PAGES = ("README.md", "docs/keras.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
 
 
 def regenerate(text):

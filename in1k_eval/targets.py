@@ -14,7 +14,7 @@ import numpy as np
 from parity import perturbed
 
 from swins.convert import conversion
-from swins.export import targets
+from swins.exports import targets
 from swins.images import preprocess, read_idx
 from swins.tags import look_up
 from swins.weights import artefacts

@@ -19,5 +19,6 @@ RECIPE = Classification(
     optim=AdamW(learning_rate=1e-4, per_images=32, layer_decay=0.8, clip_norm=1.0),
     schedule=Cosine(warmup_rate=1e-7, min_rate=1e-6, warmup_epochs=1),
     epochs=10,
+    keep="best",
     checkpoint_steps=200,
 )

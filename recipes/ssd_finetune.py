@@ -3,7 +3,8 @@
 Paper     none; the settings are ours, for small data sets: a backbone that knows ImageNet, a small rate, the
           SSD paper's augmentation
 Command   swins train recipes/ssd_finetune.py --data FOLDER
-          offline, or from weights of your own, of a Swin or a detector: --set model.weights=FILE
+          offline, or from weights of your own, of a Swin or a detector: --set model.weights=FILE, from fresh ones
+          --set model.weights= (and --set optim.learning_rate=1e-3)
 Hardware  any; on 2 CPU cores about 3 images/s
 Expected  depends on the data
 Obtained  not run on data of its own; tests/test_detection.py fine-tunes the embedded detector on garments

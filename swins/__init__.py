@@ -15,14 +15,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "SSD",
+    "CascadeMaskRCNN",
     "HubLayer",
+    "MaskRCNN",
+    "PixelClassifier",
     "Predictor",
+    "Preprocess",
+    "RCNNVariant",
     "ResNet",
     "SSDVariant",
     "SwinTransformer",
     "SwinTransformerV2",
     "SwinTransformerV2CR",
+    "SwinUNet",
+    "SwinUNetVariant",
     "SwinsError",
+    "UPerNet",
+    "UPerNetVariant",
     "Variant",
     "VariantResNet",
     "VariantV2",
@@ -33,6 +42,7 @@ __all__ = [
     "class_names",
     "create",
     "deploy",
+    "export",
     "grad_cam",
     "list_variants",
     "load",
@@ -56,8 +66,10 @@ def import_all():
     except ModuleNotFoundError as error:
         if error.name not in ("tensorflow", "jax", "torch"):
             raise
+        from swins.errors import install
+
         raise ModuleNotFoundError(
-            f"Keras needs a backend, and {error.name} is not installed: pip install 'swins[tensorflow]', or set "
+            f"Keras needs a backend, and {error.name} is not installed: {install('tensorflow')}; or set "
             "KERAS_BACKEND=jax or KERAS_BACKEND=torch where that is installed",
             name=error.name,
         ) from error

@@ -10,7 +10,7 @@ from swins import build
 from swins.errors import SwinsError, unknown_name
 from swins.layers import layer_norm
 from swins.tags import look_up, names_variant
-from swins.weights import checkpoint_files, identify, load
+from swins.weights import checkpoint_files, identify, load, pretrained
 from swins.weights.conversion_table import Table, fill, norm, weights_of
 
 
@@ -46,6 +46,7 @@ def backbone(source, *, weights=None, weights_key=None, norms=False, merged=Fals
     if merged and norms:
         raise SwinsError("norms are of maps before merging; pass norms or merged, or put norms on the merged maps")
     name = build.model_name(name)
+    source, weights = pretrained.local(source), pretrained.local(weights)
     swin, checkpoint = open_source(source, weights, weights_key, overrides)
     if merged and not hasattr(swin, "merged"):
         raise SwinsError(f"merged maps are of a Swin, whose stages merge patches; got {swin.name}; leave merged out")

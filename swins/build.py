@@ -1,9 +1,8 @@
 """Models by name or Variant, with fresh weights."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from swins.errors import SwinsError
-from swins.model_configs import VARIANTS
 from swins.models import SwinTransformer, SwinTransformerV2, SwinTransformerV2CR
 from swins.plans import with_overrides
 from swins.resnet import ResNet
@@ -25,17 +24,6 @@ def model_name(name):
     if name is None or (isinstance(name, str) and name and "/" not in name):
         return name
     raise SwinsError(f"name must be a string without slashes, of the Keras model; got {name!r}")
-
-
-def variant_name(model):
-    """The variant that a model is of: its own name, or if that is none, the one variant that has its numbers."""
-    if model.name in VARIANTS:
-        return model.name
-    free = {part: getattr(model.variant, part) for part in model.variant.FREE}
-    alike = [
-        name for name, v in VARIANTS.items() if type(v) is type(model.variant) and replace(v, **free) == model.variant
-    ]
-    return alike[0] if len(alike) == 1 else model.name
 
 
 def build(variant, /, *, name=None, **overrides):

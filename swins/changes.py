@@ -145,20 +145,31 @@ def quantize(model, layer, mode, config):
 class Recorded(keras.Model):
     """A model whose config holds what was done to its layers after it was made."""
 
-    def record(self, frozen, changed):
+    def record(self, frozen, changed, origin=None):
         """Call it when the model is made, with its options: paths that do not train, and what `get_changes` told."""
-        self.made = snapshot(self)
+        self.made, self.origin = snapshot(self), dict(origin or {})
         change(self, {**{path: {"trainable": False} for path in frozen}, **(changed or {})})
 
     def get_changes(self):
-        """The options "frozen" and "changed" with which a model is made like this one."""
+        """The options "frozen", "changed" and "origin" with which a model is made like this one."""
         told = changes(self, self.made)
         frozen = [path for path, facts in told.items() if facts == {"trainable": False} and path]
         changed = {path: facts for path, facts in told.items() if path not in frozen}
-        return {"frozen": frozen, **({"changed": changed} if changed else {})}
+        origin = {"origin": dict(self.origin)} if self.origin else {}
+        return {"frozen": frozen, **({"changed": changed} if changed else {}), **origin}
 
     def save(self, *args, **options):
         self.get_config()  # which may refuse: before there is half a file
+        super().save(*args, **options)
+
+
+class RecordedParts(keras.Model):
+    """As Recorded, of a model that calls its parts itself: Keras makes all of Recorded functional where one is."""
+
+    record, get_changes = Recorded.record, Recorded.get_changes
+
+    def save(self, *args, **options):
+        self.get_config()
         super().save(*args, **options)
 
 

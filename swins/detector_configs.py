@@ -7,6 +7,8 @@ where the project's own merging leaves 10x10.
 
 from dataclasses import dataclass, field, fields, replace
 
+from swins.checked_numbers import ANY
+from swins.rcnn_numbers import RCNNNumbers
 from swins.ssd_numbers import SSDNumbers
 
 
@@ -25,6 +27,25 @@ class SSDVariant(SSDNumbers):
     def numbers(self) -> dict:
         """{name: value} of what an SSD takes."""
         return {part.name: getattr(self, part.name) for part in fields(SSDNumbers)}
+
+
+@dataclass(frozen=True)
+class RCNNVariant(RCNNNumbers):
+    """A Mask R-CNN's numbers and its backbone's: a variant's name, image_size in pixels, open by default, channels of
+    the images, whether maps get norms of their own, and other options as `swins.backbone` takes them; cascade: whether
+    it has the three stages of a Cascade Mask R-CNN."""
+
+    backbone: str = "swin_tiny_patch4_window7_224"
+    image_size: int | tuple = ANY
+    in_chans: int = 3
+    norms: bool = True
+    options: dict = field(default_factory=dict)
+    cascade: bool = False
+
+    @property
+    def numbers(self) -> dict:
+        """{name: value} of what a Mask R-CNN takes."""
+        return {part.name: getattr(self, part.name) for part in fields(RCNNNumbers)}
 
 
 RESNET_A = SSDVariant(
@@ -61,6 +82,27 @@ MINI_FITTED = replace(
 MINI_128 = replace(MINI, levels=("P3",), image_size=128, options={"patch_size": 4})
 SUFFIXES = {"": "none", "_fpn": "fpn", "_pan": "pan", "_dense_fpn": "dense_fpn"}  # of names, and their necks
 
+# Swin-Transformer-Object-Detection's configurations; mmdet's mask-rcnn_r50_fpn
+RCNN_TINY = RCNNVariant(options={"drop_path_rate": 0.2, "size_rule": "open_mmlab"})
+RCNN_SMALL = replace(RCNN_TINY, backbone="swin_small_patch4_window7_224")
+RCNN_BASE = replace(
+    RCNN_TINY,
+    backbone="swin_base_patch4_window7_224",
+    options={"drop_path_rate": 0.3, "size_rule": "open_mmlab"},
+)
+RCNNS = {
+    "mask_rcnn_swin_tiny_fpn": RCNN_TINY,
+    "mask_rcnn_swin_small_fpn": RCNN_SMALL,
+    "cascade_mask_rcnn_swin_tiny_fpn": replace(RCNN_TINY, cascade=True),
+    "cascade_mask_rcnn_swin_small_fpn": replace(RCNN_SMALL, cascade=True),
+    "cascade_mask_rcnn_swin_base_fpn": replace(RCNN_BASE, cascade=True),
+    "mask_rcnn_resnet50_fpn": RCNNVariant(backbone="resnet50", norms=False),
+    # Ours, for canvases of garments: maps of strides 2, 4 and 8, so that anchors are of 16, 32 and 64 pixels.
+    "mask_rcnn_swin_mini_fpn": RCNNVariant(
+        width=64, hidden=128, backbone="swin_mini_patch2_window4_28", options={"size_rule": "open_mmlab"}
+    ),
+}
+
 DETECTORS = {
     f"{name}{suffix}": replace(row, neck=neck)
     for name, row in {
@@ -70,4 +112,4 @@ DETECTORS = {
         "ssd336_swin_tiny_b": SWIN_B,
     }.items()
     for suffix, neck in SUFFIXES.items()
-} | {"ssd64_swin_mini": MINI_FITTED, "ssd64_swin_mini_b": MINI, "ssd128_swin_mini_b": MINI_128}
+} | {"ssd64_swin_mini": MINI_FITTED, "ssd64_swin_mini_b": MINI, "ssd128_swin_mini_b": MINI_128, **RCNNS}

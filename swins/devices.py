@@ -146,7 +146,8 @@ def told_to_all(share, content):
 
 
 class SharedPredict:
-    """A network on the devices of several processes of JAX: a process's images -> arrays of outputs for these.
+    """A network on the devices of several processes of JAX: a process's images, or a structure of
+    arrays that it takes -> arrays of outputs for these.
 
     Keras' own `predict` hands the outputs of all processes to each, which none of them can read.
     """
@@ -168,7 +169,10 @@ class SharedPredict:
 
         groups = (self.network.trainable_variables, self.network.non_trainable_variables)
         values = [[variable.value for variable in group] for group in groups]
-        outputs = self.run(*values, jax.make_array_from_process_local_data(self.shared, np.asarray(images)))
+        images = keras.tree.map_structure(
+            lambda x: jax.make_array_from_process_local_data(self.shared, np.asarray(x)), images
+        )
+        outputs = self.run(*values, images)
         return keras.tree.map_structure(own_rows, outputs)
 
 

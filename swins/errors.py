@@ -3,14 +3,27 @@
 import difflib
 import re
 
+ADDRESS = re.compile(r" <[\w.]+ object at 0x[0-9a-fA-F]+>")  # of the object that a library could not read
+
 
 class SwinsError(ValueError):
     """Bad input from a user: a name, a size, a file or a checkpoint that cannot work."""
 
 
+def install(*extras):
+    """What to type for the packages of extras: swins that is installed, whichever way, has them by its name."""
+    names = ",".join(extras)
+    return f"pip install 'swins[{names}]' where swins is installed, pip install '.[{names}]' in a clone"
+
+
+def missing_package(purpose, package, extra):
+    """SwinsError for a package that something needs and an extra brings."""
+    return SwinsError(f"{purpose} needs {package}: {install(extra)}")
+
+
 def first_line(error):
-    """The first line of an error's text, or its type when it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    """The first line of an error's text without objects' addresses, or its type when it has none."""
+    return ADDRESS.sub("", next(iter(str(error).splitlines()), "")) or type(error).__name__
 
 
 def words(name):
@@ -31,6 +44,9 @@ def likeness(word, candidate, i):
         return 0.9
     if len(word) > 1 and word == "".join(part[0] for part in candidate[i : i + len(word)]):
         return 0.9
+    letters = [re.sub(r"\d", "", text) for text in (word, candidate[i])]
+    if letters[0] == letters[1] and len(letters[0]) > 1:  # of another size
+        return 0.8
     ratio = difflib.SequenceMatcher(None, word, candidate[i]).ratio()
     return 0.8 * ratio if ratio >= 0.7 else 0.0
 
@@ -55,5 +71,5 @@ def unknown_name(kind, name, known):
     best = [candidate for candidate in best if close[candidate][0] >= 0.3]
     best = best or difflib.get_close_matches(name, known, n=3, cutoff=0.3)
     hint = f"the closest are {', '.join(best)}" if best else f"known: {', '.join(sorted(known)[:5])}, ..."
-    remedy = "; `swins list --pretrained` prints all" if kind == "variant" else ""
+    remedy = "; `swins list` prints all" if kind == "variant" else ""
     return SwinsError(f"unknown {kind} {name!r}: {hint}{remedy}")

@@ -5,19 +5,23 @@ Letters: B batch, (H, W) tokens of a feature map, N tokens of a window, K window
 
 import os
 import pathlib
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import ops
 
 from swins import attention
-from swins.errors import SwinsError
+from swins.errors import SwinsError, missing_package, unknown_name
 from swins.images import open_image, planes
 from swins.labels import class_names
 from swins.tags import training_run
 
 KINDS = ("attention", "rollout", "grad_cam")
 MOST = 64  # images of a picture
+ENDINGS = (".png", ".pdf", ".svg")  # of pictures
+PANEL = 3.0  # inches of a panel's side
+DENSEST = 0.85  # of the most relevant pixels' colour; of the least it is 0
 
 
 def rollout_step(block, x, relevance):
@@ -149,32 +153,58 @@ def panels(model, images, kinds=KINDS, classes=None):
     return found
 
 
-def draw(pictures, maps, titles, path=None, note=""):
-    """Draw maps over pictures, a row an image -> matplotlib's figure.
+def relevance_colours():
+    """matplotlib's colours of relevance, from 0 to 1: inferno, clear where there is none, nearly opaque where most."""
+    try:
+        from matplotlib import colormaps
+        from matplotlib.colors import ListedColormap
+    except ModuleNotFoundError as error:
+        raise missing_package("drawing", "matplotlib", "plot") from error
+    steps = np.linspace(0, 1, 256)
+    colours = colormaps["inferno"](0.15 + 0.85 * steps)
+    colours[:, 3] = DENSEST * steps
+    return ListedColormap(colours, "relevance")
+
+
+def ranged(values):
+    """A map's values from 0, its least, to 1, its most; 0 everywhere where all are alike."""
+    values = np.asarray(values, "float32")
+    least, most = values.min(), values.max()
+    return (values - least) / (most - least) if most > least else np.zeros_like(values)
+
+
+def draw(pictures, maps, titles, path=None, note="", captions=None):
+    """Draw maps over pictures, a row an image, the clearer the less relevant -> matplotlib's figure.
 
     Args:
         pictures: (B, height, width) or (B, height, width, 3) uint8, to draw on.
-        maps: {title: (B, height, width)}.
+        maps: {title: (B, height, width)}; each panel's colours go from its least to its most.
         titles: one text per image, such as its classes.
-        path: the PNG to write; None writes none.
+        path: the PNG, PDF or SVG to write, by its ending; None writes none.
         note: the figure's title.
+        captions: {title: a text per image}, which stand above panels in place of the title.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise SwinsError("drawing needs matplotlib: pip install 'swins[plot]'") from error
-    figure = Figure(figsize=(2.1 * (len(maps) + 1), 2.3 * len(pictures) + 0.4), layout="constrained")
+    colours = relevance_colours()
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(PANEL * (len(maps) + 1) + 0.6, (PANEL + 0.5) * len(pictures) + 0.4), layout="constrained")
     axes = figure.subplots(len(pictures), len(maps) + 1, squeeze=False)
     for i, (row, picture, title) in enumerate(zip(axes, pictures, titles, strict=True)):
-        row[0].imshow(picture, cmap="gray")
-        row[0].set_title(title, fontsize=8, parse_math=False)
+        for axis in row:
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        row[0].set_title(title, fontsize=9, parse_math=False)
         for axis, (name, values) in zip(row[1:], maps.items(), strict=True):
-            axis.imshow(picture, cmap="gray")
-            axis.imshow(values[i], cmap="inferno", alpha=0.6, vmin=float(values[i].min()))
-            axis.set_title(name if i == 0 else "", fontsize=8)
+            axis.imshow(ranged(values[i]), cmap=colours, vmin=0, vmax=1)
+            caption = (captions or {}).get(name, [name if i == 0 else ""] * len(pictures))[i]
+            axis.set_title(caption, fontsize=9, parse_math=False)
     for axis in axes.flat:
         axis.axis("off")
-    figure.suptitle(note, fontsize=9)
+    if maps:
+        bar = figure.colorbar(ScalarMappable(cmap=colours), ax=axes, fraction=0.02, pad=0.01, ticks=[0, 0.5, 1])
+        bar.ax.set_yticklabels(["least: clear", "", "most"], fontsize=8)
+        bar.set_label("relevance, panel by panel", fontsize=8)
+    figure.suptitle(note, fontsize=10, parse_math=False)
     if path:
         figure.savefig(path, dpi=110)
     return figure
@@ -196,28 +226,78 @@ def names_of(model, name):
     return names if len(names) == count else [f"class {i}" for i in range(count)]
 
 
-def top_classes(logits, names, count=3):
-    """ "golden retriever 93%" a line: the classes with the largest probabilities, for one row of logits."""
+def top_classes(logits, names, count=3, also=None):
+    """ "golden retriever 93%" a line: the classes with the largest probabilities, for one row of logits.
+
+    also: the number of a class that is shown after these, if it is none of them.
+    """
     probabilities = ops.convert_to_numpy(ops.softmax(logits))
-    best = np.argsort(-probabilities)[:count]
+    best = np.argsort(-probabilities)[:count].tolist()
+    best += [also] if also is not None and also not in best else []
     return "\n".join(f"{names[i].partition(',')[0]} {probabilities[i]:.0%}" for i in best)
 
 
-def draw_files(model, name, prepare, files, path, kinds=KINDS):
-    """Draw what a model looks at in image files, as a PNG -> a text per file: its name and, below, its best classes.
+def class_number(text, names):
+    """The number of a class that is given by it or by its name, as far as the first comma -> an integer.
+
+    Raises:
+        SwinsError: for a class that a model has not, with the closest names; for a name that several have.
+    """
+    if text.isdecimal():
+        if int(text) >= len(names):
+            raise SwinsError(f"the model has classes 0 to {len(names) - 1}; got {text}")
+        return int(text)
+    short = [name.partition(",")[0] for name in names]
+    lower = [[name.lower() for name in known] for known in (names, short)]
+    for known, wanted in ((names, text), (short, text), *((known, text.lower()) for known in lower)):
+        if numbers := [i for i, name in enumerate(known) if name == wanted]:
+            if len(numbers) > 1:
+                raise SwinsError(f"several classes are called {text}; name one by its number: {numbers}")
+            return numbers[0]
+    raise unknown_name("class", text, short)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A model to explain: its name, its Preprocess, its classes' names, the Swin, and which class Grad-CAM is of.
+
+    names: as many as classes, in their order; shown: the number of a class, None for each image's most probable one.
+    """
+
+    name: str
+    prepare: object
+    names: tuple
+    model: keras.Model
+    shown: int | None = None
+
+
+def draw_files(explained, files, path, kinds=KINDS):
+    """Draw what a model looks at in image files -> a text per file: its name and, below, its best classes.
 
     Args:
-        model: a Swin.
-        name: "architecture" or "architecture.tag", which tells the classes' names.
-        prepare: its Preprocess.
-        files: paths.
-        path: the PNG.
+        explained: an Explained.
+        files: paths, or arrays of pixels.
+        path: the PNG, PDF or SVG.
         kinds: of KINDS.
     """
-    images = prepare(list(files))
-    titles = [os.fsencode(pathlib.Path(file).name).decode("utf-8", "backslashreplace") for file in files]
+    model, prepare, names = explained.model, explained.prepare, explained.names
+    images, classes, captions = prepare(list(files)), None, {}
+    titles = [title_of(file, i) for i, file in enumerate(files)]
     if model.variant.num_classes:
-        names, logits = names_of(model, name), model.predict(images, verbose=0)
-        titles = [f"{title}\n{top_classes(row, names)}" for title, row in zip(titles, logits, strict=True)]
-    draw([cropped(prepare, file) for file in files], panels(model, images, kinds), titles, path, name)
+        logits = ops.convert_to_numpy(model.predict(images, verbose=0))
+        best = [top_classes(row, names, also=explained.shown) for row in logits]
+        titles = [f"{title}\n{text}" for title, text in zip(titles, best, strict=True)]
+        classes = logits.argmax(1) if explained.shown is None else np.full(len(images), explained.shown)
+        odds = ops.convert_to_numpy(ops.softmax(logits))
+        pairs = [(names[k].partition(",")[0], row[k]) for k, row in zip(classes, odds, strict=True)]
+        captions = {"Grad-CAM": [f"Grad-CAM: {name} {share:.0%}" for name, share in pairs]}
+    maps = panels(model, images, kinds, classes)
+    draw([cropped(prepare, file) for file in files], maps, titles, path, explained.name, captions)
     return titles
+
+
+def title_of(file, number):
+    """A file's name as text that every terminal can show; of an array its number."""
+    if isinstance(file, np.ndarray):
+        return f"image_{number}"
+    return os.fsencode(pathlib.Path(file).name).decode("utf-8", "backslashreplace")

@@ -8,61 +8,25 @@ photographs with `PIL.ImageOps.exif_transpose`, and lay transparent images on a 
 """
 
 import gzip
-import io
 import math
 import os
 import pathlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import keras
 import numpy as np
 
-from swins.checked_numbers import ANY, pair
-from swins.errors import SwinsError, first_line, unknown_name
-from swins.tags import look_up, training_run
+from swins.checked_numbers import ANY, pair, tuples
+from swins.errors import SwinsError, unknown_name
+from swins.image_files import open_image, planes, readable_endings
+from swins.pillow_resampling import FILTERS, centre, of_tensorflow, operations, scaled_size
+from swins.pixel_tensors import recoloured, require_channels, require_pixels
+from swins.run_result import kept_facts, saved_facts
+from swins.tags import look_up, names_variant, training_run, variant_name
 
 PROTOCOLS = ("timm", "ms")
-NPY = b"\x93NUMPY"  # begins a .npy file
-SAMPLES_PER_PIXEL = 277  # a tag of TIFF
 TIMM_CROP = {192: 0.9, 224: 0.9, 256: 0.9, "swinv2_cr_small_ns_256": 1.0}
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """Prepare images for a model: file path, bytes, PIL image or uint8 array -> (H, W, C) float32; a list -> a batch.
-
-    Pixels have 8 bits a channel, whichever way they come in; others are refused. Transparency is dropped and EXIF's
-    rotation ignored, as timm does. A model of other channels than grey or RGB takes what `planes` says.
-    resize is the (height, width) in pixels to which the image is scaled: its shorter side relative to that if
-    keep_ratio, else both sides; image_size what is then cut from the centre. mean and std are per channel, 0..1.
-    """
-
-    image_size: tuple
-    resize: tuple
-    keep_ratio: bool
-    mean: tuple
-    std: tuple
-
-    def __call__(self, image):
-        if isinstance(image, list | tuple):
-            if not image:
-                raise SwinsError("a list of images must hold at least one; got none")
-            return np.stack([self(one) for one in image])
-        parts = planes(open_image(image), len(self.mean))
-        return normalized([self.crop(self.scale(part)) for part in parts], self.mean, self.std)
-
-    def scale(self, image):
-        """Bicubic resize of a PIL image."""
-        from PIL import Image
-
-        size = scaled_size((image.height, image.width), self.resize, self.keep_ratio)
-        return image.resize(size[::-1], Image.Resampling.BICUBIC) if size != (image.height, image.width) else image
-
-    def crop(self, image):
-        """Cut the centre of a PIL image."""
-        height, width = self.image_size
-        top, left = round((image.height - height) / 2), round((image.width - width) / 2)
-        return image.crop((left, top, left + width, top + height))
 
 
 def normalized(parts, mean, std):
@@ -72,124 +36,161 @@ def normalized(parts, mean, std):
     return (pixels - np.float32(mean)) / np.float32(std)
 
 
-def scaled_size(size, target, keep_ratio):
-    """(height, width) after resizing: `target`, or with the aspect kept, the smallest that covers it."""
-    if not keep_ratio:
-        return target
-    (h, w), (th, tw) = size, target
-    if th == tw:  # torchvision's rounding
-        return (th, th * w // h) if h <= w else (th * h // w, th)
-    ratio = min(h / th, w / tw)  # timm's
-    return round(h / ratio), round(w / ratio)
+@keras.saving.register_keras_serializable("swins")
+@dataclass(init=False, repr=False, eq=False)
+class Preprocess(keras.layers.Layer):
+    """Prepare images for a model: file path, bytes, PIL image or uint8 array -> (H, W, C) float32; a list -> a batch.
 
+    It is also a Keras layer, with the same numbers: a tensor of uint8 pixels (h, w, c) or (B, h, w, c) of whatever size
+    gives a tensor, in a model, in `tf.data.Dataset.map` under every backend, and in what is exported. Arrays are of
+    files' kind: (h, w[, c]) or (B, h, w, c) gives an array, as grain's `map` wants.
 
-def pillow():
-    """The module PIL.Image. Raises SwinsError if Pillow is missing."""
-    try:
+    Pixels have 8 bits a channel, whichever way they come in; others are refused. Transparency is dropped and EXIF's
+    rotation ignored, as timm does. A model of other channels than grey or RGB takes what `planes` says.
+    resize is the (height, width) in pixels to which the image is scaled: its shorter side relative to that if
+    keep_ratio, else both sides; image_size what is then cut from the centre. mean and std are per channel, 0..1.
+    interpolation: "bicubic" or "bilinear", antialiased.
+
+    Example:
+    >>> prepare = preprocess("swin_tiny_patch4_window7_224")
+    >>> photo = np.arange(90000, dtype="uint8").reshape(100, 300, 3)
+    >>> float(keras.ops.max(prepare(keras.ops.convert_to_tensor(photo)) - prepare(photo))) < 1e-6
+    True
+    """
+
+    image_size: tuple
+    resize: tuple
+    keep_ratio: bool
+    mean: tuple
+    std: tuple
+    interpolation: str = "bicubic"
+
+    def __init__(self, image_size, resize, keep_ratio, mean, std, interpolation="bicubic", **kwargs):
+        super().__init__(**{**kwargs, "trainable": False, "dtype": "float32"})
+        if interpolation not in FILTERS:
+            raise unknown_name("interpolation", interpolation, FILTERS)
+        self.image_size, self.resize, self.keep_ratio = tuple(image_size), tuple(resize), bool(keep_ratio)
+        self.mean, self.std, self.interpolation = tuple(mean), tuple(std), interpolation
+        self.built = True
+
+    def __call__(self, image, *args, **kwargs):
+        if keras.utils.is_keras_tensor(image) or keras.ops.is_tensor(image):
+            require_pixels(image)
+            require_channels(image.shape[-1], len(self.mean))
+            return super().__call__(image, *args, **kwargs)
+        if of_tensorflow(image):  # of tf.data, under another backend
+            return self.call(image)
+        if isinstance(image, np.ndarray) and image.ndim == 4:
+            image = list(image)
+        if isinstance(image, list | tuple):
+            if not image:
+                raise SwinsError("a list of images must hold at least one; got none")
+            return np.stack([self(one) for one in image])
+        parts = planes(open_image(image), len(self.mean))
+        return normalized([self.crop(self.scale(part)) for part in parts], self.mean, self.std)
+
+    def call(self, images):
+        """Tensors of uint8 pixels (h, w, c) or (B, h, w, c) -> (H, W, C) or (B, H, W, C) float32."""
+        do = operations(images)
+        pixels = do.divide(do.cast(self.levels(images), "float32"), np.float32(255))
+        return do.divide(do.subtract(pixels, np.float32(self.mean)), np.float32(self.std))
+
+    def levels(self, images):
+        """Tensors of uint8 pixels, scaled and cut, of the model's channels, not yet normalised."""
+        require_pixels(images)
+        pixels = recoloured(images, len(self.mean))
+        return centre(pixels, self.resize, self.keep_ratio, self.image_size, self.interpolation)
+
+    def compute_output_spec(self, images):
+        """(B, H, W, C) float32."""
+        require_pixels(images)
+        require_channels(images.shape[-1], len(self.mean))
+        return keras.KerasTensor((*images.shape[:-3], *self.image_size, len(self.mean)), "float32")
+
+    def scale(self, image):
+        """Resize of a PIL image."""
         from PIL import Image
-    except ModuleNotFoundError as error:
-        raise SwinsError("reading images needs Pillow: pip install 'swins[eval]'") from error
-    return Image
+
+        size = scaled_size((image.height, image.width), self.resize, self.keep_ratio)
+        way = Image.Resampling[self.interpolation.upper()]
+        return image.resize(size[::-1], way) if size != (image.height, image.width) else image
+
+    def crop(self, image):
+        """Cut the centre of a PIL image."""
+        height, width = self.image_size
+        top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+        return image.crop((left, top, left + width, top + height))
+
+    def numbers(self):
+        """What the preparation is: {name: value} of its fields."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def get_config(self):
+        return {**self.numbers(), "name": self.name}
+
+    def __eq__(self, other):
+        return self.numbers() == other.numbers() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self):
+        return hash(tuple(self.numbers().values()))
+
+    def __repr__(self):
+        return f"Preprocess({', '.join(f'{name}={value}' for name, value in self.numbers().items())})"
+
+    def __reduce__(self):  # not Keras' own, which goes through a file
+        return Preprocess.from_config, (self.get_config(),)
 
 
-def of_array(array):
-    """A uint8 array (H, W[, C]) as a PIL image where Pillow has one of so many channels, else the array itself."""
-    shape = array.shape[:2] if array.shape[2:] == (1,) else array.shape
-    if array.dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape:
-        raise SwinsError(f"an array of pixels must be uint8, (H, W[, C]); got {array.dtype} {array.shape}; scale it")
-    return pillow().fromarray(array.reshape(shape)) if len(shape) == 2 or shape[2] in (3, 4) else array
-
-
-def require_8_bit(image):
-    """The PIL image. Raises SwinsError if it has more bits a channel: Pillow would cut off what is above 255."""
-    if image.mode in ("I", "F") or ";" in image.mode:
-        raise SwinsError(f"its pixels are {image.mode}, not 8-bit; scale them to 0..255 and save it as 8-bit")
-    return image
-
-
-def open_image(image):
-    """Decode a path, bytes, PIL image or uint8 array into a PIL image; an array (H, W, C) where Pillow has no such C.
-
-    Files are images that Pillow reads, or NumPy's .npy. Where Pillow makes 8 bits of 16 as it reads a file (16-bit RGB
-    and RGBA in PNG and TIFF: the higher byte), that is taken, as timm does.
-
-    Raises:
-        SwinsError: if it is no such image, has more than 8 bits a channel, or Pillow is missing.
-    """
-    Image = pillow()
-    if isinstance(image, np.ndarray):
-        return of_array(image)
-    name = "the bytes" if isinstance(image, bytes) else "the PIL image" if isinstance(image, Image.Image) else image
-    try:
-        opened = image
-        if not isinstance(image, bytes | Image.Image):
-            image = pathlib.Path(image)
-            if image.exists() and not image.is_file():
-                raise ValueError("it is not a regular file")
-            image = image.read_bytes()
-        if isinstance(image, bytes):
-            if image.startswith(NPY):
-                return of_array(np.load(io.BytesIO(image), allow_pickle=False))
-            opened = Image.open(io.BytesIO(image))
-        opened.load()
-        return require_8_bit(opened)
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
-        raise SwinsError(f"{name}: not a readable image ({first_line(error)})") from error
-
-
-def planes(image, channels):
-    """What `open_image` gives, as PIL images for a model of so many channels, which are scaled and cut alike.
-
-    One L for 1 channel, one RGB for 3; else an L for each channel of an array (H, W, channels), of an RGBA image for 4,
-    of an LA image for 2: transparency is a channel then.
-
-    Raises:
-        SwinsError: an image of other channels.
-    """
-    array = isinstance(image, np.ndarray)
-    if channels in (1, 3):
-        if array:
-            raise SwinsError(f"an array of pixels must be uint8, (H, W[, 1, 3 or 4]); got {image.dtype} {image.shape}")
-        try:
-            return [image.convert("L" if channels == 1 else "RGB")]
-        except ValueError as error:
-            raise SwinsError(f"an image must become {channels} channel(s); {error}; save it as 8-bit RGB") from error
-    alike = {2: ("LA",), 4: ("RGBA", "RGBX")}.get(channels, ())
-    if array and image.shape[2] == channels:
-        return [pillow().fromarray(image[..., i]) for i in range(channels)]
-    tags = getattr(image, "tag_v2", None) or {}  # a TIFF's: Pillow leaves channels out that it has no mode for
-    if not array and image.mode in alike and tags.get(SAMPLES_PER_PIXEL, channels) == channels:
-        return list(image.split())
-    kinds = "".join(f" or an {mode} image" for mode in alike[:1])
-    raise SwinsError(
-        f"the model has {channels} channels: an image must be a uint8 array (H, W, {channels}), as .npy has it{kinds}; "
-        f"got {f'an array {image.shape}' if array else image.mode}"
-    )
-
-
-def preprocess(name, protocol="timm", image_size=None, in_chans=None):
-    """The Preprocess that a variant was evaluated with, or a training run validated with.
+def preprocess(source, protocol="timm", image_size=None, in_chans=None):
+    """The Preprocess of a model: what its weights were evaluated with, or its training run validated with.
 
     Args:
-        name: "architecture" or "architecture.tag"; or the folder or .keras file of a run of `swins train`, which has a
-            protocol and channels of its own ("./NAME" where it is called as a variant is).
-        protocol: "timm" or "ms" (Microsoft's).
-        image_size: pixels, when not the variant's; (None, None) means the variant's.
+        source: "architecture" or "architecture.tag"; a classifier that `create` or Keras loaded, which remembers its
+            weights; or a path ("./NAME" where it is called as a variant is): the folder or .keras file of a run of
+            `swins train`, another .keras file of such a model, an artefact, a SavedModel of one.
+        protocol: "timm" or "ms" (Microsoft's), for weights of which no run and no file tells another.
+        image_size: pixels, when not the model's; (None, None) means the variant's.
         in_chans: channels, when not the variant's; 1 means grey images, normalised by the mean statistics of RGB.
 
     Raises:
-        SwinsError: an unknown name or protocol, channels for which nothing is published, or another resampling than
-            bicubic.
+        SwinsError: an unknown name or protocol, a model that does not tell, channels for which nothing is published, or
+            another resampling than bicubic.
 
     Example:
     >>> preprocess("swin_tiny_patch4_window7_224")(np.zeros((300, 400, 3), "uint8")).shape
     (224, 224, 3)
     """
-    if not isinstance(name, (str, os.PathLike)):
-        raise SwinsError(f"preprocess takes a variant's name or a training run's folder; got {type(name).__name__}")
-    if run := training_run(name):
+    if isinstance(source, keras.Model) and hasattr(source, "variant"):
+        size, channels = (getattr(source.variant, name) for name in ("image_size", "in_chans"))
+        remembered = {"name": variant_name(source), **getattr(source, "origin", {})}
+        return of_weights(remembered, protocol, image_size or size, in_chans or channels)
+    if not isinstance(source, (str, os.PathLike)):
+        raise SwinsError(
+            f"preprocess takes a variant's name, a classifier of this package or a path; got {type(source).__name__}"
+        )
+    if run := training_run(source):
         return preparation_of(run, image_size)
-    named = look_up(name)
+    if not names_variant(source) and (numbers := saved_facts(source).get("preparation")):
+        if set(numbers) | {"interpolation"} != {field.name for field in fields(Preprocess)}:  # bicubic, if it is old
+            raise SwinsError(f"{source}: states another preparation than a classifier's; load it: swins.load")
+        return Preprocess(**{name: tuples(value) for name, value in numbers.items()})
+    if not names_variant(source) and (remembered := kept_facts(source)):
+        size, channels = image_size or remembered["image_size"], in_chans or remembered["in_chans"]
+        return of_weights(remembered, protocol, size, channels)
+    return published(source, protocol, image_size, in_chans)
+
+
+def of_weights(remembered, protocol, image_size, in_chans):
+    """The Preprocess of weights of which is known {"name", "preparation"}, the second where their file stated it."""
+    stated = stated_preparation(remembered.get("preparation") or {}, image_size)
+    if stated and len(stated.mean) == in_chans:
+        return stated
+    return published(remembered["name"], protocol, image_size, in_chans)
+
+
+def published(name, protocol, image_size, in_chans):
+    """`preprocess` of a variant's name."""
+    named = look_up(os.fspath(name))
     architecture, variant, weights = named.architecture, named.variant, named.weights
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
@@ -286,7 +287,7 @@ def find_images(source):
     idx = sorted(folder.glob("*images-idx3-ubyte.gz"))
     if idx:
         return list(read_idx(idx[0]))
-    known = pillow().registered_extensions()
+    known = readable_endings()
     found = [path for path in files_below(folder) if path.suffix.lower() in known and path.is_file()]
     if not found:
         raise SwinsError(f"{source}: holds no images, as their names' endings tell")

@@ -50,20 +50,26 @@ def weights(part, axes):
     return [np.rint(weight).astype(np.int32).reshape(-1, *(1,) * axes) for weight in both]
 
 
-def bilinear(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pixels (h, w, C) uint8 scaled to a size."""
+def bilinear(pixels: np.ndarray, size: tuple[int, int], window: tuple | None = None) -> np.ndarray:
+    """Pixels (h, w, C) uint8 scaled to a size.
+
+    window: slices of the rows and the columns that are wanted, None for all; no others are computed.
+    """
     if pixels.shape[:2] == tuple(size):
-        return pixels
+        return pixels if window is None else pixels[window]
+    window = window or (slice(None), slice(None))
     height, width = pixels.shape[:2]
-    left, part = pairs(width, size[1])
+    left, part = (values[window[1]] for values in pairs(width, size[1]))
     part = np.where((left < 0) | (left >= width - 1), np.float32(0), part)
     near, far = weights(part, 1)
     left = np.clip(left, 0, width - 1)
-    rows = pixels[:, left] * near + pixels[:, np.minimum(left + 1, width - 1)] * far >> BETWEEN
-    top, part = pairs(height, size[0])
-    near, far = weights(part, 2)
+    top, part = (values[window[0]] for values in pairs(height, size[0]))
     above, below = (np.clip(top + i, 0, height - 1) for i in (0, 1))
-    result = (rows[above] * near >> PRODUCT) + (rows[below] * far >> PRODUCT)
+    first = above[0]
+    shown = pixels[first : below[-1] + 1]
+    rows = shown[:, left] * near + shown[:, np.minimum(left + 1, width - 1)] * far >> BETWEEN
+    near, far = weights(part, 2)
+    result = (rows[above - first] * near >> PRODUCT) + (rows[below - first] * far >> PRODUCT)
     return (result + 2 >> 2).astype(np.uint8)
 
 
@@ -114,6 +120,11 @@ class KeepRatioPreprocess:
     mean: tuple
     std: tuple
 
+    @property
+    def image_size(self) -> tuple:
+        """(height, width) of a canvas with room for all."""
+        return common_canvas(self.canvases)
+
     def canvas(self, size: tuple[int, int]) -> tuple:
         """The canvas of an image of a size."""
         return best_canvas(size, self.short, self.long, self.canvases)
@@ -135,6 +146,35 @@ class KeepRatioPreprocess:
     def original(self, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Boxes (n, 4) xyxy in pixels of a canvas -> float32, in those of its image, (height, width) as it was."""
         return np.asarray(boxes, np.float32) / factors(self.scaled(size), size)
+
+
+@dataclass(frozen=True)
+class ScaledPreprocess:
+    """Prepare images as mmsegmentation tests: file path, bytes, PIL image or uint8 array -> (H, W, C) float32.
+
+    An image is scaled to `scaled_sides` and normalised; its size is its own, so that only images of one size become a
+    batch.
+
+    short, long: pixels of the sides, at most; mean, std: per channel, 0..1.
+    """
+
+    short: int
+    long: int
+    mean: tuple
+    std: tuple
+
+    @property
+    def image_size(self) -> tuple:
+        """(height, width) that an image has at most, lying down."""
+        return self.short, self.long
+
+    def scaled(self, size: tuple[int, int]) -> tuple:
+        """(height, width) that an image of a size is given."""
+        return scaled_sides(size, self.short, self.long)
+
+    def __call__(self, image):
+        pixels = pixels_of(open_image(image), len(self.mean))
+        return normalized([bilinear(pixels, self.scaled(pixels.shape[:2]))], self.mean, self.std)
 
 
 def pixels_of(image, channels: int) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 
 from swins.changes import assign, values
 from swins.errors import SwinsError
-from swins.run_result import training_of
-from swins.tags import look_up, training_run
+from swins.run_result import kept_facts, training_of
+from swins.tags import look_up, names_variant, training_run
 
 FASHION_MNIST = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 ALSO = {"t-shirt": ("T-shirt/top",)}  # other names that Fashion-MNIST's classes have
@@ -25,13 +25,23 @@ def table(name):
     return [line.split("\t") for line in lines[1:]]
 
 
+def coco_names() -> tuple:
+    """Names of COCO's 80 classes, in the order of its detectors' outputs; swins/classes/coco.tsv has their ids too."""
+    return tuple(row[1] for row in table("coco"))
+
+
+def ade20k_names() -> tuple:
+    """Names of ADE20K's 150 classes, in the order of its segmenters' outputs."""
+    return tuple(row[1] for row in table("ade20k"))
+
+
 def class_names(source):
     """Names of the classes of a published head or a trained model, in order -> list of text.
 
     Args:
         source: how many classes: 1000 (ImageNet-1k) or 21841 (ImageNet-22k, in Microsoft's order, which is not timm's
             list); or the name of a published set of weights, "architecture.tag"; or the folder or .keras file of a run
-            of `swins train` ("./NAME" where it is called as a variant is).
+            of `swins train`, an artefact, or another .keras file ("./NAME" where it is called as a variant is).
 
     Raises:
         SwinsError: for other numbers and names, and runs of so many classes that they were not named.
@@ -41,6 +51,9 @@ def class_names(source):
     'golden retriever'
     """
     run = training_run(source) if isinstance(source, (str, os.PathLike)) else None
+    kept = kept_facts(source) if isinstance(source, os.PathLike | str) and not names_variant(source) else {}
+    if len(kept.get("class_names") or ()) == kept.get("num_classes", 0) > 0:
+        return list(kept["class_names"])
     classes = run and run.get("classes")
     if isinstance(classes, list):
         return classes
@@ -50,6 +63,8 @@ def class_names(source):
         )
     if run:
         raise SwinsError(f"{source}: its {classes} classes are not named; they are its data's folders, in order")
+    if kept:
+        source = kept["name"] if "." in kept["name"] else kept["num_classes"]
     if isinstance(source, str):
         variant, weights = look_up(source).variant, look_up(source).weights
         if weights.dataset == "fashion-mnist":
@@ -63,15 +78,25 @@ def class_names(source):
 
 
 def known_classes(path, model, certificate):
+    """`named_classes` of a path that may be the folder or .keras file of a training run, whose result.json names them.
+
+    Args:
+        path, model: a Swin; certificate: of an artefact.
+    """
+    return named_classes(model, certificate, training_of(path))
+
+
+def named_classes(model, certificate, run=None):
     """Names of a model's classes, in the order of its logits -> tuple of text; empty where they are not known.
 
     Args:
-        path: the folder or .keras file of a training run, whose result.json names them; or any other path.
         model: a Swin.
-        certificate: an artefact's, which has `class_names`, or a `name` whose tag says what the weights are of.
+        certificate: an artefact's, which has `class_names`, `training`, or a `name` whose tag says what the weights are
+            of.
+        run: the result.json of the training run that made the model.
     """
-    run, name = training_of(path), certificate.get("name", "")
-    found = [run and run.get("classes"), certificate.get("class_names")]
+    run, name = run or certificate.get("training"), certificate.get("name", "")
+    found = [certificate.get("class_names"), run and run.get("classes"), model.origin.get("class_names")]
     if "." in name and not run:
         with contextlib.suppress(SwinsError):  # a registered tag, whose classes have no list
             found.append(class_names(name))
@@ -131,7 +156,10 @@ def select_classes(model, classes, *, name=None):
             "columns can be picked of a head in floating point or int8; got "
             f"{model.get_layer('head').quantization_mode}; select classes, then quantize"
         )
-    chosen = type(model)(**{**model.get_config(), "num_classes": len(classes), "name": name or model.name})
+    config, origin = model.get_config(), dict(model.origin)
+    if names := origin.get("class_names"):
+        config["origin"] = {**origin, "class_names": [names[i] for i in classes]}
+    chosen = type(model)(**{**config, "num_classes": len(classes), "name": name or model.name})
     arrays = values(model)
     for path in arrays:
         if path.startswith("head/"):

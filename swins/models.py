@@ -43,6 +43,7 @@ class SwinTransformer(Recorded):
         remat: gradient checkpointing: blocks compute their branches again for gradients: less memory, more time.
         query_chunk: queries of a window whose attention weights exist at a time, 0 for all: less memory, more time.
         changed: what was done to layers later, as `get_config` tells it: {path: facts}, see `swins.changes`.
+        origin: what is known of its weights: `swins.weights.facts.origin`.
 
     Raises:
         SwinsError: if the numbers cannot make a model; the message has all reasons.
@@ -55,7 +56,9 @@ class SwinTransformer(Recorded):
 
     paper, numbers = v1, Variant
 
-    def __init__(self, *, name=None, dtype=None, frozen=(), changed=None, remat=False, query_chunk=0, **numbers):
+    def __init__(
+        self, *, name=None, dtype=None, frozen=(), changed=None, origin=None, remat=False, query_chunk=0, **numbers
+    ):
         variant = with_overrides(self.numbers(), numbers)
         options = {"remat": bool(remat), "query_chunk": natural("query_chunk", query_chunk)}
         policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).name
@@ -77,7 +80,7 @@ class SwinTransformer(Recorded):
             x = dense(variant.num_classes, "head", "float32")(x)
         super().__init__(inputs=images, outputs=x, name=name)
         self.variant, self.policy, self.options, self.pyramid, self.merged = variant, policy, options, pyramid, merged
-        self.record(frozen, changed)
+        self.record(frozen, changed, origin)
 
     def stage(self, plan, variant, options, x):
         """The blocks of one stage, applied to x."""

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 
 import keras
 
-from swins.build import variant_name
 from swins.creation import create
 from swins.errors import SwinsError
 from swins.run_result import model_file, require_finished, training_of, unfinished_of
-from swins.tags import names_variant
+from swins.tags import names_variant, variant_name
 from swins.task import Task, task_of
-from swins.weights import artefacts, checkpoint_files, identify
+from swins.weights import artefacts, checkpoint_files, identify, pretrained
 from swins.weights.facts import NOTHING
+
+EXPORTED = (".onnx", ".tflite", ".xml", ".pb")  # files of `swins export`
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,25 @@ def open_model(path, name: str | None = None) -> Opened:
     """Open a model.
 
     Args:
-        path: an artefact, a training run, a .keras file, a checkpoint of any dialect or a folder of one, or the name of
-            published weights: a name means these, whatever folder is called so, which is given as ./NAME.
+        path: an artefact, a training run, a .keras file, a checkpoint of any dialect or a folder of one,
+            "hf:OWNER/NAME" or "timm/NAME" for such a folder of the Hugging Face Hub; or the name of published weights:
+            a name means these, whatever folder is called so, which is given as ./NAME.
         name: the variant of a checkpoint; by default the one recognised.
 
     Raises:
         SwinsError: if it is none of these, or a training run that has not ended.
     """
-    file = pathlib.Path(path)
     if names_variant(path):
-        return of_weights(file, path, "pretrained", NOTHING)
+        return of_weights(pathlib.Path(path), path, "pretrained", NOTHING)
+    path = pretrained.local(path)
+    file = pathlib.Path(path)
     require_finished(file)
+    if file.is_file() and file.suffix in EXPORTED:
+        whole = file.parent if (file.parent / artefacts.CERTIFICATE).is_file() else "the artefact"
+        raise SwinsError(
+            f"{path}: is an export, which its own runtime runs, as docs/runtimes.md says; give the folder of the model "
+            f"that it was made of: {whole}"
+        )
     if (file.is_file() and file.suffix != ".keras") or (file.is_dir() and not (file / artefacts.MODEL).is_file()):
         checkpoint = checkpoint_files.read(file)
         return of_weights(file, name or identify.the_variant(checkpoint), file, checkpoint.facts)

@@ -2,21 +2,25 @@
 
 import json
 import pathlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
 from swins import files, hub
 from swins.archives import find_saved_model
+from swins.checked_numbers import tuples
 from swins.errors import SwinsError
-from swins.evaluate.records import predict
+from swins.evaluate.records import answered, predict
 from swins.images import Preprocess, prepared, preprocess
+from swins.keep_ratio import KeepRatioPreprocess
 from swins.opening import Opened, open_model
-from swins.task import Task, refuse_options, task_named
+from swins.pixel_classifier import PixelClassifier
+from swins.run_result import FACTS, saved_facts
+from swins.task import Prepared, Task, refuse_options, task_named
 
-FACTS = "assets.extra/swins.json"  # what a SavedModel of ours says of itself
 SAVED_MODEL = "saved_model.pb"
 BATCH = 32
+KINDS = Preprocess, KeepRatioPreprocess  # of preparations that a SavedModel may state
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,21 @@ class Predictor:
         for start in range(0, len(images), batch):
             pairs = [prepared(self.preparation, image) for image in images[start : start + batch]]
             arrays, sizes = zip(*pairs, strict=True)
-            results += self.task.answers(self.run(np.stack(arrays)), self.facts, sizes)
+            results += answered(arrays, sizes, lambda images, alone: self.run(images), self.task, self.facts)
         return results if several else results[0]
 
 
-def load(source, *, variant: str | None = None, protocol: str | None = None) -> Predictor:
+def load(
+    source, *, variant: str | None = None, protocol: str | None = None, raw: bool = False
+) -> Predictor | PixelClassifier:
     """A Predictor of an artefact, a training run, a .keras file, a checkpoint, a SavedModel, or published weights.
 
     Args:
         source: a path; or a variant's name, which means its published weights, fetched through the Hugging Face Hub.
         variant: the one whose preparation holds, in place of what the source tells.
         protocol: "timm" or "ms", with a variant or for classifiers of which no run and no file tells another.
+        raw: give one Keras model instead, from pixels to probabilities, which is saved and served as it is: a
+            PixelClassifier. Not of a SavedModel, and of classifiers alone.
 
     Raises:
         SwinsError: if it is none of these, or does not tell how images are prepared.
@@ -74,26 +82,44 @@ def load(source, *, variant: str | None = None, protocol: str | None = None) -> 
     True
     """
     if (pathlib.Path(source) / SAVED_MODEL).is_file() or str(source).partition("#")[0].endswith(".tar.gz"):
+        if raw:
+            raise SwinsError(
+                f"{source}: raw=True takes what holds a Keras model; got a SavedModel, whose serving_bytes "
+                "takes files; load the artefact, the run or the .keras file that it is of"
+            )
         return of_saved_model(str(source), variant, protocol)
     opened = open_model(source, variant)
     options = {"model": variant, "protocol": protocol}
     options = {k: v for k, v in options.items() if v is not None}
     refuse_options(opened.task, options, opened.task.options)
-    return of_opened(opened, opened.task.prepare(opened, options).preparation)
+    if not raw and opened.task.load:
+        return opened.task.load(opened)
+    how = opened.task.prepare(opened, options)
+    if not raw:
+        return of_opened(opened, how)
+    if not isinstance(how.preparation, Preprocess) or opened.task.output(opened.model) != "logits":
+        raise SwinsError(f"{source}: raw=True is for classifiers; got a model of {opened.task.name}; load it without")
+    return PixelClassifier(opened.model, how.preparation, tuple(opened.task.known(opened).get("classes") or ()))
 
 
-def of_opened(opened: Opened, preparation) -> Predictor:
+def of_opened(opened: Opened, how: Prepared) -> Predictor:
     """The Predictor of a model that was opened."""
 
-    def run(images):
-        return opened.task.named(opened.model, predict(opened.model, images, len(images)))
+    facts = {**opened.task.known(opened), **how.facts}
+    model = opened.task.answering(opened.model, facts)
 
-    return Predictor(opened.name, opened.task, preparation, opened.task.known(opened), run)
+    def run(images):
+        return opened.task.named(opened.model, predict(model, images, len(images)))
+
+    return Predictor(opened.name, opened.task, how.preparation, facts, run)
 
 
 def of_saved_model(handle: str, variant: str | None, protocol: str | None) -> Predictor:
     """The Predictor of a SavedModel, which says itself how images are prepared, where swins wrote it."""
     root, stated = hub.load(handle), saved_facts(find_saved_model(handle))
+    task = task_named(stated.get("task"))
+    if task.load_saved:
+        return task.load_saved(handle, root, stated.get("facts") or {})
     default = root.signatures.get("serving_default") if hasattr(root, "signatures") else None
     inputs = default.structured_input_signature[1] if default is not None else {}
     if list(inputs) != ["images"]:
@@ -102,14 +128,15 @@ def of_saved_model(handle: str, variant: str | None, protocol: str | None) -> Pr
             "load it as a layer: swins.HubLayer"
         )
     *size, channels = inputs["images"].shape[1:]
-    task, asked = task_named(stated.get("task")), {"model": variant, "protocol": protocol}
+    asked = {"model": variant, "protocol": protocol}
     refuse_options(task, asked, task.options)
     if variant:
         preparation = preprocess(variant, protocol or "timm", tuple(size), channels)
     elif stated.get("preparation"):
-        numbers = {k: tuple(v) if isinstance(v, list) else v for k, v in stated["preparation"].items()}
+        numbers = {name: tuples(value) for name, value in stated["preparation"].items()}
+        kind = next((kind for kind in KINDS if set(numbers) <= {f.name for f in fields(kind)}), KINDS[0])
         try:
-            preparation = Preprocess(**numbers)
+            preparation = kind(**numbers)
         except TypeError as error:
             raise SwinsError(f"{handle}: {FACTS} states another preparation ({error}); export it again") from error
     else:
@@ -119,15 +146,6 @@ def of_saved_model(handle: str, variant: str | None, protocol: str | None) -> Pr
         return {output: np.asarray(values) for output, values in default(images=images).items()}
 
     return Predictor(handle, task, preparation, stated.get("facts") or {}, run)
-
-
-def saved_facts(folder) -> dict:
-    """What a SavedModel of ours says of itself: "task", "preparation", "facts"; {} for another."""
-    file = pathlib.Path(folder, FACTS)
-    try:
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise SwinsError(f"{file}: not what swins writes ({error}); export again") from error
 
 
 def write_facts(opened: Opened, preparation, folder) -> None:

@@ -20,7 +20,9 @@ FREE = ("data.threads", "data.cache", "checkpoint_steps", "model.remat", "model.
 TUNED = (  # which may change on the way
     *("optim.learning_rate", "optim.clip_norm"),
     *("schedule.warmup_rate", "schedule.min_rate"),
+    *("patience", "keep"),
 )
+KEPT = (None, "best")  # epochs whose weights a finished run keeps
 DTYPES = ("float32", "mixed_bfloat16")  # float16 would need its loss scaled
 
 
@@ -57,9 +59,11 @@ class Optimiser(Section):
 
     learning_rate: the peak; if per_images is not 0, for batches of so many images, and scaled linearly to the batch, as
     all rates are. weight_decay is not of variables of one axis, nor of those whose path has a part of no_decay, unless
-    decay_all. layer_decay: each layer learns this times as fast as the next. clip_norm: largest norm of all gradients,
-    0 for none. ema: momentum of the average of the weights that is evaluated and kept; 0 for none. accumulate:
-    micro-batches that a batch is computed in, one after the other, for want of memory; validation takes as few images.
+    decay_all; with decay_biases it is also of variables of one axis that no_decay does not name, as with mmcv's
+    custom_keys. layer_decay: each layer learns this times as fast as the next. clip_norm: largest norm of all
+    gradients, 0 for none. ema: momentum of the average of the weights that is evaluated and kept; 0 for none.
+    accumulate: micro-batches that a batch is computed in, one after the other, for want of memory; validation takes as
+    few images.
     """
 
     learning_rate: float = above(5e-4, 0)
@@ -71,6 +75,7 @@ class Optimiser(Section):
         lambda v: all(isinstance(part, str) and part for part in v),
     )
     decay_all: bool = False
+    decay_biases: bool = False
     layer_decay: float = setting(1.0, "above 0, at most 1", lambda v: 0 < v <= 1)
     clip_norm: float = at_least(5.0, 0)
     ema: float = settings.rate(0.0)
@@ -107,7 +112,8 @@ class Sgd(Optimiser):
 class WarmUp(Section):
     """Before a schedule the rate grows linearly from warmup_rate to the peak, over warmup_epochs and warmup_updates.
 
-    Both belong to the run's epochs. warmup_rate is scaled to the batch as optim.learning_rate is.
+    Both belong to the run's epochs; where they do not fit it, the rate grows over a tenth of it. warmup_rate is scaled
+    to the batch as optim.learning_rate is.
     """
 
     warmup_rate: float = at_least(5e-7, 0)
@@ -124,7 +130,10 @@ class Cosine(WarmUp):
 
 @dataclass(frozen=True)
 class Steps(WarmUp):
-    """The peak, times `factor` from each of `epochs` on, which are counted from the run's beginning."""
+    """The peak, times `factor` from each of `epochs` on, which are counted from the run's beginning.
+
+    Those that the run does not reach have no effect.
+    """
 
     epochs: tuple = setting(
         (),
@@ -143,6 +152,19 @@ class Poly(WarmUp):
 
 
 @dataclass(frozen=True)
+class Frozen(Section):
+    """A first part of a run, in which the backbone keeps its weights and what is on top of it alone learns.
+
+    It is cheaper, and fresh weights of a head do not pull a backbone about that knows more than they. Each part has an
+    optimiser and the whole schedule, with its warm-up, of its own. epochs: how many of the run's epochs, None for none;
+    learning_rate: the peak in these, scaled as optim.learning_rate, None for that one. Norms of batches follow these.
+    """
+
+    epochs: int | None = at_least(None, 1)
+    learning_rate: float | None = above(None, 0)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole run, of any kind of work.
 
@@ -153,6 +175,11 @@ class Recipe:
 
     deterministic: the same sums in the same order every time, at some cost in speed: asked of TensorFlow, given by JAX
     on CPUs; GPUs under JAX want XLA_FLAGS=--xla_gpu_deterministic_ops=true.
+
+    patience: how many epochs may pass without one better than the best before the run ends early, None for all. An
+    epoch is better by the first score of its kind of work, such as top-1, and of equal scores by the validation loss.
+    keep: whose weights model.keras has at the end: None for the last epoch's, "best" for those of the best one, which
+    best.keras always has.
     """
 
     model: Model = Model()
@@ -164,6 +191,9 @@ class Recipe:
     seed: int = at_least(0, 0)
     checkpoint_steps: int = at_least(500, 0)
     deterministic: bool = False
+    patience: int | None = at_least(None, 1)
+    frozen: Frozen = Frozen()
+    keep: str | None = setting(None, "None or best", lambda v: v in KEPT)
 
     def __post_init__(self):
         if wrong := settings.problems(self):
@@ -175,8 +205,6 @@ class Recipe:
         scale, lowest = batch / (optim.per_images or batch), getattr(schedule, "min_rate", 0.0)
         rates = [rate * scale for rate in (optim.learning_rate, schedule.warmup_rate, lowest)]
         return {
-            f"schedule.warmup_epochs must be from 0 to below epochs; got {schedule.warmup_epochs} and {self.epochs}; "
-            "set both": schedule.warmup_epochs >= self.epochs,
             "learning rates, scaled to the batch, and schedule.min_rate over optim.learning_rate must be finite; got "
             f"{optim.learning_rate}, {schedule.warmup_rate}, {lowest} and {batch} images for {optim.per_images}": not (
                 all(map(finite, (*rates, lowest / optim.learning_rate)))
@@ -184,10 +212,6 @@ class Recipe:
             f"data.batch must be a multiple of optim.accumulate; got {batch} and {optim.accumulate}": batch
             % optim.accumulate
             != 0,
-            f"schedule.epochs must be below epochs; got {getattr(schedule, 'epochs', ())} and {self.epochs}": max(
-                getattr(schedule, "epochs", ()), default=-1
-            )
-            >= self.epochs,
         }
 
 
@@ -199,7 +223,7 @@ def load(path) -> Recipe:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise SwinsError(f"{path}: no such recipe; recipes/ has those of this project")
+        raise SwinsError(f"{path}: no such recipe; `swins train --list` has those of this project")
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     if spec is None:
         raise SwinsError(f"{path}: a recipe is a Python file, *.py")
@@ -338,4 +362,9 @@ def differences(old: dict, new: dict) -> dict:
 def as_json(recipe: Recipe) -> dict:
     """Settings as JSON can hold them: tuples become lists; "recipe" is the class."""
     flat = {"recipe": type(recipe).__name__, **flat_settings(recipe)}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}
+    return {name: lists(value) for name, value in flat.items()}
+
+
+def lists(value):
+    """Tuples, however deep, as JSON gives them back."""
+    return [lists(part) for part in value] if isinstance(value, list | tuple) else value

@@ -30,10 +30,19 @@ LATER = {
     "schedule.warmup_updates": 0,
     "updates_per_epoch": 0,
 }  # settings that there were not yet, with the values that mean what was done then
+SINCE = {  # the same of recipes that record their classes
+    "optim.decay_biases": False,
+    "patience": None,
+    "keep": None,
+    "frozen.epochs": None,
+    "frozen.learning_rate": None,
+}
+SINCE_OF = {"Classification": {"loss.class_weights": None}}  # of one kind of recipe
 
 
 def renamed_settings(recorded):
     """A recipe's recorded settings under their names of today, with the classes that all recipes had."""
     if "recipe" in recorded:
-        return recorded
-    return {**CLASSES, **LATER, **{SETTINGS.get(name, name): value for name, value in recorded.items()}}
+        return {**SINCE, **SINCE_OF.get(recorded["recipe"], {}), **recorded}
+    later = {**LATER, **SINCE, **SINCE_OF[CLASSES["recipe"]]}
+    return {**CLASSES, **later, **{SETTINGS.get(name, name): value for name, value in recorded.items()}}

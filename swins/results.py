@@ -7,6 +7,7 @@ import numpy as np
 
 from swins import run_lengths
 from swins.box_drawing import TEXT, colour_of, draw_mask, draw_outline, shortened, write_names
+from swins.mask_drawing import MOST_NAMES, class_colours, painted, with_legend
 
 MOST = 5  # classes that a result keeps
 BAR = (213, 94, 0)  # vermilion, and what lies behind it: told apart by everybody
@@ -65,7 +66,7 @@ class Detections:
 
     boxes: (n, 4) float32, left, top, right and bottom in pixels of the image; scores: (n,) float32, from 0 to 1,
     descending; labels: (n,) int64, numbers of classes; names: theirs; masks: (n, H, W) bool, the pixels of the image
-    that each object has; None of a detector of boxes alone.
+    that each object has; None of a detector of boxes alone; least: the score that others were left out below.
 
     Example:
     >>> detections = detections_of([[0.1, 0.5, 0.3, 1.0]], [0.75], [1], 1, ("cat", "dog"), (100, 200))
@@ -78,13 +79,14 @@ class Detections:
     labels: np.ndarray
     names: tuple[str, ...]
     masks: np.ndarray | None = None
+    least: float = 0.0
 
     def __len__(self):
         return len(self.boxes)
 
     def __str__(self):
         if not len(self):
-            return "nothing found"
+            return f"nothing found of a score of at least {self.least:g}" if self.least else "nothing found"
         more = ", ..." if len(self) > LISTED else ""
         return f"{len(self)} found: {', '.join(self.captions()[:LISTED])}{more}"
 
@@ -97,7 +99,7 @@ class Detections:
         kept = self.scores >= threshold
         names = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
         masks = None if self.masks is None else self.masks[kept]
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names, masks)
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names, masks, threshold)
 
     def with_masks(self, rows: list[dict], name: str) -> list[dict]:
         """Rows, one an object, each with the object's run lengths by a name; the same where there are no masks."""
@@ -145,6 +147,77 @@ class Detections:
         for box, colour in list(zip(boxes, colours, strict=True))[::-1]:
             draw_outline(picture, box, colour, line)
         write_names(picture, boxes, self.captions(), colours, max(TEXT, max(size) // LETTERS))
+        return picture
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The class of each pixel of an image.
+
+    mask: (H, W) integers, numbers of classes, of the image's own pixels; names: of all classes.
+
+    Example:
+    >>> result = Segmentation(np.array([[0, 2], [2, 2]]), ("sky", "tree", "road"))
+    >>> print(result, result.shares())
+    road 75.0%, sky 25.0% {2: 0.75, 0: 0.25}
+    """
+
+    mask: np.ndarray
+    names: tuple[str, ...]
+
+    def shares(self) -> dict[int, float]:
+        """{class: its part of the pixels} of those that occur, the largest first."""
+        counts = np.bincount(self.mask.ravel(), minlength=len(self.names))
+        order = np.argsort(-counts, kind="stable")
+        return {int(k): float(counts[k] / self.mask.size) for k in order if counts[k]}
+
+    def captions(self) -> dict[int, str]:
+        """{class: its name and its part of the pixels} of those that occur, the largest first."""
+        return {k: f"{self.names[k].partition(',')[0]} {share:.1%}" for k, share in self.shares().items()}
+
+    def __str__(self):
+        texts = list(self.captions().values())
+        return ", ".join(texts[:LISTED]) + (", ..." if len(texts) > LISTED else "")
+
+    def to_json(self) -> dict:
+        """The same as plain values: of each class that occurs its name, pixels, and mask as COCO's run lengths."""
+        rows = []
+        for k in self.shares():
+            own = self.mask == k
+            pixels = int(own.sum())
+            rows.append({"label": k, "name": self.names[k], "pixels": pixels, "mask": run_lengths.to_json(own)})
+        return {"size": list(self.mask.shape), "classes": rows}
+
+    def draw(self, image, width: int | None = None):
+        """The image under the classes' colours, above a legend of those that occur -> a PIL image.
+
+        Args:
+            image: the one that was looked at: a path, bytes, a PIL image or a uint8 array.
+            width: of the drawing in pixels; by default the image's, but at least 480.
+        """
+        from PIL import Image
+
+        picture = as_picture(image)
+        width = width or max(picture.width, LEAST_WIDTH)
+        size = (width, max(1, round(picture.height * width / picture.width)))
+        picture = picture.resize(size) if size != picture.size else picture
+        rows, columns = (np.arange(to) * side // to for side, to in zip(self.mask.shape, size[::-1], strict=True))
+        colours = class_colours(len(self.names))
+        pixels = painted(np.array(picture), self.mask[rows[:, None], columns], colours)
+        captions = list(self.captions().items())
+        legend = [(colours[k], text) for k, text in captions[:MOST_NAMES]]
+        if len(captions) > MOST_NAMES:
+            legend.append(((255, 255, 255), f"and {len(captions) - MOST_NAMES} more"))
+        return with_legend(Image.fromarray(pixels), legend, max(TEXT, max(size) // LETTERS))
+
+    def index_image(self):
+        """The mask as a PIL image: each pixel's value is its class, and a palette of up to 256 classes colours it."""
+        from PIL import Image
+
+        if len(self.names) > 256:
+            return Image.fromarray(self.mask.astype(np.uint16))
+        picture = Image.fromarray(self.mask.astype(np.uint8), "P")
+        picture.putpalette(class_colours(len(self.names)).tobytes())
         return picture
 
 

@@ -4,15 +4,19 @@ Tags and their order are timm's (1.0.31); the test suite compares them. Of ResNe
 """
 
 import fnmatch
+import pathlib
 import re
 from dataclasses import dataclass, replace
 
-from swins.detector_configs import DETECTORS, SSDVariant
+from swins.denoiser_configs import DENOISERS
+from swins.detector_configs import DETECTORS, RCNNVariant, SSDVariant
 from swins.errors import SwinsError, unknown_name
 from swins.model_configs import VARIANTS
 from swins.plans import Variant
 from swins.resnet_plan import VariantResNet
 from swins.run_result import require_finished, training_of
+from swins.segmenter_configs import SEGMENTERS, UPerNetVariant
+from swins.swin_unet_numbers import SwinUNetVariant
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -73,11 +77,17 @@ PRETRAINED = {  # the first tag is the one an untagged name means, in timm's ord
     "resnet101": ("tv2_in1k", "tv_in1k"),
 }
 
+DENSE = {
+    (SSDVariant, RCNNVariant): DETECTORS,
+    (UPerNetVariant,): SEGMENTERS,
+    (SwinUNetVariant,): DENOISERS,
+}  # classes of rows, and where they are
+
 
 def list_variants(pattern="*", pretrained=False):
     """Names that match a shell pattern; with `pretrained`, one name per published set of weights ("name.tag")."""
     tagged = [f"{name}.{tag}" for name, tags in PRETRAINED.items() for tag in tags]
-    names = tagged if pretrained else [*VARIANTS, *DETECTORS]
+    names = tagged if pretrained else [*VARIANTS, *DETECTORS, *SEGMENTERS, *DENOISERS]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
@@ -108,8 +118,22 @@ def look_up(name: str) -> Named:
             f"{architecture} is a detector, on {DETECTORS[architecture].backbone}; here the name of what classifies is "
             "wanted; make the detector with swins.create"
         )
+    if architecture in SEGMENTERS:
+        raise SwinsError(
+            f"{architecture} is a segmenter, on {SEGMENTERS[architecture].backbone}; here the name of what classifies "
+            "is wanted; make the segmenter with swins.create"
+        )
+    if architecture in DENOISERS:
+        raise SwinsError(
+            f"{architecture} is a network of diffusion; here the name of what classifies is wanted; make the network "
+            "with swins.create"
+        )
     if architecture not in VARIANTS or name.endswith("."):
-        raise unknown_name("variant", name, list_variants())
+        error = unknown_name("variant", name, list_variants())
+        if "/" not in name:
+            raise error
+        place = "no model that is known here" if pathlib.Path(name).exists() else "no such file or folder"
+        raise SwinsError(f"{name}: {place}; as a name: {error}")
     tags = PRETRAINED[architecture]
     if tag and tag not in tags:
         raise unknown_name("variant", name, list_variants(f"{architecture}.*", pretrained=True) or [architecture])
@@ -122,15 +146,17 @@ def look_up(name: str) -> Named:
 
 
 def register_variant(
-    name: str, variant: Variant | VariantResNet | SSDVariant, tags: dict[str, Weights] | None = None
+    name: str,
+    variant: Variant | VariantResNet | SSDVariant | RCNNVariant | UPerNetVariant | SwinUNetVariant,
+    tags: dict[str, Weights] | None = None,
 ) -> None:
-    """Add a variant, which `create`, `swins list`, recipes and, but of a detector, the converter know by its name.
+    """Add a variant, which `create`, `swins list`, recipes and, but of an SSD, the converter know by its name.
 
     Args:
         name: of letters, digits and _; not one that is known.
         variant: its numbers.
         tags: {tag: Weights} of published weights, the first of which an untagged name means; `create` is given their
-            file. A detector has none.
+            file. Detectors, segmenters and networks of diffusion have none.
 
     Raises:
         SwinsError: a name that is taken or is none, a tag that is known as other weights.
@@ -138,21 +164,37 @@ def register_variant(
     tags = dict(tags or {})
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z]\w*", name)):
         raise SwinsError(f"a variant's name begins with a letter and is of letters, digits and _; got {name!r}")
-    if not isinstance(variant, Variant | VariantResNet | SSDVariant):
-        kinds = "Variant, VariantV2, VariantV2CR, VariantResNet or SSDVariant"
+    dense = next((rows for kinds, rows in DENSE.items() if isinstance(variant, kinds)), None)
+    if dense is None and not isinstance(variant, Variant | VariantResNet):
+        kinds = (
+            "Variant, VariantV2, VariantV2CR, VariantResNet, SSDVariant, RCNNVariant, UPerNetVariant or SwinUNetVariant"
+        )
         raise SwinsError(f"{name}: a variant is a {kinds}; got {type(variant).__name__}")
-    if {**VARIANTS, **DETECTORS}.get(name, variant) != variant:
+    if {**VARIANTS, **DETECTORS, **SEGMENTERS, **DENOISERS}.get(name, variant) != variant:
         raise SwinsError(f"{name} is a variant already, with other numbers; choose another name")
     clashes = [tag for tag, weights in tags.items() if TAGS.get(tag, weights) != weights]
     if clashes:
         raise SwinsError(f"{name}: the tags {', '.join(clashes)} are of other weights already; choose others")
-    if isinstance(variant, SSDVariant):
+    if dense is not None:
         if tags:
-            raise SwinsError(f"{name}: weights of detectors have no tags; got {', '.join(tags)}; leave them out")
-        DETECTORS[name] = variant
+            kinds = ("detectors", DETECTORS), ("segmenters", SEGMENTERS), ("networks of diffusion", DENOISERS)
+            kind = next(kind for kind, rows in kinds if rows is dense)
+            raise SwinsError(f"{name}: weights of {kind} have no tags; got {', '.join(tags)}; leave them out")
+        dense[name] = variant
         return
     VARIANTS[name], PRETRAINED[name] = variant, tuple(tags)
     TAGS.update(tags)
+
+
+def variant_name(model):
+    """The variant that a model is of: its own name, or if that is none, the one variant that has its numbers."""
+    if model.name in VARIANTS:
+        return model.name
+    free = {part: getattr(model.variant, part) for part in model.variant.FREE}
+    alike = [
+        name for name, v in VARIANTS.items() if type(v) is type(model.variant) and replace(v, **free) == model.variant
+    ]
+    return alike[0] if len(alike) == 1 else model.name
 
 
 def names_variant(source):

@@ -2,7 +2,7 @@
 # ruff: noqa: RUF009 (the sections are frozen)
 
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import keras
 import numpy as np
@@ -12,7 +12,8 @@ from swins.data.labelled import Dataset
 from swins.data.split import Split
 from swins.images import Preprocess
 from swins.recipes import AdamW, Cosine, Data, Model, Recipe
-from swins.task import Prepared, Reading, Score, Task, register
+from swins.score import Score
+from swins.task import Prepared, Reading, Task, register
 
 SIDE = 16
 
@@ -21,7 +22,7 @@ SIDE = 16
 class AngleRecipe(Recipe):
     """A run: small, and over in a second."""
 
-    model: Model = Model("bars", compile=False)
+    model: Model = Model("bars", compile=keras.backend.backend() == "jax")
     data: Data = Data(batch=20, threads=1)
     optim: AdamW = AdamW(learning_rate=1e-2, per_images=0)
     schedule: Cosine = Cosine(warmup_epochs=0)
@@ -87,7 +88,7 @@ def reading(recipe, prepare, split):
     return Reading(lambda image, degrees, rng, size: (prepare(image), degrees), batch, filler)
 
 
-def losses(recipe, network, truths, outputs):
+def losses(recipe, network, truths, outputs, training=False):
     squared = keras.losses.MeanSquaredError()
     return {"direction": squared(truths["direction"], outputs["direction"], sample_weight=truths.get("weight"))}
 
@@ -107,7 +108,7 @@ def stated(certificate):
 
 
 def facts(recipe, network, prepare, split):
-    return {"preprocess": vars(prepare)}
+    return {"preprocess": {field.name: getattr(prepare, field.name) for field in fields(Preprocess)}}
 
 
 def prepare(opened, options):

@@ -37,7 +37,7 @@ from training import NAME
 import swins
 from swins.cli import main
 from swins.convert import conversion
-from swins.export import adopt
+from swins.exports import adopt
 from swins.images import read_idx
 from swins.labels import FASHION_MNIST
 from swins.plans import with_overrides
@@ -50,12 +50,14 @@ DATA = ROOT / "demo" / "fashion_mnist"
 SHARED = ROOT.parent / "shared" / "data"
 PHOTOS = SHARED / "photos" / "images"
 
+oracle.IDLE = 1200  # importing timm anew takes seconds
+
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are written under TensorFlow alone"
 )
 
 
-TRAINING = ("test_train", "test_train_data", "test_checkpoints")
+TRAINING = ("test_train", "test_train_data", "test_checkpoints", "test_run_end", "test_phases")
 
 # the longest first, or one process ends long after the others
 LONGEST = (

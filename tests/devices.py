@@ -71,13 +71,18 @@ class Asked(loop.Progress):
         super().on_train_batch_end(batch, logs)
 
 
-def main(data, out):
+def virtual_devices():
+    """Make of TensorFlow's CPU as many devices as TF_DEVICES says."""
     if os.environ.get("TF_DEVICES") and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         (cpu,) = tf.config.list_physical_devices("CPU")
         virtual = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["TF_DEVICES"])
         tf.config.set_logical_device_configuration(cpu, virtual)
+
+
+def main(data, out):
+    virtual_devices()
     said = []
 
     def say(text):

@@ -25,6 +25,7 @@ RECIPE = Classification(
         embed_dim=16,
         drop_rate=0.1,
         drop_path_rate=0.2,
+        compile=False,  # ten processes would wait for XLA
     ),
     data=Data(batch=50, crop=1.0, threads=2),
     augment=Augment(scale=(0.5, 1.0), pad=1, rand_augment="rand-m5-mstd0.5-inc1", erase=0.1, mixup=0.2, cutmix=0.2),

@@ -14,7 +14,7 @@ from swins import cli, files
 from swins.convert import certificate
 from swins.errors import SwinsError
 from swins.evaluate import records, result_tables
-from swins.export import saved_model_writer, saved_models, targets  # noqa: F401
+from swins.exports import saved_model_writer, saved_models, targets  # noqa: F401
 from swins.weights import artefacts
 
 NAME = "swin_mini_patch2_window4_28"

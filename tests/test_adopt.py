@@ -1,6 +1,7 @@
 """Training runs and bare .keras files, exported: their own preparation and classes, and plainly what was proven."""
 
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -12,7 +13,7 @@ from training import RESULT
 import swins
 from swins import files
 from swins.errors import SwinsError
-from swins.export import adopt, saved_model_writer, saved_models
+from swins.exports import adopt, saved_model_writer, saved_models, targets
 from swins.opening import open_model
 from swins.task import Prepared
 from swins.tasks.classification import CLASSIFICATION
@@ -67,12 +68,33 @@ def stubbed(monkeypatch):
     return written
 
 
+def real_files(rng, folder):
+    """Files as people have them: JPEG and PNG, in colour, grey, of a palette and transparent, and turned by EXIF."""
+    smooth = rng.integers(0, 256, (6, 7, 4), "uint8")
+    colour = Image.fromarray(smooth[..., :3]).resize((90, 70), Image.Resampling.BICUBIC)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    pictures = {
+        "colour.jpg": (colour, {"quality": 90}),
+        "grey.jpg": (colour.convert("L"), {}),
+        "turned.jpg": (colour, {"exif": turned}),
+        "large.jpg": (colour.resize((301, 222), Image.Resampling.BICUBIC), {}),
+        "colour.png": (colour, {}),
+        "grey.png": (colour.convert("L"), {}),
+        "palette.png": (colour.convert("P"), {}),
+        "transparent.png": (Image.fromarray(smooth).resize((33, 44), Image.Resampling.NEAREST), {}),
+    }
+    for name, (picture, options) in pictures.items():
+        picture.save(folder / name, **options)
+    return [str(folder / name) for name in pictures]
+
+
 @pytest.mark.slow
 def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, command, tmp_path, rng):
     import tensorflow as tf
 
     before = {path: path.read_bytes() for path in run_folder.iterdir()}
-    code, out, err = command("export", run_folder, "--to", "saved_model", "onnx")
+    code, out, err = command("export", run_folder, "--to", "saved_model", "onnx", "litert", "openvino")
     assert code == 0, err
     folder = tmp_path / "artefacts" / "bags"
     assert {path: path.read_bytes() for path in run_folder.iterdir()} == before
@@ -90,12 +112,23 @@ def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, comm
     assert proof["exports"]["saved_model"]["serving_bytes"] <= 1e-5
     assert max(proof["targets"]["model.onnx"]["difference"].values()) <= 1e-5
 
-    Image.fromarray(rng.integers(0, 256, (6, 6), "uint8")).resize((60, 50), 3).save("photo.png")
+    paths = real_files(rng, tmp_path)
+    predictor = swins.load(run_folder)
+    results, pixels = predictor(paths), np.stack([prepare(path) for path in paths])
+    logits = predictor.run(pixels)["logits"]
+    other = model(swins.preprocess(NAME)(paths), training=False).numpy()
+    assert np.abs(logits - other).max() > 0.01 * np.abs(logits).max()  # another preparation is seen
+    given = {name: targets.run(folder / name, images=pixels)["images"]["logits"] for name in sorted(proof["targets"])}
     bytes_in = tf.saved_model.load(str(folder / "saved_model")).signatures["serving_bytes"]
-    served = bytes_in(image_bytes=tf.constant([(tmp_path / "photo.png").read_bytes()]))["logits"].numpy()
-    expected = model(prepare(["photo.png"]), training=False).numpy()
-    other = model(swins.preprocess(NAME)(["photo.png"]), training=False).numpy()
-    assert np.abs(served - expected).max() < 0.1 * np.abs(served - other).max()
+    served = bytes_in(image_bytes=tf.constant([pathlib.Path(path).read_bytes() for path in paths]))
+    given["serving_bytes"] = served["logits"].numpy()
+    assert len(given) == 4
+    for name, found in given.items():
+        assert np.abs(found - logits).max() <= 1e-5 * np.abs(logits).max(), name
+    best = [[name.decode() for name in names] for names in served["names"].numpy()]
+    assert best == [list(result.names) for result in results]
+    for ours, theirs in zip(results, swins.load(folder / "saved_model")(paths), strict=True):
+        assert ours.names == theirs.names and np.allclose(ours.probabilities, theirs.probabilities, atol=1e-6)
 
     card = (folder / "README.md").read_text()
     for words in (
@@ -155,14 +188,20 @@ def test_what_is_missing_is_added_and_nothing_made_anew(run_folder, command, stu
 
 
 def test_another_run_does_not_take_its_place(run_folder, command, stubbed, tmp_path):
-    assert command("export", run_folder)[0] == 0
+    assert command("export", run_folder, "--deploy", "--serving")[0] == 0
     folder = tmp_path / "artefacts" / "bags"
     (folder / "notes.txt").write_text("mine")
     (run_folder / "result.json").write_text(json.dumps({**RESULT, "top1": 0.8}))
     code, _, err = command("export", run_folder)
-    assert code == 1 and "exists and would be replaced; pass --overwrite" in err
-    code, _, err = command("export", run_folder, "--overwrite")
+    assert code == 1 and f"exists, made before {run_folder} was trained anew; pass --overwrite to make it of" in err
+    code, _, err = command("export", run_folder, "--overwrite", "--classes", "a", "b", "c")
     assert code == 0, err
+    assert f"its classes are now called a, b, c ..., no longer {', '.join(CLASSES[:3])} ..." in err
+    last = err.splitlines()[-1]
+    assert last.endswith(
+        "1, saved_model_deploy of the model that was there are gone; --deploy, --serving and --to make them of this one"
+    ), err
+    assert "go with it" not in err
     assert artefacts.read_certificate(folder)["training"]["top1"] == 0.8
     assert (folder / "notes.txt").read_text() == "mine"
 
@@ -209,14 +248,14 @@ def test_collections_mark_what_was_not_compared(run_folder, exported, stubbed, c
 def test_the_best_epoch_is_exported_as_itself(run_folder, stubbed):
     """Its name, its score, and nothing of the last epoch's."""
     result = json.loads((run_folder / "result.json").read_text())
-    result["best"] = {"epoch": 1, "top1": 0.875}
+    result |= {"best": {"epoch": 1, "top1": 0.875}, "recipe": {**result["recipe"], "epochs": 9}}
     (run_folder / "result.json").write_text(json.dumps(result))
     shutil.copy(run_folder / "model.keras", run_folder / "best.keras")
     folder, proof = saved_models.export(run_folder / "best.keras")
     assert folder.name == "bags_best" and proof["source"]["file"] == "bags/best.keras"
     assert proof["training"]["top1"] == 0.875 and "top5" not in proof["training"]
     card = (folder / "README.md").read_text()
-    assert "At the end of its training: top-1 87.50% on" in card
+    assert "After epoch 1 of 9 of its training, whose weights it has: top-1 87.50% on" in card
 
 
 def test_tested_sizes_of_models_of_any_size(run_folder):

@@ -33,7 +33,8 @@ def test_ratios_are_medians_of_ratios_of_the_same_round(bench):
 
 def test_every_contender_exists_and_was_measured(bench):
     functions = set()
-    for module, prefix in (("contenders", ""), ("detector_contenders", "detector_contenders:")):
+    others = ("detector_contenders", "mask_rcnn_contenders", "segmenter_contenders", "denoiser_contenders")
+    for module, prefix in (("contenders", ""), *((name, f"{name}:") for name in others)):
         for node in ast.parse((HERE / f"{module}.py").read_text()).body:
             if isinstance(node, ast.FunctionDef):
                 functions.add(prefix + node.name)
@@ -42,7 +43,7 @@ def test_every_contender_exists_and_was_measured(bench):
     with open(HERE / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     measured = {(r["group"], r["precision"], int(r["size"]), r["contender"]) for r in rows}
-    for *_, contenders in (*bench.RUNS, *bench.DETECTOR_RUNS):
+    for *_, contenders in (*bench.RUNS, *bench.DENSE_RUNS):
         assert {function for function, _ in contenders.values()} <= functions
     for group, precision, sizes, contenders in bench.RUNS:
         for size in sizes:
@@ -84,3 +85,20 @@ def test_reading_is_timed_beside_the_step(tmp_path, monkeypatch):
     row = pipeline.row_of("x", {"batch": 2}, rates)
     assert row["reading"] == "40.0" and row["reading_timm"] == row["reading_over_timm"] == ""
     assert (row["reading_over_step"], row["fit_over_step"], row["fit_over_sum"]) == ("4.00", "0.60", "0.75")
+
+
+def test_both_phases_had_the_same_search_and_the_committed_runs_are_of_it():
+    bench = script("benchmarks/phases.py")
+    table = bench.rows()
+    scored = [(row["phases"], row["seed"]) for row in table.values() if row["test_top1"]]
+    assert len({row["epochs"] for row in table.values()}) == 1
+    for phases, name in bench.RECIPES.items():
+        tried = {(rate, decay) for kind, rate, decay, seed in table if (kind, seed) == (phases, "0")}
+        rate, decay = bench.best(table, phases)
+        assert {*((rate, bench.DECAYS[0]) for rate in bench.RATES), (rate, bench.DECAYS[1])} <= tried
+        assert {(phases, str(seed)) for seed in bench.SEEDS} <= {*scored}
+        row = table[phases, rate, decay, "0"]
+        result = json.loads((ROOT / "recipes/results" / name / "result.json").read_text())
+        assert (
+            result["recipe"]["optim.learning_rate"] == float(rate) and f"{100 * result['top1']:.2f}" == row["val_top1"]
+        )

@@ -94,6 +94,7 @@ def bare(tmp_path_factory):
         ("hub_export/export.py", "--help"),
         ("-m", "swins.cli", "list"),
         ("-m", "swins.cli", "describe", "swin_s3_tiny_224"),
+        ("-m", "swins.cli", "train", "--list"),
     ],
     ids=lambda command: " ".join(str(part).rpartition("/")[2] for part in command),
 )
@@ -101,6 +102,21 @@ def test_small_commands_import_neither_keras_nor_a_backend(bare, command):
     first = () if command[0] not in ("-m",) and not str(command[0]).endswith(".py") else (sys.executable,)
     code, out, err = run(*first, *command, PYTHONPATH=bare)
     assert (code, err) == (0, "") and len(out.splitlines()) > 5
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("command", [("--help",), ("train", "--list"), ("describe", "none")], ids=" ".join)
+def test_a_command_that_nobody_reads_ends_without_a_word(bare, command, buffered, tmp_path):
+    """The error of the last goes to standard error, which nobody reads either."""
+    environment = {**os.environ, "PYTHONPATH": bare, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(tmp_path / "err", "w+") as file, os.fdopen(writer, "w") as pipe:
+        error = pipe if "none" in command else file
+        done = subprocess.run(
+            [sys.executable, "-m", "swins.cli", *command], stdout=pipe, stderr=error, env=environment, cwd=ROOT
+        )
+    assert not (tmp_path / "err").read_text() and done.returncode in ((0, 141) if "--help" in command else (141,))
 
 
 @pytest.mark.slow
@@ -129,6 +145,7 @@ def test_importing_swins_alone_registers_its_classes(converted):
     assert code == 0 and out.split()[-1] == "swin_mini_patch2_window4_28", err
 
 
+@pytest.mark.slow
 def test_commands_write_no_line_of_tensorflows(checkpoint, tmp_path):
     code, out, err = run(sys.executable, "-m", "swins.cli", "inspect", checkpoint)
     assert (code, err) == (0, "") and "loads     everything" in out
@@ -150,10 +167,11 @@ def test_a_users_settings_stay(monkeypatch, command):
     assert (os.environ["TF_ENABLE_ONEDNN_OPTS"], os.environ["TF_CPP_MIN_LOG_LEVEL"]) == ("0", "3")
 
 
-@pytest.mark.parametrize("name", ["convert", "eval", "explain"])
-def test_m_is_a_variant_in_every_command(command, name):
+@pytest.mark.parametrize(("name", "takes"), [("convert", "NAME"), ("eval", "NAME"), ("explain", "MODEL")])
+def test_m_is_a_variant_in_every_command(command, name, takes):
+    """`explain`, as `predict`, takes paths of models there too."""
     code, out, _ = command(name, "--help")
-    assert code == 0 and "-m NAME" in out
+    assert code == 0 and f"-m {takes}" in out
 
 
 @pytest.mark.parametrize(

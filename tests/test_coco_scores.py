@@ -219,7 +219,7 @@ def test_tables_of_images_and_of_classes():
         [3, "cup", 1, 1.0, 1.0, 1.0],
         [4, "bed", 0, None, None, None],
     ]
-    header, rows = coco_scores.columns(records)
+    header, rows = coco_scores.columns(records, {})
     assert header == ["image_id", "objects", "detected", "detections"] and [row[:3] for row in rows] == [
         [42, 3, 3], [7, 1, 1], [139, 0, 0], [8, 3, 2]
     ]  # fmt: skip

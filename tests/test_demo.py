@@ -1,14 +1,14 @@
 """The demo says in its last line whether it worked; `make demo` runs it whole."""
 
-import pathlib
+import itertools
+import shutil
 
 import pytest
-from conftest import script
+from conftest import ROOT, needs_tensorflow, script
 
 from swins.data import labelled
 from swins.errors import SwinsError
-
-ROOT = pathlib.Path(__file__).parents[1]
+from swins.weights import artefacts
 
 
 @pytest.fixture
@@ -31,6 +31,26 @@ def test_facts_out_of_bounds_fail(demo, monkeypatch, capsys):
     monkeypatch.setattr(demo, "demo", lambda: ("disagree=1", False))
     assert demo.main() == 1
     assert capsys.readouterr().out.splitlines()[-1] == "demo: FAILED disagree=1 in 0 s"
+
+
+@pytest.mark.slow
+@needs_tensorflow
+def test_every_step_works_on_two_hundred_images(demo, exported, tmp_path, monkeypatch, capsys):
+    """Converting and exporting, which other tests do, are taken as done."""
+    folder = shutil.copytree(exported, tmp_path / demo.NAME)
+    proof, find = artefacts.read_certificate(folder), labelled.find_dataset
+    monkeypatch.setattr(demo, "OUT", tmp_path)
+    monkeypatch.setattr(demo.conversion, "convert", lambda *_, **__: (folder, proof))
+    monkeypatch.setattr(demo.saved_models, "export", lambda *_, **__: (folder, proof))
+
+    def find_some(*given):
+        return labelled.Dataset("some", 200, list(itertools.islice(find(*given).samples, 200)))
+
+    monkeypatch.setattr(demo.labelled, "find_dataset", find_some)
+    assert demo.main() == 0
+    out = capsys.readouterr().out
+    assert "predictions that differ: 0 of 200" in out and out.splitlines()[-1].startswith("demo: ok logits_diff=")
+    assert (tmp_path / "attention.png").is_file() and (tmp_path / "results.csv").is_file()
 
 
 def test_the_committed_data_is_whole():

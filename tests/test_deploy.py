@@ -17,9 +17,12 @@ import swins
 from swins import windows
 from swins.convert import conversion
 from swins.deploy import without_onednn
-from swins.export import targets
+from swins.detection.mask_rcnn import MaskRCNN
+from swins.detection.ssd import SSD
+from swins.exports import targets
 from swins.fused import FusedNorm, layout
 from swins.plans import RULES
+from swins.segmentation.upernet import UPerNet
 from swins.size_rules import SIZE_RULES
 from swins.tasks.classification import CLASSIFICATION
 from swins.weights import artefacts
@@ -104,6 +107,51 @@ def test_full_size_models_of_all_families(rng):
         model = moved(swins.create(name))
         x = images_for(model, rng, count=1)
         assert relative(run(swins.deploy(model), x), run(model, x)) <= TOLERANCE, name
+
+
+def outputs_of(model, images):
+    outputs = model(images, training=False)
+    if isinstance(model, MaskRCNN):
+        regions = np.float32([[[3, 5, 40, 60], [20, 8, 33, 17]]] * len(images))
+        heads = {"classes": model.classify(outputs, regions)[0], "masks": model.segment(outputs, regions)}
+        outputs = {"objectness": outputs["objectness"][0], "deltas": outputs["deltas"][1], **heads}
+    outputs = outputs if isinstance(outputs, dict) else {"": outputs}
+    return {name: ops.convert_to_numpy(x) for name, x in outputs.items()}
+
+
+DENSE = {  # of small maps, every kind of norm and neck among them
+    "resnet": lambda: swins.ResNet(depths=(1, 2), strides=(1, 2), num_classes=5, image_size=(None, None)),
+    "ssd_resnet": lambda: SSD(
+        swins.backbone(swins.ResNet(depths=(1, 1), strides=(1, 2), image_size=64)), num_classes=3, neck="pan"
+    ),
+    "ssd_swin": lambda: SSD(
+        swins.backbone("swin_mini_patch2_window4_28", image_size=64, norms=True), num_classes=3, extra_norm="layer"
+    ),
+    "upernet": lambda: UPerNet(swins.backbone("swin_mini_patch2_window4_28", image_size=64), num_classes=4, width=16),
+    "mask_rcnn": lambda: MaskRCNN(
+        swins.backbone("swin_mini_patch2_window4_28", image_size=OPEN["image_size"]), num_classes=4, width=16, hidden=16
+    ),
+}
+
+
+@pytest.mark.parametrize("case", [backends_if(case == "ssd_resnet", case) for case in DENSE])
+def test_dense_models_equal_theirs(case, rng, tmp_path):
+    model = DENSE[case]()
+    for variable in model.variables:  # moving statistics and biases too
+        noise = rng.normal(size=variable.shape) * 0.1
+        variable.assign(np.abs(noise) + 0.5 if "variance" in variable.path else variable.numpy() + noise)
+    deployed = swins.deploy(model)
+    assert not deployed.trainable_variables
+    norms = [layer for layer in deployed._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    assert bool(norms) == (case == "upernet")
+    x = images_for(model, rng, (64, 64), 2)[..., : model.input.shape[-1]]
+    deployed.save(tmp_path / "deployed.keras")
+    forms = (deployed, model, keras.saving.load_model(tmp_path / "deployed.keras"))
+    ours, theirs, again = (outputs_of(form, x) for form in forms)
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        assert np.abs(expected).max() > 0 and relative(ours[name], expected) <= TOLERANCE
+        np.testing.assert_array_equal(again[name], ours[name])
 
 
 def test_real_images_and_the_same_answers(converted):
@@ -211,8 +259,16 @@ def nodes_run(saved_model, images):
 @pytest.mark.parametrize(
     "model, options, said",
     [
-        (lambda: keras.Sequential([keras.layers.Dense(1)]), {}, "takes a Swin of this package"),
-        (lambda: swins.deploy(small(swins.SwinTransformer)), {}, "takes a Swin of this package"),
+        (
+            lambda: keras.Sequential([keras.layers.Dense(1)]),
+            {},
+            "takes a Swin, ResNet, SSD, UPerNet or Mask R-CNN of this package",
+        ),
+        (
+            lambda: swins.deploy(small(swins.SwinTransformer)),
+            {},
+            "takes a Swin, ResNet, SSD, UPerNet or Mask R-CNN of this package",
+        ),
         (lambda: small(swins.SwinTransformer), {"dtype": "int8"}, "float32, bfloat16 or float16; got int8"),
     ],
 )

@@ -8,9 +8,9 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
+import small_variants
 from PIL import Image
-from training import log, quiet
+from training import COMPILED, log, one_program, quiet
 
 import swins
 from swins.boxes import iou
@@ -31,7 +31,7 @@ from swins.train import loop
 SIDE = 64
 IDS = (3, 90, 7, 11, 40, 2, 1, 12, 50, 60)  # gaps and no order, as COCO's
 RECIPE = Detection(
-    model=Model("ssd64_swin_mini_b", compile=False),
+    model=Model(small_variants.SSD, compile=COMPILED),
     data=Data(batch=8, objects=4, threads=2),
     augment=Resize(),
     optim=AdamW(learning_rate=1e-3, per_images=0),
@@ -123,30 +123,6 @@ def test_boxes_are_in_the_pictures_own_pixels(run, canvases, command, tmp_path):
 
 
 @pytest.mark.slow
-@needs_tensorflow
-def test_exports_give_the_predictors_boxes(run, canvases, command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = command("export", run, "--to", "saved_model", "onnx", "litert", "-o", "out")
-    assert code == 0, err
-    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    exports, targets = proof["exports"], proof["targets"]
-    assert (
-        exports["saved_model"]["output"] == "boxes, scores, labels, count"
-        and exports["saved_model_raw"]["call"] <= 1e-5
-    )
-    assert all(max(record["difference"].values()) <= 1e-5 for record in targets.values())
-    assert b"Flex" not in (tmp_path / "out" / "model.tflite").read_bytes()
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert "$" not in card and "image-object-detection" in card and "ankle boot" in card
-    pictures = sorted(map(str, (canvases / "images" / "val").glob("*.png")))
-    for place in ("out/saved_model", "out/saved_model_raw"):
-        for ours, theirs in zip(swins.load(run)(pictures), swins.load(place)(pictures), strict=True):
-            assert (ours.labels == theirs.labels).all() and np.abs(ours.boxes - theirs.boxes).max(initial=0) <= 1e-3
-    code, _out, err = command("verify", "out")
-    assert code == 0, err
-
-
-@pytest.mark.slow
 def test_killed_on_its_way_it_ends_as_if_it_had_not_been(run, canvases, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
@@ -210,7 +186,7 @@ def test_samples_have_static_shapes_with_and_without_objects(augment, canvases):
 @pytest.mark.backends
 def test_an_image_without_objects_gives_no_nan(canvases):
     model = swins.create(RECIPE.model.name, num_classes=10)
-    outputs = model(np.zeros((2, SIDE, SIDE, 3), "float32"))
+    outputs = one_program(model)(np.zeros((2, SIDE, SIDE, 3), "float32"))
     nothing = {
         "boxes": np.zeros((2, 4, 4), "float32"),
         "labels": np.zeros((2, 4), int),

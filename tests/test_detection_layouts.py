@@ -1,9 +1,12 @@
 """Whatever the layout: the part of a data set that models are scored on can be chosen by name."""
 
+import json
+
 import pytest
 from detection_files import annotation, coco, image, voc, yolo
 
 from swins.data.detection_layouts import find_detection_splits, find_evaluation_split
+from swins.data.run_parts import held_of_run
 from swins.errors import SwinsError
 
 PARTS = {"train": 3, "val": 1, "test": 2}  # images of each
@@ -41,3 +44,22 @@ def test_a_part_is_chosen_by_name(tmp_path, write):
         find_evaluation_split(tmp_path / "two", part="test")
     with pytest.raises(SwinsError, match="unknown split"):
         find_evaluation_split(tmp_path / "two", part="dev")
+
+
+@pytest.mark.parametrize("write", [coco_folder, voc_folder])
+def test_the_part_that_a_run_held_out_is_found_again(tmp_path, write):
+    write(tmp_path / "one", {"train": 9})
+    training, validation = find_detection_splits(tmp_path / "one", 0.3, 4)
+    assert len(validation) == 3
+    run = {"recipe": {"data.held_out": 0.3, "seed": 4}}
+    held = held_of_run(tmp_path / "one", tmp_path, run, find_detection_splits)
+    (tmp_path / "recipe.json").write_text(json.dumps({"validation data": validation.summary()}))
+    split = find_evaluation_split(tmp_path / "one", training.classes, part="val", held_images=held)
+    assert [name for name, *_ in split.samples] == [name for name, *_ in validation.samples]
+    assert split.name == "one/val" and "the 3 images that the run held out" in split.notes[0]
+    (tmp_path / "recipe.json").write_text(json.dumps({"validation data": training.summary()}))
+    with pytest.raises(SwinsError, match=r"are not those that .* was trained with"):
+        find_evaluation_split(tmp_path / "one", part="val", held_images=held)
+    assert held_of_run(tmp_path / "one", tmp_path, None, find_detection_splits) is None
+    with pytest.raises(SwinsError, match="has no val images; it has those of train"):
+        find_evaluation_split(tmp_path / "one", part="val")

@@ -17,6 +17,7 @@ from swins.creation import create
 from swins.detection.default_boxes import spread
 from swins.detector_configs import DETECTORS, SSDVariant
 from swins.errors import SwinsError
+from swins.segmenter_configs import SEGMENTERS
 from swins.weights import checkpoint_files, networks
 
 MINI, SWIN = "ssd64_swin_mini_b", "swin_mini_patch2_window4_28"
@@ -76,7 +77,7 @@ def test_a_registered_detector_is_known_by_its_name():
         swins.register_variant("ssd_other", SSDVariant(), {"coco": tags.Weights()})
 
 
-@pytest.mark.parametrize("name", [name for name in DETECTORS if "_mini_" in name])
+@pytest.mark.parametrize("name", [name for name in DETECTORS if name.startswith("ssd") and "_mini_" in name])
 def test_small_ones_are_small(name):
     """Float32 weights of less than 4 MB, for ten classes."""
     model = swins.create(name, num_classes=10)
@@ -161,6 +162,31 @@ def test_a_file_of_the_backbone_fills_that_alone(tmp_path):
     saved(swins.backbone(swin), tmp_path)
     with pytest.raises(SwinsError, match=r"holds a Functional, not a Swin of this package"):
         create(PICO, weights=tmp_path)
+
+
+def test_a_network_of_another_kind_gives_its_backbone(tmp_path, monkeypatch):
+    source, file = of_file(tmp_path, num_classes=4), tmp_path / "model.keras"
+    images, names = pictures(), ("mask_rcnn_swin_mini_fpn", "upernet_swin_mini")
+    for name, rows in zip(names, (DETECTORS, SEGMENTERS), strict=True):
+        options = {"size_rule": "open_mmlab"}
+        monkeypatch.setitem(rows, name, replace(rows[name], backbone=BACKBONE, options=options, norms=False))
+        with pytest.warns(UserWarning, match=rf"holds a SSD, {PICO}: its backbone was taken, the rest of {name} is fr"):
+            model = create(name, weights=file, num_classes=2)
+        ours, theirs = model.backbone(images), source.backbone(images)  # an SSD has the maps of its levels alone
+        same({"P2": ours["P2"]}, {"P2": theirs["P2"]})
+    with pytest.raises(SwinsError, match=r"and \d+ more: name a variant on ssd64_swin_pico's backbone"):
+        create("mask_rcnn_swin_tiny_fpn", weights=file)
+
+
+def test_v2s_windows_go_with_its_weights(tmp_path, monkeypatch):
+    v2 = swins.VariantV2(**SMALL, num_classes=5)
+    swins.register_variant("swinv2_pico_64", v2)
+    monkeypatch.setitem(DETECTORS, PICO, replace(DETECTORS[PICO], backbone="swinv2_pico_64"))
+    of_file(tmp_path)
+    row = replace(SEGMENTERS["upernet_swin_mini"], backbone="swinv2_pico_64", options={"pretrained_windows": 3})
+    monkeypatch.setitem(SEGMENTERS, "upernet_swin_mini", row)
+    with pytest.raises(SwinsError, match=r"V2 weights go with the windows they were trained with; .* has others"):
+        create("upernet_swin_mini", weights=tmp_path / "model.keras")
 
 
 def test_a_checkpoint_of_the_backbone_fills_that_alone(checkpoint):

@@ -109,12 +109,14 @@ def test_files_that_are_no_images_are_named_and_counted(command, converted, fold
     (folders / "dress" / "notes.txt").write_text("not an image")
     (folders / "sandal" / "cut.png").write_bytes(next(folders.rglob("*.png")).read_bytes()[:60])
     results = tmp_path / "results.csv"
-    code, row, err = evaluate(command, converted, "--data", folders, "--results", results)
+    report = tmp_path / "report"
+    code, row, err = evaluate(command, converted, "--data", folders, "--results", results, "--report", report)
     assert code == 1
     assert "left out of" in err and "notes.txt" in err  # as in training
-    assert "cut.png" in err and "1 of 71 are not" in err and "--skip-unreadable" in err
+    assert "cut.png" in err and "1 of 71 are not" in err
+    assert "add --skip-unreadable to the command, which then writes what it finds of the other 70" in err
     assert (row["images"], row["unreadable"]) == (COUNT, 1)
-    assert not results.exists()
+    assert not results.exists() and not report.exists()
     code, row, err = evaluate(command, converted, "--data", folders, "--results", results, "--skip-unreadable")
     assert code == 0 and "notes.txt" in err
     with open(results, newline="") as file:
@@ -124,7 +126,7 @@ def test_files_that_are_no_images_are_named_and_counted(command, converted, fold
 def test_class_folders_are_matched_by_name(command, converted, folders, samples):
     predictions = folders.parent / "p.csv"
     code, _, err = evaluate(command, converted, "--data", folders, "--predictions", predictions)
-    assert code == 0 and "classes" not in err
+    assert code == 0 and " classes" not in err
     with open(predictions, newline="") as file:
         rows = [(row["file"], int(row["label"])) for row in csv.DictReader(file)]
     assert all(FASHION_MNIST[label] == name.split("/")[0] for name, label in rows)

@@ -213,17 +213,61 @@ def test_the_command_draws_what_can_be_read(converted, pictures, command):
     assert code == 0 and out.is_file() and "broken.png" in err
     for wrong in (pictures / "out.txt", pictures / "none" / "out.png"):
         code, _, err = command("explain", good[0], "--weights", converted, "-o", wrong)
-        assert code == 1 and "must name a .png in a folder that exists" in err
+        assert code == 1 and "must name a .png, .pdf or .svg in a folder that exists, or a folder" in err
     names = explain.names_of(artefacts.load_model(converted), "swin_mini_patch2_window4_28")
     assert names[3] == "class 3", "ten classes of somebody's are not clothes"
     code, _, err = command("explain", good[0], "-m", "swin_tinny", "-o", out)
     assert code == 1 and "unknown variant 'swin_tinny': the closest are" in err
-    code, _, err = command("explain", good[0], "-m", converted, "-o", out)
-    assert (
-        code == 1 and f"-m names a variant, as in convert and eval; a folder or a file is --weights {converted}" in err
-    )
+    code, _, err = command("explain", good[0], "-m", converted, "--weights", converted, "-o", out)
+    assert code == 1 and f"-m {converted} and --weights {converted} are two models; name one of them" in err
     code, _, err = command("explain", good[0], "--weights", pictures / "none", "-o", out)
     assert code == 1 and "none: no such artefact, run or file; for published weights -m NAME alone" in err
+
+
+@pytest.mark.slow
+def test_a_class_of_ones_own_folders_and_files_of_every_kind(converted, pictures, command):
+    """Grad-CAM of another class is another picture, and is called so; SVG has the words as text to look for."""
+    from PIL import Image
+
+    (pictures / "broken.png").unlink()
+    for name, more in (("own.svg", ()), ("other.svg", ("--class", "Bag")), ("other.pdf", ("--class", "8"))):
+        arguments = (pictures, "--weights", converted, "-o", pictures / name, "--kind", "grad_cam", *more)
+        code, out, err = command("explain", *arguments)
+        assert code == 0 and out.count("png | ") == 3, err
+    assert (pictures / "other.pdf").read_bytes().startswith(b"%PDF")
+    own, other = ((pictures / name).read_text() for name in ("own.svg", "other.svg"))
+    assert own.count("<!-- Grad-CAM: ") == 3 and "<!-- Grad-CAM: ankle boot 9" in own and "Grad-CAM: bag" not in own
+    assert other.count("<!-- Grad-CAM: bag ") == 3 and "<!-- relevance, panel by panel -->" in own
+    code, out, err = command("explain", pictures, "--weights", converted, "-o", pictures / "each", "--kind", "rollout")
+    assert code == 0 and "wrote 3 pictures into" in out, err
+    with Image.open(pictures / "each" / "2.png") as image:
+        assert image.width > 600
+    for arguments, text in (
+        ((pictures / "0.png", "-o", pictures / "each"), "0.png exists and would be replaced"),
+        ((pictures / "0.png", "-o", pictures / "x.png", "--class", "shoe"), "unknown class 'shoe': the closest are"),
+        ((pictures / "0.png", "-o", pictures / "x.png", "--class", "10"), "the model has classes 0 to 9; got 10"),
+        (
+            (pictures / "0.png", "-o", pictures / "x.png", "--class", "1", "--kind", "rollout"),
+            "--class is what Grad-CAM",
+        ),
+        ((*[pictures / "0.png"] * 65, "-o", pictures / "x.png"), "at most 64 images fit in a picture; got 65"),
+    ):
+        code, _, err = command("explain", *arguments, "--weights", converted)
+        assert code == 1 and text in err, err
+    with pytest.raises(
+        swins.SwinsError, match=r"several classes are called crane; name one by its number: \[134, 517\]"
+    ):
+        explain.class_number("crane", swins.class_names(1000))
+    assert explain.class_number("golden retriever", swins.class_names(1000)) == 207
+
+
+def test_what_is_irrelevant_is_clear():
+    """And what is most relevant hides the picture nearly; a map that is alike everywhere colours nothing."""
+    colours = explain.relevance_colours()
+    assert colours(0)[3] == 0 and colours(255)[3] == explain.DENSEST
+    assert (
+        explain.ranged([[2.0, 4.0], [3.0, 2.0]]).tolist() == [[0, 1], [0.5, 0]] and not explain.ranged(np.ones(3)).any()
+    )
 
 
 def test_panels_of_the_embedded_model_stand_on_the_clothes(converted):
@@ -234,3 +278,10 @@ def test_panels_of_the_embedded_model_stand_on_the_clothes(converted):
     inside = np.mean([c[mask].mean() for c, mask in zip(cam, clothed, strict=True)])
     outside = np.mean([c[~mask].mean() for c, mask in zip(cam, clothed, strict=True)])
     assert inside > outside
+
+
+def test_the_class_that_is_asked_for_is_among_those_that_are_told():
+    logits, names = np.float32([4, 3, 2, 1, 0]), ("ant", "bee", "cow", "dog", "elk, a deer")
+    assert explain.top_classes(logits, names) == "ant 64%\nbee 23%\ncow 9%"
+    assert explain.top_classes(logits, names, also=1) == explain.top_classes(logits, names)
+    assert explain.top_classes(logits, names, also=4) == "ant 64%\nbee 23%\ncow 9%\nelk 1%"

@@ -320,7 +320,8 @@ def test_killed_in_every_phase(artefact, checkpoint, idx):
             else:
                 assert artefact.name in whole, place
         end, there, said, _ = found[name]["undisturbed"]
-        assert not said and {path.partition("/")[0] for path in there} <= {"artefact", "results.csv", "predictions.csv"}
+        tables = {"results.csv", "predictions.csv", "predictions_classes.csv"}
+        assert not said and {path.partition("/")[0] for path in there} <= {"artefact", *tables}
         assert there["artefact/notes.txt"] == own["notes.txt"]
     assert {"artefact/saved_model/saved_model.pb", "artefact/model.tar.gz"} <= set(found["export"]["undisturbed"][1])
     assert "predictions.csv" not in found["eval"]["some images"][1]

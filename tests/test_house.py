@@ -14,24 +14,35 @@ import swins
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
     ("errors", "size_rules", "sequential", "renamed", "box_drawing"),
-    ("changes", "windows", "settings", "checked_numbers", "run_lengths"),
-    ("layers", "boxes", "recipes"),
+    ("recipe_files", "mask_drawing", "changes", "windows", "settings", "checked_numbers", "run_lengths", "score"),
+    ("image_files", "pillow_resampling"),
+    ("layers", "boxes", "recipes", "pixel_tensors"),
     ("plans", "v1", "bias_tables", "run_result", "files"),
-    ("resnet_plan", "v2", "task", "ssd_numbers"),
-    ("model_configs", "detector_configs", "v2_cr", "resnet"),
+    (
+        "resnet_plan",
+        "v2",
+        "task",
+        "ssd_numbers",
+        "rcnn_numbers",
+        "upernet_numbers",
+        "swin_unet_numbers",
+        "patch_expanding",
+    ),
+    ("model_configs", "detector_configs", "segmenter_configs", "denoiser_configs", "v2_cr", "resnet"),
     ("tags", "reference", "deformable"),
     ("images",),
-    ("models", "fused", "results", "keep_ratio"),
+    ("models", "fused", "results", "keep_ratio", "samples", "pixel_classifier"),
     ("build", "describe", "attention", "resize", "labels", "archives", "devices", "layer_depths", "initial_weights"),
-    ("explain", "hub", "deploy", "detection", "data", "weights"),
-    ("backbone",),
+    ("explain", "hub", "deploy", "detection", "segmentation", "diffusion", "data", "weights"),
+    ("backbone", "detector_checkpoints"),
     ("detectors",),
+    ("segmenters", "denoisers"),
     ("creation",),
     ("opening",),
     ("tasks",),
     ("convert", "evaluate"),
     ("predictor",),
-    ("export", "train"),
+    ("exports", "train"),
     ("public",),
     ("cli", "__init__"),
 )
@@ -81,7 +92,10 @@ SWINS_OWN = {"windows", "attention", "bias_tables", "plans", "v1", "v2", "v2_cr"
 SWINS_OWN |= {"models", "build", "backbone", "resize", "deploy", "fused", "explain", "hub", "weights"}
 
 
-@pytest.mark.parametrize("path", [*ROOT.glob("swins/detection/*.py"), *ROOT.glob("swins/tasks/detection*.py")])
+ROOMS = ("swins/detection/*.py", "swins/segmentation/*.py", "swins/tasks/detection*.py")
+
+
+@pytest.mark.parametrize("path", [path for place in ROOMS for path in ROOT.glob(place)])
 def test_rooms_take_a_pyramid_and_know_nothing_of_swin(path):
     assert not SWINS_OWN & set(imports(path))
 
@@ -131,7 +145,7 @@ def test_tables_fill_empty_places_and_touch_nothing_else():
 def test_parity_table_covers_every_architecture_within_tolerance():
     with open(ROOT / "in1k_eval" / "parity.csv", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
-    theirs = [name for name in swins.list_variants("swin*") if "mini" not in name and "transformer" not in name]
+    theirs = [name for name in swins.list_variants("swin*") if not re.search("mini|transformer|unet", name)]
     wanted = set(theirs)
     assert len(wanted) == 37
     assert wanted <= {name.partition(".")[0] for name in rows}
@@ -174,7 +188,7 @@ def test_a_name_is_one_files_and_no_file_is_long():
 
 def test_workshops_know_no_kind_of_work():
     """What is of classification lies in its Task; `swins/train/recipe.py` tells recipes of before what they were."""
-    for name in ("train", "evaluate", "export", "convert"):
+    for name in ("train", "evaluate", "exports", "convert"):
         for path in sorted((ROOT / "swins" / name).rglob("*")):
             if path.suffix in (".py", ".md") and path.name != "recipe.py":
                 assert not re.search("classification|top-?1|top-?5|logits", path.read_text(), re.IGNORECASE), path

@@ -11,7 +11,7 @@ from conftest import DATA, needs_tensorflow
 
 import swins
 from swins.convert.certificate import difference, seeded_images
-from swins.export import saved_model_writer
+from swins.exports import saved_model_writer
 from swins.images import preprocess, read_idx
 from swins.tasks.classification_export import features
 from swins.weights import artefacts

@@ -1,5 +1,6 @@
 """Labelled images of every layout, and whose classes their labels are."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from conftest import DATA
 
 from swins.data import cifar10, class_folders, labelled
+from swins.data.layouts import find_splits
 from swins.errors import SwinsError
 from swins.labels import FASHION_MNIST, class_names
 from swins.labels import table as class_table
@@ -138,3 +140,42 @@ def test_a_folder_with_training_images_alone_is_not_scored_as_it_is(tmp_path):
         (tmp_path / "train" / c).mkdir(parents=True)
     with pytest.raises(SwinsError, match=r"has train/ and no validation images; to score the former, give .*train"):
         labelled.find_dataset(tmp_path, 2)
+
+
+def test_parts_of_a_data_set(folders, tmp_path):
+    """Its own; where it has no validation images those of a run, by the function that the run divides it with."""
+    classes = labelled.Classes(10, tuple(FASHION_MNIST))
+    training, validation = find_splits(folders, 0.3, 5)
+    run = {"recipe": {"data.held_out": 0.3, "seed": 5}}
+    (tmp_path / "run").mkdir()
+    parts = {"training data": training.summary(), "validation data": validation.summary()}
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(parts))
+    for part, split in (("train", training), ("val", validation)):
+        for path in (tmp_path / "run", tmp_path / "run" / "best.keras"):
+            dataset = labelled.find_part(folders, part, classes, path, run)
+            assert dataset.name == f"data/{part}" and dataset.count == len(split)
+            assert [name for name, *_ in dataset.samples] == [name for name, *_ in split.samples]
+            assert dataset.notes[0].endswith("(data.held_out=0.3, seed=5)")
+    assert all(FASHION_MNIST[label] == name.split("/")[0] for name, _, label in dataset.samples)
+    assert "is not known" in labelled.find_part(folders, "val", classes, tmp_path, run).notes[0]
+    for part, training_run, text in (
+        ("val", None, "no validation images of its own, .* is of none; give the run's folder"),
+        ("test", run, "has no test images; leave --split out, or choose train or val"),
+    ):
+        with pytest.raises(SwinsError, match=text):
+            labelled.find_part(folders, part, classes, tmp_path, training_run)
+    next(folders.rglob("*.png")).unlink()
+    with pytest.raises(SwinsError, match=r"are not those that .*/run was trained with .* give the same data"):
+        labelled.find_part(folders, "val", classes, tmp_path / "run", run)
+    for number, name in enumerate(("train", "val", "test")):
+        shutil.copytree(folders, tmp_path / "three" / name)
+        for i in range(number):
+            shutil.copy(next(folders.rglob("*.png")), tmp_path / "three" / name / "sandal" / f"more{i}.png")
+    counts = [labelled.find_part(tmp_path / "three", part, classes).count for part in ("train", "val", "test")]
+    assert counts == [69, 70, 71]
+    assert labelled.find_part(tmp_path / "three", "val", classes).name == "three/val"
+    shutil.rmtree(tmp_path / "three" / "test")
+    with pytest.raises(SwinsError, match="has no test images in folders of classes; choose train or val"):
+        labelled.find_part(tmp_path / "three", "test", classes)
+    dataset = labelled.find_part(f"idx_test:{DATA}", "val", labelled.Classes(10), tmp_path, run)
+    assert (dataset.name, dataset.count) == ("fashion_mnist/val", 3000)

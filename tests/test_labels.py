@@ -49,7 +49,8 @@ def test_names_that_a_model_is_known_by(tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(result))
     (tmp_path / "model.keras").touch()
     for path in (tmp_path, tmp_path / "model.keras"):
-        assert known_classes(path, model, {"class_names": ["a", "b", "c"]}) == ("d", "e", "f")
+        assert known_classes(path, model, {}) == ("d", "e", "f")
+        assert known_classes(path, model, {"class_names": ["a", "b", "c"]}) == ("a", "b", "c")  # as its export states
     whole = swins.SwinTransformer(image_size=32, embed_dim=8, depths=(1,), num_heads=(1,), window_size=4)
     assert known_classes(tmp_path, whole, {"name": "swin_tiny_patch4_window7_224"}) == ()  # no tag: whose are they?
     (tmp_path / "result.json").unlink()

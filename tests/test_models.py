@@ -151,6 +151,7 @@ def test_pyramid_of_a_name_a_variant_and_a_model():
         assert {level: tuple(x.shape) for level, x in pyramid.output.items()} == shapes
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_drop_path_trains_and_loss_falls(rng):
     model = swins.SwinTransformer(**SMALL, num_classes=3, drop_path_rate=0.3, drop_rate=0.1)
@@ -352,7 +353,7 @@ def test_two_models_in_one_have_names_of_their_own(rng):
     assert swins.deploy(left).name == "left" and swins.deploy(left, name="fast").name == "fast"
     assert swins.resize(left, image_size=56, name="large").name == "large"
     assert swins.select_classes(left, [1, 2], name="two").name == "two"
-    assert swins.build.variant_name(left) == name
+    assert swins.tags.variant_name(left) == name
 
 
 @pytest.mark.parametrize(
@@ -391,7 +392,7 @@ def test_a_registered_variant_is_known_by_its_name(registered):
     for name, variant, more, said in (
         ("swin_pico_56", Variant(), None, "swin_pico_56 is a variant already, with other numbers"),
         ("a.b", pico, None, "a variant's name begins with a letter"),
-        ("swin_a", {"embed_dim": 3}, None, "a variant is a .*VariantResNet or SSDVariant; got dict"),
+        ("swin_a", {"embed_dim": 3}, None, "a variant is a .*UPerNetVariant or SwinUNetVariant; got dict"),
         ("swin_a", pico, {"ms_in1k": tags.Weights(3)}, "the tags ms_in1k are of other weights already"),
     ):
         with pytest.raises(SwinsError, match=said):

@@ -22,7 +22,7 @@ def test_relative_paths_are_of_the_caller(tmp_path, monkeypatch):
         subprocess.run([sys.executable, "-c", WRITE, str(tmp_path / str(value) / "m.pth"), str(value)], check=True)
     for value in (1, 2, 1):
         monkeypatch.chdir(tmp_path / str(value))
-        assert checkpoint_files.read_pickled("m.pth")["norm.weight"].tolist() == [value] * 3
+        assert checkpoint_files.read_pickled("m.pth")[0]["norm.weight"].tolist() == [value] * 3
 
 
 def test_one_process_answers_until_it_is_killed(checkpoint):

@@ -24,6 +24,7 @@ def garment(tmp_path, pixels):
     return tmp_path / "boot.png"
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_everything_that_people_have_of_a_model_gives_the_same(converted, checkpoint, garment, monkeypatch):
     monkeypatch.setattr("swins.weights.pretrained.fetch", lambda name: checkpoint)
@@ -64,6 +65,9 @@ def test_saved_models_say_themselves_how_images_are_prepared(exported, garment, 
     for source in (exported / "saved_model", archive, shutil.copytree(exported / "saved_model", tmp_path / "alone")):
         result = swins.load(source)(garment)
         assert (result.labels, result.names) == (expected.labels, expected.names)
+    assert swins.preprocess(exported / "saved_model") == swins.load(exported).preparation
+    with pytest.raises(SwinsError, match="raw=True takes what holds a Keras model; got a SavedModel"):
+        swins.load(exported / "saved_model", raw=True)
     with pytest.raises(SwinsError, match="classes are told of logits; this model gives features"):
         swins.load(exported / "saved_model_fe")(garment)
     other = swins.load(exported / "saved_model", variant="swin_tiny_patch4_window7_224", protocol="ms")
@@ -96,7 +100,8 @@ def test_the_command(command, converted, garment, idx, tmp_path, monkeypatch):
     shutil.copy(garment, tmp_path / "more" / "boot.png")
     arguments = ("predict", garment, "more", "-m", converted, "-o", "drawn", "--json", "r.json")
     code, out, err = command(*arguments)
-    assert code == 0 and out.count("ankle boot") == 3, err
+    assert code == 0 and out.count("ankle boot") == 3 and err.startswith(f"loading {converted}\n"), err
+    assert "loading" not in out
     assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["boot.png", "boot_2.png", "caf\\xe9.png"]
     rows = json.loads((tmp_path / "r.json").read_text())
     assert [row["classes"][0]["name"] for row in rows] == ["ankle boot"] * 3 and len(rows[0]["classes"]) == 5
@@ -106,8 +111,11 @@ def test_the_command(command, converted, garment, idx, tmp_path, monkeypatch):
     (tmp_path / "broken.png").write_bytes(b"no image")
     code, out, err = command("predict", garment, "broken.png", "-m", converted)
     assert code == 1 and "1 of 2 images cannot be read" in err and not out
-    code, out, err = command("predict", garment, "broken.png", "-m", converted, "--skip-unreadable")
-    assert code == 0 and out.count("ankle boot") == 1
+    frames = [Image.new("L", (28, 28), 80 * i) for i in range(3)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    code, out, err = command("predict", garment, "broken.png", "moving.gif", "-m", converted, "--skip-unreadable")
+    assert code == 0 and out.startswith(f"{garment}: ankle boot") and out.count("\n") == 2
+    assert err.count("1 file has several frames or pages, of which the first is taken: moving.gif (3)") == 1
     code, out, _ = command("predict", idx, "-m", converted, "--json", "all.json", "--batch", "50")
     assert code == 0 and len(json.loads((tmp_path / "all.json").read_text())) == 70
     code, _, err = command("predict", garment, "-m", tmp_path / "none" / "x")

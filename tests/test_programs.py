@@ -191,9 +191,8 @@ def test_a_runs_preparation_and_classes_come_back_from_pytorchs_names(converted,
     protocol, prepare = prepared.protocol, prepared.preparation
     assert protocol == "stated" and prepare == CLASSIFICATION.serving(model, proof) == preparation_of(result)
     assert prepare.resize == (40, 40) and known_classes(folder, model, proof) == tuple(names)
-    assert "class 9" in classification_export.class_list(proof) and "40x40" in classification_export.preparing(
-        proof, None, True
-    )
+    assert "class 9" in classification_export.class_list(model, proof)
+    assert "40x40" in classification_export.preparing(model, proof, None, True)
     assert CLASSIFICATION.prepare(opened, {"protocol": "timm"}).protocol == "timm"
 
 

@@ -2,13 +2,16 @@
 
 import pathlib
 import re
+import shutil
+import tomllib
 
 import numpy as np
 import pytest
 from conftest import DATA, NAME, needs_tensorflow, swins_lines
 
 import swins
-from swins.export import saved_models
+from swins.cli.command_line import parser
+from swins.exports import saved_models
 from swins.images import read_idx
 from swins.weights import artefacts, pretrained
 
@@ -94,9 +97,11 @@ def test_keras_page(perturbed, monkeypatch, tmp_path, rng, command):
 def test_tf_hub_page(exported, fashion, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SWINS_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "artefacts").symlink_to(exported.parent)  # which the page's lines made
+    shutil.copytree(exported, tmp_path / "artefacts" / "my_swin")  # which the page's lines made
     names = run_page("tf-hub.md", {**fashion, "files": saved_models.photographs((28, 28))})
-    assert (names["logits"].shape, names["scores"].shape) == ((48, 10), (6, 10))
+    assert {"saved_model", "model.onnx", "1", "2"} <= {path.name for path in names["folder"].iterdir()}
+    answers = names["answers"]
+    assert (names["logits"].shape, answers["logits"].shape, answers["names"].shape) == ((48, 10), (6, 10), (6, 5))
     assert {"logits", "features", "attention_stage1_block3"} <= set(names["outputs"])
     page = (exported.parent / "README.md").read_text()
     assert page.startswith("# Collection ") and "[feature vector](my_swin/model_fe.tar.gz)" in page
@@ -126,18 +131,28 @@ def test_training_page(checkpoint, fashion, monkeypatch, tmp_path, command):
     for i, (pixels, label) in enumerate(zip(fashion["pixels"], fashion["labels"], strict=True)):
         (tmp_path / "my_images" / f"class_{label}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "my_images" / f"class_{label}" / f"{i}.png")
-    assert "swins train recipes/finetune.py --data my_images" in README.read_text()
+    assert "swins train finetune --data my_images" in README.read_text()
 
     def more(line):
         settings = ["epochs=2", "data.batch=16", "model.compile=False", "augment.scale=None"]
         if not any("model.weights" in part for part in line):  # there is no network
             settings += [f"model.name={NAME}", f"model.weights={checkpoint}"]
-        return [part for text in settings for part in ("--set", text)] if "recipes/finetune.py" in line else []
+        return [part for text in settings for part in ("--set", text)] if "train" in line and "finetune" in line else []
 
     names = run_page("training.md", {}, command, more)
     assert names["logits"].shape == (1, 3) and names["names"] == ["class_0", "class_1", "class_2"]
     assert (tmp_path / "predictions.csv").is_file() and (tmp_path / "photo_explained.png").is_file()
     assert (tmp_path / "runs" / "finetune" / "curves.png").is_file()
+
+
+def test_the_commands_of_the_readme_are_understood():
+    """The path from pictures to a server in its order, which docs/training.md and docs/serving.md run."""
+    lines = [parser().parse_args(line) for line in swins_lines(README.read_text())]
+    path = [line.command for line in lines if "finetune" in " ".join(map(str, vars(line).values()))]
+    assert [name for name in path if name != "train"][:4] == ["eval", "predict", "export", "serve"]
+    extras = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for names in re.findall(r"pip install '\.\[([\w,]+)\]'", README.read_text()):
+        assert set(names.split(",")) <= set(extras), names
 
 
 def test_pages_are_reachable_and_whole():

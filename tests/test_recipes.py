@@ -38,7 +38,8 @@ def test_committed_results_are_of_their_recipes(path):
     headline = task_of_recipe(recipes.load(source)).headline
     value = result[headline.name]
     assert len(rows) == result["recipe"]["epochs"] and abs(float(rows[-1][f"val_{headline.name}"]) - value) < 1e-6
-    assert f"{headline.words} {100 * value:.2f}" in source.read_text().partition("Obtained")[2]
+    shown = f"{100 * value:.2f}" if headline.percent else headline.text(value)
+    assert f"{headline.words} {shown}" in source.read_text().partition("Obtained")[2]
     with Image.open(path / "curves.png") as picture:
         picture.verify()
 
@@ -68,7 +69,6 @@ def test_settings_are_read_by_their_type():
         ("epochs=1.5", "epochs takes int"),
         ("model.remat=1", "model.remat takes bool"),
         ("epochs", "NAME=VALUE"),
-        ("epochs=10", "warmup_epochs must be from 0 to below epochs; got 20 and 10"),
         ("augment.flip=2", "augment.flip must be a probability, from 0 to 1; got 2.0"),
         ("data.batch=1023", "even; got 1023"),
         ("optim.accumulate=3", "multiple of optim.accumulate"),
@@ -172,7 +172,6 @@ def test_a_class_is_chosen_by_its_name():
     for text, said in (
         ("optim=Lion", "unknown optim 'Lion': known: AdamW, Sgd"),
         ("optim.momentum=0.9", "unknown setting 'optim.momentum'.*known: optim.learning_rate"),
-        ("schedule.epochs=(10, 300)", r"schedule.epochs must be below epochs; got \(10.*300.*\) and 300"),
     ):
         with pytest.raises(SwinsError, match=said):
             recipes.with_settings(dataclasses.replace(again, optim=AdamW()), [text])

@@ -105,7 +105,7 @@ def test_logits_and_maps_are_torchvisions(resnet50, whole):
 @pytest.mark.slow
 def test_backbone_b_of_published_weights_is_torchvisions(whole, monkeypatch):
     hub = {("timm/resnet50.tv2_in1k", "model.safetensors"): whole[0] / "resnet50.safetensors"}
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *place: hub[place])
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *place, **_: hub[place])
     pyramid = swins.backbone("resnet50", weights="pretrained", image_size=ANY, **B)
     for size in SIZES:
         compare(pyramid(pictures(size)), whole[1], "cut", size)

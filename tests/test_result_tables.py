@@ -14,8 +14,13 @@ from swins.tasks.classification import CLASSIFICATION
 
 def test_predictions_of_fewer_than_five_classes_and_of_odd_names(tmp_path):
     odd = os.fsdecode(b"caf\xe9.png")
-    result_tables.write_predictions(CLASSIFICATION, [(odd, {"label": 1, "top": [1, 0, 2]})], {}, tmp_path / "p.csv")
-    assert (tmp_path / "p.csv").read_bytes() == b"file,label,top1,top2,top3\ncaf\xe9.png,1,1,0,2\n"
+    record, facts = {"label": 1, "top": [2, 0, 1], "probabilities": [0.7, 0.2, 0.1]}, {"classes": ["a", "b", "c"]}
+    result_tables.write_predictions(CLASSIFICATION, [(odd, record)], facts, tmp_path / "p.csv")
+    header = b"file,label,top1,top2,top3,is,said,probability\n"
+    assert (tmp_path / "p.csv").read_bytes() == header + b"caf\xe9.png,1,2,0,1,b,c,0.7\n"
+    del record["probabilities"]  # as in a journal of before; and no names are known
+    result_tables.write_predictions(CLASSIFICATION, [(odd, record)], {}, tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_bytes() == header + b"caf\xe9.png,1,2,0,1,class 1,class 2,none\n"
 
 
 APPEND = """

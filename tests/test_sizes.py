@@ -15,7 +15,7 @@ from test_v1 import relative
 
 import swins
 from swins import tags
-from swins.export import saved_models
+from swins.exports import saved_models
 from swins.task import Part
 from swins.tasks.classification import CLASSIFICATION
 from swins.weights import artefacts, checkpoint_files, load, swin_rules

@@ -13,8 +13,9 @@ from test_models import moved
 import swins
 from swins.changes import copy, variables, walk
 from swins.detection.default_boxes import spread
-from swins.detection.ssd import SSD, PatchExpanding, Rescale
+from swins.detection.ssd import SSD, Rescale
 from swins.errors import SwinsError
+from swins.patch_expanding import PatchExpanding
 from swins.ssd_numbers import Extra
 from swins.weights import conversion_table
 from swins.weights.conversion_table import Rule, Table, weights_of

@@ -2,8 +2,10 @@
 
 import csv
 import importlib.metadata
+import json
 import re
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from test_models import moved
 
 import swins
 from swins import files
-from swins.export import card, targets, to_onnx
+from swins.exports import card, targets, to_onnx
 from swins.tasks.classification import CLASSIFICATION
 from swins.weights import artefacts
 
@@ -88,6 +90,18 @@ def test_names_and_open_sides_of_onnx(made):
         assert [d.dim_param or d.dim_value for d in images.type.tensor_type.shape.dim] == ["batch", 28, 28, 1]
 
 
+def test_names_of_classes_are_inside(small_files, small_run):
+    import onnx
+    import openvino
+
+    names = json.loads((small_run / "result.json").read_text())["classes"]
+    (entry,) = onnx.load(small_files / "model.onnx").metadata_props
+    assert entry.key == "class_names" and json.loads(entry.value) == names
+    assert json.loads(openvino.Core().read_model(small_files / "model.xml").get_rt_info("class_names").value) == names
+    with zipfile.ZipFile(small_files / "model.tflite") as behind:
+        assert behind.read("labels.txt").decode().splitlines() == names
+
+
 def test_verify_runs_them_again_and_sees_a_changed_file(made, tmp_path, command):
     folder = shutil.copytree(made[0], tmp_path / "artefact")
     certificate = artefacts.read_certificate(folder)
@@ -152,8 +166,11 @@ def test_what_cannot_be_made(converted, made, command, tmp_path, monkeypatch):
         (("--to", "onnx", "--precision", "int8"), "onnx has no int8; it has float32, float16"),
         (("--to", "onnx", "--images", tmp_path / "none"), "no such folder of images"),
         (("--to", "onnx", "--images", tmp_path), "holds no images"),
-        (("--images", DATA), "--images and --precision are for --to onnx"),
-        (("--to", "onnx", "--results", "x.csv"), "--results is for SavedModels"),
+        (("--images", DATA), "images and precision are for onnx, litert or openvino"),
+        (
+            ("--to", "onnx", "--results", ROOT / "in1k_eval/results.csv"),
+            "the results: only SavedModels and their card have it",
+        ),
         (
             ("--to", "saved_model", "onnx", "--images", tmp_path / "none", "-o", tmp_path / "o"),
             "no such folder of images",
@@ -175,6 +192,10 @@ def test_what_cannot_be_made(converted, made, command, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: (_ for _ in ()).throw(missing))
     code, _, err = command("export", converted, "--to", "openvino")
     assert code == 1 and "openvino needs openvino: pip install 'swins[openvino]'" in err
+    code, _, err = command("export", converted, "--to", "saved_model", "onnx", "litert", "-o", tmp_path / "o")
+    assert code == 1 and not (tmp_path / "o").exists()
+    absent = "onnx needs tf2onnx, onnx, onnxruntime; litert needs tensorflow, ai-edge-litert: pip install"
+    assert f"{absent} 'swins[onnx,litert]' where swins is installed, pip install '.[onnx,litert]' in a clone" in err
 
 
 def test_unreadable_images_among_many_are_named(converted, tmp_path, command, rng):

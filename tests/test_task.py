@@ -117,6 +117,7 @@ def test_it_is_evaluated_and_predicted(bars, trained, command, tmp_path):
     }
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_it_is_exported_with_a_certificate(bars, trained, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -35,6 +35,8 @@ def test_a_run_learns_and_leaves_what_it_says(idx, tmp_path):
     recipe = dataclasses.replace(changed(recipe, data={"batch": 10}), epochs=6)
     told = []
     result = loop.train(recipe, idx, tmp_path / "run", say=told.append)
+    assert any("28x28 grey pixels" in line for line in told)
+    assert not [line for line in told if line != line.rstrip(", ")]
     rows = log(tmp_path / "run")
     assert [row["epoch"] for row in rows] == list("123456")
     assert float(rows[-1]["loss"]) < 0.9 * float(rows[0]["loss"])
@@ -372,20 +374,23 @@ def test_the_command(idx, class_folders, tmp_path, command, checkpoint):
     code, out, err = command(*arguments)
     assert code == 0, err
     assert "top-1" in out and "3 classes" in err and "epoch 8" in err
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["top1"] > 0.7
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["top1"] > 0.7
     code, out, err = command("eval", tmp_path / "run" / "model.keras", "--data", class_folders, "--quiet")
     assert code == 0 and json.loads(out)["images"] == 42 and json.loads(out)["protocol"] == "run"
+    code, out, err = command("eval", tmp_path / "run", "--data", class_folders, "--split", "val", "--quiet")
+    assert code == 0 and f"of {class_folders} the 12 images that the run held out to validate on" in err
+    row = json.loads(out)
+    assert (row["images"], row["dataset"], row["top1"]) == (12, "data/val", pytest.approx(result["top1"], abs=1e-4))
     code, _, err = command("eval", tmp_path / "run", "--data", class_folders, "--protocol", "ms", "--quiet")
     assert code == 1 and "images are prepared as its training run did" in err
     # what it was trained with is known by its folder
     assert swins.class_names(tmp_path / "run") == list(CLASSES)
-    prepare, told = swins.preprocess(tmp_path / "run"), json.loads((tmp_path / "run" / "result.json").read_text())
-    assert list(prepare.mean) == told["preprocess"]["mean"] and prepare.resize == (31, 31)
+    prepare = swins.preprocess(tmp_path / "run")
+    assert list(prepare.mean) == result["preprocess"]["mean"] and prepare.resize == (31, 31)
     assert swins.preprocess(tmp_path / "run" / "model.keras", image_size=56).image_size == (56, 56)
     image = next((class_folders / "boots").iterdir())
-    code, out, err = command(
-        "explain", image, "--weights", tmp_path / "run", "--kind", "grad_cam", "-o", tmp_path / "e.png"
-    )
+    code, out, err = command("explain", image, "-m", tmp_path / "run", "--kind", "grad_cam", "-o", tmp_path / "e.png")
     assert code == 0 and re.search("(boots|shirts|trousers) [0-9]+%", out), err
     code, _, err = command("train", recipe)
     assert code == 1 and "needs --data" in err

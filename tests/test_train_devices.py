@@ -22,8 +22,13 @@ QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 
 def together(place, idx, environments):
     """Run tests/devices.py once in each environment, at the same time -> [(exit code, what it printed, errors)]."""
-    command = [sys.executable, "-P", str(ROOT / "tests" / "devices.py"), str(idx), str(place)]
-    common = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK}
+    return started(place, "devices.py", [str(idx), str(place)], environments)
+
+
+def started(place, script, arguments, environments):
+    """Run a script of tests/ once in each environment, at the same time -> [(exit code, what it printed, errors)]."""
+    command = [sys.executable, "-P", str(ROOT / "tests" / script), *arguments]
+    common = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))), "XLA_FLAGS": QUICK}
     common |= {
         "JAX_COMPILATION_CACHE_DIR": str(place.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -94,3 +99,29 @@ def test_several_processes_without_jax_are_refused(idx, tmp_path, monkeypatch):
     with pytest.raises(SwinsError, match=r"several processes are JAX's; .*set KERAS_BACKEND=jax"):
         loop.train(SMALL, idx, tmp_path / "run", say=quiet)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("name", "tolerances"), [("ssd", {"jax": 1e-5, "tensorflow": 0.25}), ("mask_rcnn", {"jax": 1e-5})]
+)
+def test_detectors_have_the_losses_of_one_device_on_several(name, tolerances, tmp_path):
+    """Four of JAX: the whole batch's. Four of TensorFlow: each divides by its own part's objects, so near them.
+
+    A Mask R-CNN passes there too (2 devices, measured), but takes minutes to trace.
+    """
+    four = {"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=4"}
+    cases = {"jax 1": {}, "jax 4": four, "tensorflow 1": {"TF_DEVICES": "1"}, "tensorflow 4": {"TF_DEVICES": "4"}}
+    losses = {}
+    for case, environment in cases.items():
+        if case.split()[0] not in tolerances:
+            continue
+        place, backend = tmp_path / case.replace(" ", "_"), {"KERAS_BACKEND": case.split()[0]}
+        ((code, out, err),) = started(place, "dense_devices.py", [name, str(place)], [{**backend, **environment}])
+        assert code == 0, (case, err[-2000:])
+        losses[case] = json.loads(out.splitlines()[-1])
+    for backend, tolerance in tolerances.items():
+        one, four = (losses[f"{backend} {count}"] for count in (1, 4))
+        assert (one.pop("devices"), four.pop("devices")) == (1, 4)
+        assert four == pytest.approx(one, rel=tolerance), backend

@@ -11,6 +11,7 @@ from conftest import ROOT
 from PIL import Image
 from test_models import moved
 from test_v1 import EAGERLY
+from training import COMPILED
 
 import swins
 from swins.data import augment
@@ -26,7 +27,6 @@ from swins.weights import checkpoint_files, swin_rules
 
 DRAWS = 6000
 FILL = (124, 116, 104)
-COMPILED = keras.backend.backend() == "jax"  # which is slow without
 RENAMED = {"TranslateXRel": "TranslateX", "TranslateYRel": "TranslateY"}
 
 

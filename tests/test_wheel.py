@@ -34,7 +34,8 @@ def python(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # built from a copy: nothing of an earlier build gets in, nothing is left behind
     shutil.copytree(ROOT / "swins", source / "swins", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    shutil.copytree(ROOT / "recipes", source / "recipes", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
     done = subprocess.run(build, capture_output=True, text=True)
@@ -105,6 +106,15 @@ def test_missing_packages_are_named_with_their_extra(python, arguments, extra):
         assert code == 0, err
     code, _, err = run(python, python.with_name("swins"), *arguments)
     assert code == 1 and f"pip install '{extra}'" in err, err
+
+
+@pytest.mark.slow
+def test_recipes_go_by_their_names_without_a_clone(python):
+    code, out, err = run(python, python.with_name("swins"), "train", "--list")
+    names = {path.stem for path in (ROOT / "recipes").glob("*.py")}
+    assert code == 0 and {line.split()[0] for line in out.splitlines()} == names, err
+    code, out, err = run(python, python.with_name("swins"), "train", "upernet_camvid", "--print")
+    assert code == 0 and '"recipe": "Segmentation"' in out, err
 
 
 @pytest.mark.slow

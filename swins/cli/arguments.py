@@ -41,3 +41,20 @@ def add_weights_key(sub):
     sub.add_argument(
         "--weights-key", metavar="KEY", help="which weights, where a file holds several, such as model beside model_ema"
     )
+
+
+def whole(text):
+    """An integer of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0; got {value}")
+    return value
+
+
+def add_sampling(sub):
+    """Arguments of how a diffusion model's samples are drawn."""
+    sub.add_argument("--steps", type=positive, help="of DDIM, at most the model's (default: as its run drew grids)")
+    sub.add_argument("--guidance", type=float, help="1 for the class as learnt, 2 for more of it (default: the run's)")
+    sub.add_argument("--sampler", choices=("ddim", "ddpm"), help="(default: the run's)")
+    sub.add_argument("--eta", type=share, help="noise on DDIM's way, from 0 to 1 (default: the run's)")
+    sub.add_argument("--seed", type=whole, help="of the noise; the same gives the same images (default 0)")

@@ -4,16 +4,30 @@ import argparse
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
 import tempfile
 
 import swins
-from swins.cli import export_commands, picture_commands, training_commands, variant_commands, weight_commands
+from swins.cli import (
+    export_commands,
+    picture_commands,
+    sampling_commands,
+    serving_commands,
+    training_commands,
+    variant_commands,
+    weight_commands,
+)
+from swins.cli.arguments import say
 from swins.errors import SwinsError
 
-GROUPS = (variant_commands, weight_commands, training_commands, export_commands, picture_commands)
+GROUPS = (
+    *(variant_commands, weight_commands, training_commands, export_commands, serving_commands, picture_commands),
+    sampling_commands,
+)
 LIGHT = ("list", "describe")  # commands that need no Keras
+UNREAD = 128 + 13  # exit code of what SIGPIPE ends
 SETTINGS = {  # of TensorFlow, made before it is imported unless the user has
     "TF_CPP_MIN_LOG_LEVEL": "3",  # no lines of its own on standard error, once it is there
     "TF_ENABLE_ONEDNN_OPTS": "1",  # which it leaves off on processors without AVX-512: a third slower
@@ -61,25 +75,63 @@ def parser():
     return top
 
 
+def is_light(args):
+    """Whether a command needs no Keras; `train --list` is one too."""
+    return args.command in LIGHT or getattr(args, "list", False)
+
+
+def unread(stream):
+    """Whether a stream is a pipe that nobody reads any more."""
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), select.POLLOUT)
+    except OSError:  # it is no file
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
 def stop(signum, _):
     """Leave through the clean-up of every `with` and `finally`."""
     raise SystemExit(128 + signum)
 
 
-def main(arguments=None):
+def run(arguments):
     """Run one command -> exit code."""
     args = parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):  # names of files may be no UTF-8
         getattr(stream, "reconfigure", dict)(errors="backslashreplace")
     signal.signal(signal.SIGTERM, stop)
     try:
-        if args.command not in LIGHT:
+        if not is_light(args):
+            if hasattr(args, "loads"):  # for seconds, TensorFlow's import among them
+                say(f"loading {args.loads(args)}")
             start()
         return args.run(args) or 0
+    except BrokenPipeError:
+        raise
     except (SwinsError, OSError, ModuleNotFoundError) as error:
         print(f"swins {args.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        more = "; the same command, without --overwrite, goes on" if args.command == "train" else ""
-        print(f"swins {args.command}: interrupted; no file was left half written{more}", file=sys.stderr)
+        train = args.command == "train"
+        more = "the same command, without --overwrite, goes on" if train else "no file was left half written"
+        print(f"swins {args.command}: interrupted; {more}", file=sys.stderr)
         return 130
+
+
+def main(arguments=None):
+    """Run one command -> exit code; it ends without a word where nobody reads it any more, as after `| head`."""
+    try:
+        try:
+            return run(arguments)
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # here, where it is caught
+    except BrokenPipeError as error:
+        closed = [stream for stream in (sys.stdout, sys.stderr) if stream and unread(stream)]
+        if not closed:
+            print(f"swins: {error}", file=sys.stderr)
+            return 1
+        for stream in closed:  # or Python's last flush would raise again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return UNREAD

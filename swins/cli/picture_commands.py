@@ -33,19 +33,27 @@ def readable_images(images, skip, outcome):
 
 def predict_command(args):
     from swins import files, predictor
+    from swins.data.oddities import notes_on_files
     from swins.images import find_images
     from swins.task import refuse_options
 
     paths = [path for name in args.images for path in (find_images(name) if pathlib.Path(name).is_dir() else [name])]
     good = readable_images(paths, args.skip_unreadable, "nothing was predicted")
     names = [shown(image, i) for i, image in enumerate(good)]
-    targets = drawings(names, args.output) if args.output else []
-    outputs = [*targets, *filter(None, [args.json and pathlib.Path(args.json)])]
-    if existing := [path for path in outputs if path.exists() and not args.overwrite]:
-        raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another")
+    pairs = zip(names, good, strict=True)
+    for line in notes_on_files([(name, path, None) for name, path in pairs if isinstance(path, str | os.PathLike)]):
+        say(line)
     options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
     predict, lines = predictor.load(args.model or PUBLISHED, variant=args.variant), []
+    if not isinstance(predict, predictor.Predictor):
+        raise SwinsError(
+            f"{args.model}: makes images, and says nothing of them; draw some: swins sample -m {args.model}"
+        )
     refuse_options(predict.task, options, predict.task.predict_options)
+    targets = drawings(names, args.output, predict.task.pictures) if args.output else []
+    outputs = [*(path for paths in targets for path in paths), *filter(None, [args.json and pathlib.Path(args.json)])]
+    if existing := [path for path in outputs if path.exists() and not args.overwrite]:
+        raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another")
     for start in range(0, len(good), args.batch):
         results = predict(good[start : start + args.batch], batch=args.batch)
         for i, result in enumerate(results, start):
@@ -54,10 +62,10 @@ def predict_command(args):
                 lines += predict.task.listing([(names[i], shown_result if options else result)], predict.facts)
             result = shown_result
             print(f"{names[i]}: {result}", flush=True)
-            if targets:
-                targets[i].parent.mkdir(parents=True, exist_ok=True)
-                with files.replacing(targets[i]) as partial:
-                    result.draw(good[i]).save(partial, "PNG")
+            for path, draw in zip(targets[i] if targets else (), predict.task.pictures.values(), strict=False):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with files.replacing(path) as partial:
+                    draw(result, good[i]).save(partial, "PNG")
     if args.json:
         files.write(args.json, json.dumps(lines, indent=1) + "\n")
     for path in filter(None, (args.output, args.json)):
@@ -71,52 +79,95 @@ def shown(image, number):
     return f"image_{number}"
 
 
-def drawings(names, folder):
-    """The PNGs that images are drawn on, called as they are; of two of one name, the second has a number."""
+def drawings(names, folder, ends=("",)):
+    """The PNGs that images are drawn on, called as they are, one for each end of a name -> [[path]].
+
+    Of two of one name, the second has a number.
+    """
     taken, targets = set(), []
     for name in names:
         stem, number = pathlib.Path(name).stem, 1
-        while (file := f"{stem}.png" if number == 1 else f"{stem}_{number}.png") in taken:
+        while taken & set(own := [f"{stem}{'' if number == 1 else f'_{number}'}{end}.png" for end in ends]):
             number += 1
-        taken.add(file)
-        targets.append(pathlib.Path(folder, file))
+        taken.update(own)
+        targets.append([pathlib.Path(folder, file) for file in own])
     return targets
 
 
 def explain_command(args):
     from swins import explain
-    from swins.images import preprocess
+    from swins.images import find_images
 
     out = pathlib.Path(args.output)
-    if out.suffix.lower() != ".png" or not out.absolute().parent.is_dir():
-        raise SwinsError(f"-o must name a .png in a folder that exists; got {out}")
-    if len(args.images) > explain.MOST:
-        raise SwinsError(f"at most {explain.MOST} images fit in a picture; got {len(args.images)}; draw several")
-    model, name = explained(args)
-    if args.kind == ["grad_cam"] or not hasattr(model, "variant"):
-        explain.require_classifier(model, args.weights or name)
-    prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
-    good = readable_images(args.images, args.skip_unreadable, "nothing was drawn")
-    for title in explain.draw_files(model, name, prepare, good, args.output, args.kind):
-        print(" | ".join(title.splitlines()))
-    print(f"wrote {args.output}")
+    each = out.is_dir() or not out.suffix
+    if not each and (out.suffix.lower() not in explain.ENDINGS or not out.absolute().parent.is_dir()):
+        raise SwinsError(
+            f"-o must name a .png, .pdf or .svg in a folder that exists, or a folder for a PNG an image; got {out}"
+        )
+    if args.shown is not None and "grad_cam" not in args.kind:
+        raise SwinsError("--class is what Grad-CAM is of; name grad_cam with --kind, or leave one of them out")
+    paths = [path for name in args.images for path in (find_images(name) if pathlib.Path(name).is_dir() else [name])]
+    if not each and len(paths) > explain.MOST:
+        raise SwinsError(
+            f"at most {explain.MOST} images fit in a picture; got {len(paths)}; draw several, or each: -o FOLDER"
+        )
+    explained = explained_model(args)
+    good = readable_images(paths, args.skip_unreadable, "nothing was drawn")
+    if not each:
+        for title in explain.draw_files(explained, good, out, args.kind):
+            print(" | ".join(title.splitlines()))
+        print(f"wrote {out}")
+        return
+    targets = drawings([shown(image, i) for i, image in enumerate(good)], out)
+    if existing := [path for (path,) in targets if path.exists()]:
+        raise SwinsError(f"{existing[0]} exists and would be replaced; choose another folder with -o")
+    out.mkdir(parents=True, exist_ok=True)
+    for image, (path,) in zip(good, targets, strict=True):
+        (title,) = explain.draw_files(explained, [image], path, args.kind)
+        print(" | ".join(title.splitlines()), flush=True)
+    print(f"wrote {len(good)} pictures into {out}")
 
 
-def explained(args):
-    """The model that `explain` is asked for, and its name -> (model, name)."""
-    from swins.creation import create
+def is_weights(text) -> bool:
+    """Whether a text is the address of a model, in a folder, a file or the hub."""
+    return text.startswith(("hf:", "timm/")) or pathlib.Path(text).exists()
+
+
+def explained_model(args):
+    """The model that `explain` is asked for, with its preparation, its names and the class that is shown."""
+    from swins import explain
+    from swins.images import preprocess
     from swins.opening import open_model
+    from swins.weights import pretrained
 
-    name = args.model or PUBLISHED
-    if args.weights:
-        if not pathlib.Path(args.weights).exists():
-            raise SwinsError(f"{args.weights}: no such artefact, run or file; for published weights -m NAME alone")
-        opened = open_model(args.weights, args.model)
-        return opened.model, args.model or opened.name
-    if name.partition(".")[0] not in list_variants() and pathlib.Path(name).exists():
-        raise SwinsError(f"-m names a variant, as in convert and eval; a folder or a file is --weights {name}")
-    look_up(name)
-    return create(name, weights="pretrained"), name
+    path, variant = args.weights, args.model
+    if variant and variant.partition(".")[0] not in list_variants() and is_weights(variant):
+        if path:
+            raise SwinsError(
+                f"-m {variant} and --weights {path} are two models; name one of them, or a variant with -m"
+            )
+        path, variant = variant, None
+    name = variant or PUBLISHED
+    if path:
+        weights = pretrained.local(path)
+        if not pathlib.Path(weights).exists():
+            raise SwinsError(f"{path}: no such artefact, run or file; for published weights -m NAME alone")
+        opened = open_model(weights, variant)
+        name = variant or opened.name
+    else:
+        look_up(name)
+        opened = open_model(name)
+    model = opened.model
+    if args.kind == ["grad_cam"] or args.shown is not None or not hasattr(model, "variant"):
+        explain.require_classifier(model, path or name)
+    if variant or not model.variant.num_classes:
+        prepare = preprocess(name, image_size=model.variant.image_size, in_chans=model.variant.in_chans)
+        names = explain.names_of(model, name)
+    else:
+        prepare = opened.task.prepare(opened, {}).preparation
+        names = opened.task.known(opened)["classes"] or explain.names_of(model, name)
+    number = None if args.shown is None else explain.class_number(args.shown, names)
+    return explain.Explained(name, prepare, tuple(names), model, number)
 
 
 def add(commands):
@@ -127,11 +178,13 @@ def add(commands):
         "-m",
         "--model",
         metavar="MODEL",
-        help="artefact folder, training run, .keras file, checkpoint, SavedModel, or the name of published weights "
+        help="artefact folder, training run, .keras file, checkpoint, SavedModel, hf:OWNER/NAME, or a name of weights "
         f"(default: {PUBLISHED})",
     )
     sub.add_argument("--variant", metavar="NAME", help="whose preparation applies (default: recorded)")
-    sub.add_argument("-o", "--output", metavar="DIR", help="draw each picture with its result there")
+    sub.add_argument(
+        "-o", "--output", metavar="DIR", help="draw each picture with its result there; of a segmenter, its mask too"
+    )
     sub.add_argument(
         "--json", metavar="FILE", help="write the results as JSON; of a detector, in COCO's format of results"
     )
@@ -141,20 +194,35 @@ def add(commands):
     sub.add_argument("--batch", type=positive, default=32)
     sub.add_argument("--skip-unreadable", action="store_true", help="take what can be read")
     sub.add_argument("--overwrite", action="store_true", help="replace existing files")
-    sub.set_defaults(run=predict_command)
+    sub.set_defaults(run=predict_command, loads=lambda args: args.model or PUBLISHED)
 
     sub = commands.add_parser("explain", help="draw what a model looks at: attention, rollout, Grad-CAM")
-    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
     sub.add_argument(
         "-m",
         "--model",
         "--name",
-        metavar="NAME",
-        help=f"variant: alone, that of published weights (default: {PUBLISHED}); with --weights, the one whose "
-        "preprocessing and class names apply (default: recorded)",
+        metavar="MODEL",
+        help="artefact folder, training run, .keras file, checkpoint, hf:OWNER/NAME, or the name of published weights "
+        f"(default: {PUBLISHED}); with --weights, the variant whose preprocessing and class names apply (default: "
+        "recorded)",
     )
-    sub.add_argument("--weights", metavar="PATH", help="artefact folder, training run, .keras file or checkpoint")
-    sub.add_argument("-o", "--output", required=True, metavar="PNG")
+    sub.add_argument(
+        "--weights", metavar="PATH", help="the same as -m of a folder or a file; beside it -m names a variant"
+    )
+    sub.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help=".png, .pdf or .svg, a row an image; or a folder, for a PNG an image",
+    )
+    sub.add_argument(
+        "--class",
+        dest="shown",
+        metavar="NAME",
+        help="the class that Grad-CAM is of, by its name or number (default: each image's most probable)",
+    )
     sub.add_argument(
         "--kind",
         nargs="+",
@@ -163,4 +231,4 @@ def add(commands):
         help="what to draw; all by default",
     )
     sub.add_argument("--skip-unreadable", action="store_true", help="draw what can be read")
-    sub.set_defaults(run=explain_command)
+    sub.set_defaults(run=explain_command, loads=lambda args: args.weights or args.model or PUBLISHED)

@@ -3,20 +3,20 @@
 import json
 
 from swins.cli.arguments import add_weights_key, say, size
-from swins.cli.export_commands import export_folder, target_text
+from swins.cli.export_commands import report, target_text
 from swins.errors import SwinsError
 from swins.plans import RULES
 
 
 def convert_command(args):
-    from swins.convert import certificate, conversion
-    from swins.weights import artefacts, load
+    from swins.convert import certificate, conversion, to_torch
+    from swins.weights import artefacts
 
     if args.to_torch:
         if not args.output:
             raise SwinsError("--to-torch needs -o FILE.safetensors")
-        count = load.export_torch(args.to_torch, args.output, args.overwrite)
-        print(f"{args.output}: {count} tensors in timm's names")
+        count, program = to_torch.export_torch(args.to_torch, args.output, args.overwrite)
+        print(f"{args.output}: {count} tensors in the names of {program}")
         return
     folder, proof = conversion.convert(
         args.model,
@@ -31,7 +31,10 @@ def convert_command(args):
     print(certificate.summary(proof))
     print(f"wrote {folder / artefacts.MODEL} and {folder / artefacts.CERTIFICATE}")
     if args.export:
-        export_folder(folder, None, False, args.results, False)
+        from swins.exports.order import Order, fill
+        from swins.exports.statements import Statement
+
+        report(*fill(Order(statement=Statement(results=args.results)), folder, say=say))
 
 
 def inspect_command(args):
@@ -51,12 +54,12 @@ def verify_command(args):
         outputs = ", ".join(f"{name} {each['relative']:.1e}" for name, each in recorded["outputs"].items())
         print(f"  recorded      {outputs}, worst block {recorded['worst_block']:.1e}")
     if "exports" in recorded:
-        from swins.export.saved_models import verify_exports
+        from swins.exports.saved_models import verify_exports
 
         for part, record in verify_exports(args.folder).items():
             print(f"  {part:<18} relative {record['call']:.1e}")
     if recorded.get("targets"):
-        from swins.export import targets
+        from swins.exports import targets
         from swins.task import task_named
 
         task = task_named(recorded.get("task"))
@@ -75,7 +78,7 @@ def add(commands):
     sub.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help=".pth, .pt, .bin, .ckpt or .safetensors, or a folder of one; default: timm's, by network",
+        help=".pth, .pt, .bin, .ckpt or .safetensors, a folder of one, hf:OWNER/NAME; default: timm's, by network",
     )
     add_weights_key(sub)
     sub.add_argument("-o", "--output", metavar="DIR", help="the artefact folder (default artefacts/NAME)")
@@ -93,14 +96,18 @@ def add(commands):
     sub.add_argument("--export", action="store_true", help="then export, as `swins export` does")
     sub.add_argument("--results", metavar="CSV", help="with --export: results table that the model card quotes")
     sub.add_argument(
-        "--to-torch", metavar="KERAS", help="write a .keras file or artefact as timm's state dict to -o FILE"
+        "--to-torch",
+        metavar="KERAS",
+        help="write a .keras file or artefact as a state dict to -o FILE: timm's, or of a detector its own file's",
     )
     sub.set_defaults(run=convert_command)
 
     sub = commands.add_parser(
         "inspect", help="say what a checkpoint is, which variant it fits, and what would not load"
     )
-    sub.add_argument("file", help="a checkpoint of any dialect, a folder of one, a .keras file or an artefact folder")
+    sub.add_argument(
+        "file", help="a checkpoint of any dialect, a folder of one, hf:OWNER/NAME, a .keras file or an artefact"
+    )
     add_weights_key(sub)
     sub.add_argument("--json", action="store_true", help="print the same as JSON")
     sub.set_defaults(run=inspect_command)

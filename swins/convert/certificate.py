@@ -169,9 +169,14 @@ def certify(model, name, architecture, checkpoint):
         "class_names": list(stated.class_names),
         "preparation": stated.preparation,
         "weights_sha256": checkpoint_files.digest(networks.state_dict(model)),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now(),
         **result,
     }
+
+
+def now():
+    """The time, in UTC, as certificates have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def comparison(certificate):

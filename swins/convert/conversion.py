@@ -2,11 +2,17 @@
 
 import pathlib
 
-from swins.convert import certificate, programs
+from swins.convert import certificate, detector_certificate, programs, segmenter_certificate
+from swins.detection.mask_rcnn import MaskRCNN
+from swins.detector_configs import DETECTORS
 from swins.errors import SwinsError
+from swins.segmentation.upernet import UPerNet
+from swins.segmenter_configs import SEGMENTERS
 from swins.tags import look_up
 from swins.task import task_named
 from swins.weights import artefacts, checkpoint_files, identify, load, networks, pretrained
+
+WHOLE = ((DETECTORS, detector_certificate), (SEGMENTERS, segmenter_certificate))  # rows, and who proves their models
 
 
 def convert(
@@ -23,11 +29,12 @@ def convert(
     """Convert a PyTorch checkpoint and prove it -> (artefact folder, certificate).
 
     Args:
-        name: "architecture" or "architecture.tag", as in timm. An untagged name takes the number of classes and of
-            channels from the file; a tagged one insists on the tag's. None: the one architecture that the file fits.
-        checkpoint: .pth, .pt, .bin, .ckpt or .safetensors, in any dialect of `dialects.py`, or a folder that
-            save_pretrained, a Trainer or timm's hub wrote; None fetches timm's published
-            file of that name through the Hugging Face Hub.
+        name: "architecture" or "architecture.tag", as in timm, or a Mask R-CNN's or UPerNet's. An untagged name takes
+            the number of classes and of channels from the file; a tagged one insists on the tag's. None: the one that
+            the file fits.
+        checkpoint: .pth, .pt, .bin, .ckpt or .safetensors, in any dialect of `dialects.py`; a folder that
+            save_pretrained, a Trainer or timm's hub wrote; "hf:OWNER/NAME" or "timm/NAME" for such a one of the hub;
+            None fetches timm's published file of that name through the Hugging Face Hub.
         output: the artefact folder; by default artefacts/NAME.
         overwrite: replace an existing artefact, at the moment the new one is complete.
         image_size: pixels, when not the variant's; (None, None) for any, compared with timm at the variant's.
@@ -38,6 +45,7 @@ def convert(
     Raises:
         SwinsError: whatever is wrong, before anything is written.
     """
+    checkpoint = pretrained.local(checkpoint)
     if name is None and checkpoint is None:
         raise SwinsError("-m NAME says which variant; `swins list` prints all")
 
@@ -52,6 +60,16 @@ def convert(
     if name is None:
         name = identify.the_variant(source)
         say(f"it fits {name}")
+    whole = next((proofs for rows, proofs in WHOLE if name in rows), None)
+    if whole is not None:
+        if checkpoint is None or image_size or size_rule:
+            raise SwinsError(f"{name} is converted from a --checkpoint, for images of any size; leave the rest out")
+        target = pathlib.Path(output or pathlib.Path("artefacts", name))
+        artefacts.begin(target, overwrite, say)
+        source = source or read()
+        say("comparing with PyTorch, step by step")
+        model, proof = whole.converted(name, source)
+        return target, write(target, model, proof, source, overwrite, say)
     named = look_up(name)
     architecture, name = named.architecture, named.full_name if checkpoint is None else name
     target = pathlib.Path(output or pathlib.Path("artefacts", name))
@@ -59,25 +77,29 @@ def convert(
     if checkpoint is None:
         say(f"fetching {name}")
         checkpoint = pretrained.fetch(name)
-    source = source or read()
+    source = (source or read()).backbone()
     model = load.model_for(name, source, image_size, size_rule)
     taken = list(load.taken(source, model.variant))
     for text in taken:
         say(text)
     say("comparing with the program that runs such files, block by block")
     proof = certificate.certify(model, name, architecture, source)
+    proof["taken"] = taken
+    return target, write(target, model, proof, source, overwrite, say)
+
+
+def write(target, model, proof, source, overwrite, say):
+    """Write the artefact of a model that a Checkpoint gave, if its certificate proves it -> certificate."""
     if source.others:
         proof["source"] |= {"weights": source.key, "others": list(source.others)}
-    proof["taken"] = taken
-    certificate.require_pass(proof, name)
+    certificate.require_pass(proof, proof["name"])
     with artefacts.writing(target, overwrite, say) as partial:
         model.save(partial / artefacts.MODEL)
-        saved = artefacts.load_model(partial)
-        if checkpoint_files.digest(networks.state_dict(saved)) != proof["weights_sha256"]:
+        if artefacts.weights_digest(artefacts.read_model(partial)) != proof["weights_sha256"]:
             raise SwinsError(f"{target}: the saved file does not give back its weights; check the disk")
         proof["model"] = {"file": artefacts.MODEL, "sha256": checkpoint_files.sha256(partial / artefacts.MODEL)}
         artefacts.write_json(partial / artefacts.CERTIFICATE, proof)
-    return target, proof
+    return proof
 
 
 def verify(folder, checkpoint=None):
@@ -98,6 +120,11 @@ def verify(folder, checkpoint=None):
         return verify_trained(folder, checkpoint, recorded), {}
     if checkpoint is not None and checkpoint_files.sha256(checkpoint) != recorded["source"]["sha256"]:
         raise SwinsError(f"{checkpoint} is not the file that {folder} was made from (its sha256 differs)")
+    if isinstance(model, MaskRCNN | UPerNet):
+        proofs = detector_certificate if isinstance(model, MaskRCNN) else segmenter_certificate
+        result = proofs.compare_again(model, recorded, checkpoint)
+        certificate.require_pass(result, str(folder))
+        return recorded, result
     if checkpoint is None:  # in timm's names, which prove no translation, and no other rule than its own
         state = networks.state_dict(model)
         own_rule = getattr(model.variant, "size_rule", None)
@@ -114,7 +141,7 @@ def verify(folder, checkpoint=None):
             network=networks.network_of(model.variant),
         )
     else:
-        source = checkpoint_files.read(checkpoint, recorded["source"].get("weights"))
+        source = checkpoint_files.read(pretrained.local(checkpoint), recorded["source"].get("weights"))
     with programs.subject(source, model.variant) as subject:
         result = certificate.compare(model, subject, recorded["architecture"], recorded["seed"])
     certificate.require_pass(result, str(folder))

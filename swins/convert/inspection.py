@@ -1,13 +1,21 @@
 """What `swins inspect` says of a file: dialect, numbers, the variants that fit, and what would not load, and why."""
 
 import collections
-from dataclasses import asdict
+import pathlib
+import tempfile
+from dataclasses import asdict, replace
 
 import numpy as np
 
+from swins import detectors, segmenters
+from swins.convert import to_torch
 from swins.errors import SwinsError
-from swins.weights import identify, load
+from swins.run_result import model_file, require_finished
+from swins.weights import artefacts, checkpoint_files, identify, load, pretrained
 from swins.weights.dialects import ELSEWHERE
+from swins.weights.networks import UPERNET
+
+KERAS = "keras"  # the dialect of this package's own files
 
 
 def kind(name, buffers):
@@ -22,10 +30,34 @@ def problems(checkpoint, fits):
         name, differences = identify.closest(checkpoint)
         return [f"fits no variant; the closest is {name}, from which it differs in {'; '.join(differences)}"]
     try:
-        load.model_for(fits[0], checkpoint)
+        if checkpoint.network is UPERNET:
+            segmenters.with_checkpoint(fits[0], checkpoint, {})
+        elif checkpoint.inside:
+            detectors.with_checkpoint(fits[0], checkpoint, {})
+        else:
+            load.model_for(fits[0], checkpoint)
     except SwinsError as error:
         return str(error).splitlines()
     return []
+
+
+def of_whole(model, path) -> checkpoint_files.Checkpoint:
+    """The Checkpoint of a Keras detector or segmenter that a path holds, read as a file of its program is."""
+    state, _ = to_torch.program_state(model, path)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, "model.safetensors")
+        checkpoint_files.write(state, file)
+        return replace(load.read(file), path=pathlib.Path(path), dialect=KERAS, facts=load.known_of(path))
+
+
+def checkpoint_at(path, weights_key) -> checkpoint_files.Checkpoint:
+    """The Checkpoint of a file of any dialect, a folder of one, a .keras file, an artefact or a run."""
+    path = pretrained.local(path)
+    require_finished(path)
+    if weights_key is not None or not load.is_keras(path):
+        return load.read(path, weights_key)
+    model = artefacts.read_model(model_file(path))
+    return load.checkpoint_of(model, path) if hasattr(model, "variant") else of_whole(model, path)
 
 
 def inspect(path, weights_key=None):
@@ -34,7 +66,7 @@ def inspect(path, weights_key=None):
     Raises:
         SwinsError: a file that cannot be read, or that holds no network that is known.
     """
-    checkpoint = load.read(path, weights_key)
+    checkpoint = checkpoint_at(path, weights_key)
     fits, identity = identify.fitting(checkpoint), identify.identify(checkpoint)
     return {
         "file": str(path),

@@ -5,7 +5,7 @@ image: (h, w, C) uint8, never changed in place; boxes: (n, 4) xyxy in its pixels
 
 import numpy as np
 
-from swins.images import pillow
+from swins.image_files import pillow
 
 
 def scaled(image, boxes, size):

@@ -7,9 +7,11 @@ import pathlib
 import numpy as np
 
 from swins.data.matching import by_name, by_number, by_order
+from swins.data.oddities import few
 from swins.data.split import Split
 from swins.errors import SwinsError
-from swins.images import files_below, pillow
+from swins.image_files import readable_endings
+from swins.images import files_below
 
 TRAINING, VALIDATION, TEST = ("train", "training"), ("val", "validation", "valid", "test"), ("test",)
 
@@ -40,7 +42,7 @@ def listed(classes, numbers=None):
 
     Files are images that Pillow knows by their endings; where there is none at all, NumPy's .npy.
     """
-    known = pillow().registered_extensions()
+    known = readable_endings()
     samples, arrays, strays = [], [], []
     for c, number in zip(classes, range(len(classes)) if numbers is None else numbers, strict=True):
         above = os.path.realpath(c.parent)  # which a link must not lead back to
@@ -52,6 +54,13 @@ def listed(classes, numbers=None):
     return samples or arrays, tuple(others)
 
 
+def notes_beside(folder):
+    """A line on files that lie beside class folders, and so are of no class; hidden ones are not told."""
+    names = sorted(path.name for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
+    files = "1 file lies" if len(names) == 1 else f"{len(names)} files lie"
+    return (f"{folder}: {files} beside the class folders, of no class, and left out: {few(names)}",) if names else ()
+
+
 def parts(folder):
     """(training, validation) folders of a folder; None for what it lacks."""
     return tuple(next((folder / n for n in names if (folder / n).is_dir()), None) for names in (TRAINING, VALIDATION))
@@ -61,7 +70,8 @@ def from_folders(folder, training, validation):
     """ImageNet's and Places365's layout: a folder a class below both; validation must have no other classes."""
     held = from_validation_folder(folder, training, validation)
     found, strays = listed(folders(training))
-    return Split(folder.name, found, held.classes, strays, numbering(held.classes).notes), held
+    notes = (*numbering(held.classes).notes, *notes_beside(training))
+    return Split(folder.name, found, held.classes, strays, notes), held
 
 
 def from_validation_folder(folder, training, validation):
@@ -70,7 +80,7 @@ def from_validation_folder(folder, training, validation):
     whose, remedy = f"those of {training.name}", "move or rename them"
     matched = by_name(validation, [c.name for c in others], names, whose=whose, remedy=remedy)
     samples, strays = listed(others, matched.numbers)
-    return Split(folder.name, samples, names, strays, matched.notes)
+    return Split(folder.name, samples, names, strays, (*matched.notes, *notes_beside(validation)))
 
 
 def from_one_folder(folder, held_out, seed):
@@ -84,4 +94,5 @@ def from_one_folder(folder, held_out, seed):
         count = max(1, round(held_out * len(own))) if len(own) > 1 else 0
         held += [own[i] for i in sorted(order[:count])]
         kept += [own[i] for i in sorted(order[count:])]
-    return Split(folder.name, kept, names, strays, numbering(names).notes), Split(folder.name, held, names)
+    notes = (*numbering(names).notes, *notes_beside(folder))
+    return Split(folder.name, kept, names, strays, notes), Split(folder.name, held, names)

@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 
 from swins import run_lengths
-from swins.errors import SwinsError, unknown_name
+from swins.errors import SwinsError, install, unknown_name
 
 SCORES = {  # name: words
     "AP": "AP",
@@ -107,7 +107,7 @@ def require_evaluator() -> tuple:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ModuleNotFoundError as error:
-        raise SwinsError("COCO's scores need faster-coco-eval: pip install 'swins[detection]'") from error
+        raise SwinsError(f"COCO's scores need faster-coco-eval: {install('detection')}") from error
     return COCO, COCOeval_faster
 
 
@@ -224,7 +224,7 @@ def coco_scores(truths: list, results: list, classes, protocol: str = "coco") ->
     return scores
 
 
-def columns(records: list) -> tuple:
+def columns(records: list, facts: dict) -> tuple:
     """A table's header, and its rows: an image's number, how many objects it has, and its detections as JSON."""
     lines = []
     for record in records:

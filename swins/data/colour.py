@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from swins.images import pillow
+from swins.image_files import pillow
 
 LEVELS = np.arange(256)
 TURNS = 180  # levels of hue in OpenCV, of which recipes are told; Pillow has 256

@@ -11,7 +11,8 @@ import numpy as np
 from swins.data.split import require_label
 from swins.data.stacking import tight
 from swins.errors import SwinsError
-from swins.images import pillow, read_idx
+from swins.image_files import pillow
+from swins.images import read_idx
 from swins.labels import FASHION_MNIST
 
 SPLITS = ("train", "val")

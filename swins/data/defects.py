@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from swins.errors import SwinsError
-from swins.images import pillow
+from swins.image_files import pillow
 
 SLACK = 1.0  # pixels that boxes reach over an edge by rounding, of which nothing is said
 LARGEST = 2**20  # pixels of a side

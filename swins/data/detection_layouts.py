@@ -13,10 +13,11 @@ import numpy as np
 from swins.data.coco_json import coco_parts, from_coco
 from swins.data.garment_objects import PREFIX, from_garments
 from swins.data.matching import by_name, listing
+from swins.data.run_parts import PARTS, require_part
 from swins.data.split import Split
 from swins.data.voc_xml import from_voc, voc_parts
 from swins.data.yolo_txt import from_yolo, yolo_parts
-from swins.errors import SwinsError, unknown_name
+from swins.errors import SwinsError
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class DetectionLayout:
     read: Callable[[pathlib.Path, object, bool], Split]
 
 
-PARTS = ("train", "val", "test")
 DETECTION_LAYOUTS = [  # the first that has a part of a folder reads it
     DetectionLayout("COCO's annotations/instances_*.json beside folders of images", coco_parts, from_coco),
     DetectionLayout("Pascal VOC's XML", voc_parts, from_voc),
@@ -98,7 +98,11 @@ def find_detection_splits(
 
 
 def find_evaluation_split(
-    source: str | pathlib.Path, classes: tuple = (), masks: bool = False, part: str | None = None
+    source: str | pathlib.Path,
+    classes: tuple = (),
+    masks: bool = False,
+    part: str | None = None,
+    held_images: Callable[[], Split] | None = None,
 ) -> Split:
     """Recognise a detection data set -> the Split that models are scored on: its validation images, else all it has.
 
@@ -107,13 +111,13 @@ def find_evaluation_split(
         classes: names of a model's classes, with which the data's are matched; () for the data's own.
         masks: whether objects have masks, as for `find_detection_splits`.
         part: "train", "val" or "test", for these images and no others; the Split is named after it.
+        held_images: what gives the validation images that a run held out of data that has none; None without a run.
 
     Raises:
         SwinsError: if it is no such data set, lacks that part, has objects of a class that the model has not, or no
             masks, and they are asked for.
     """
-    if part not in (None, *PARTS):
-        raise unknown_name("split", part, PARTS)
+    require_part(part)
     if str(source).startswith(PREFIX):
         pair = from_garments(str(source).removeprefix(PREFIX), masks)
         split = dict(zip(PARTS, (*pair, None), strict=True))[part or "val"]
@@ -124,10 +128,13 @@ def find_evaluation_split(
         return split
     folder, layout, parts = recognised(source)
     known = {name: place for name, place in zip(PARTS, parts, strict=True) if place is not None}
-    if part and part not in known:
+    if part == "val" and part not in known and held_images:
+        split = held_images()
+    elif part and part not in known:
         raise SwinsError(f"{source}: has no {part} images; it has those of {' and '.join(known)}")
-    place = next(known[name] for name in ((part,) if part else ("val", "train", "test")) if name in known)
-    split = with_images(source, layout.read(folder, place, masks), "evaluate", masks)
+    else:
+        place = next(known[name] for name in ((part,) if part else ("val", "train", "test")) if name in known)
+        split = with_images(source, layout.read(folder, place, masks), "evaluate", masks)
     if part:
         split = dataclasses.replace(split, name=f"{split.name}/{part}")
     if not classes:
@@ -166,7 +173,8 @@ def held(source, split, held_out, seed) -> tuple[Split, Split]:
     count = min(max(1, round(held_out * len(split))), len(split) - 1)
     chosen = set(np.random.default_rng(seed).permutation(len(split))[:count].tolist())
     parts = [[s for i, s in enumerate(split.samples) if (i in chosen) is second] for second in (False, True)]
-    return dataclasses.replace(split, samples=parts[0]), dataclasses.replace(
+    note = f"{count} of {len(split)} images are held out to validate on (data.held_out={held_out:g})"
+    return dataclasses.replace(split, samples=parts[0], notes=(*split.notes, note)), dataclasses.replace(
         split, samples=parts[1], notes=(), defects=()
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from swins.box_drawing import blended, colour_of, draw_outline, write_names
 from swins.data.garments import Canvas
-from swins.images import pillow
+from swins.image_files import pillow
 from swins.labels import FASHION_MNIST
 
 

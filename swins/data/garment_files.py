@@ -14,7 +14,7 @@ from swins import files, run_lengths
 from swins.box_drawing import PALETTE
 from swins.data.garments import Garments
 from swins.errors import SwinsError
-from swins.images import pillow
+from swins.image_files import pillow
 
 BACKGROUND = "background"
 

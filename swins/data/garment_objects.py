@@ -59,14 +59,21 @@ def arguments(text: str) -> tuple[str, dict]:
     return folder, values
 
 
-def from_garments(text: str, masks: bool = False) -> tuple[Split, Split]:
-    """(Split to train on, Split to validate on) of canvases, whose garments come from a folder of Fashion-MNIST."""
-    splits, (folder, values) = [], arguments(text)
+def both_garments(text: str) -> tuple[Garments, Garments]:
+    """Canvases (to train on, to validate on), whose garments come from a folder of Fashion-MNIST."""
+    folder, values = arguments(text)
     training = values.pop("count", TRAINING)
     if not (isinstance(training, int) and training > 0):
         raise SwinsError(f"count must be an integer above 0; got {training!r}")
-    for part, count in (("train", training), ("val", max(1, training // 4))):
-        garments = Garments(folder, part, count=count, **values)
+    counts = {"train": training, "val": max(1, training // 4)}
+    return tuple(Garments(folder, part, count=count, **values) for part, count in counts.items())
+
+
+def from_garments(text: str, masks: bool = False) -> tuple[Split, Split]:
+    """(Split to train on, Split to validate on) of canvases, whose garments come from a folder of Fashion-MNIST."""
+    splits = []
+    for garments in both_garments(text):
         ids = tuple(range(1, len(garments.classes) + 1))  # as write_coco's
-        splits.append(Split(f"garments_{part}", Canvases(garments, masks), garments.classes, category_ids=ids))
+        name = f"garments_{garments.split}"
+        splits.append(Split(name, Canvases(garments, masks), garments.classes, category_ids=ids))
     return tuple(splits)

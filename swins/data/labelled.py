@@ -1,18 +1,21 @@
 """Labelled images to evaluate on: those of swins.data.layouts' layouts, and folders with a CSV of labels."""
 
 import csv
+import dataclasses
 import itertools
 import os
 import pathlib
 import re
 from dataclasses import dataclass
 
-from swins.data.class_folders import TRAINING, VALIDATION, folders, listed, parts
-from swins.data.layouts import validation_of
+from swins.data.class_folders import TEST, TRAINING, VALIDATION, folders, listed, notes_beside, parts
+from swins.data.layouts import TEST_ALONE, find_splits, holds_out, validation_of
 from swins.data.matching import ORDERS, Numbering, by_name, by_number, by_order, listing, read_names
+from swins.data.oddities import notes_on_files, rows_of
+from swins.data.run_parts import PARTS, part_of_run
 from swins.data.split import require_label
 from swins.data.tfds import Stored, sample_of
-from swins.errors import SwinsError, first_line
+from swins.errors import SwinsError, first_line, missing_package
 from swins.images import open_image, planes, read_idx
 from swins.labels import LISTS, synonyms, table
 
@@ -118,14 +121,16 @@ def from_class_folders(folder, paths, classes):
     """One sub-folder per class."""
     found = class_numbers(folder, [path.name for path in paths], classes)
     samples, strays = listed(paths, found.numbers)
-    return Dataset(named(folder), len(samples), samples, strays, found.notes)
+    notes = (*found.notes, *notes_beside(folder), *notes_on_files(samples))
+    return Dataset(named(folder), len(samples), samples, strays, notes)
 
 
 def from_split(folder, split, classes):
     """A Split of swins.data.layouts."""
     found = class_numbers(folder, split.classes, classes, own_order=not isinstance(split.samples, list))
     samples = checked(folder, (split[i] for i in range(len(split))), found.numbers)
-    return Dataset(split.name, len(split), samples, split.strays, (*split.notes, *found.notes))
+    notes = (*split.notes, *found.notes, *notes_on_files(rows_of(split)))
+    return Dataset(split.name, len(split), samples, split.strays, notes)
 
 
 def from_csv(folder, table, num_classes):
@@ -169,7 +174,7 @@ def from_tfds(name, classes, data_dir=None):
     try:
         import tensorflow_datasets as tfds
     except ModuleNotFoundError as error:
-        raise SwinsError("tfds:... needs tensorflow-datasets: pip install 'swins[datasets]'") from error
+        raise missing_package("tfds:...", "tensorflow-datasets", "datasets") from error
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         split = next((s for s in VALIDATION if s in builder.info.splits), "validation")
@@ -205,6 +210,35 @@ def require_source(source):
     """Raise SwinsError unless it is a folder or tensorflow-datasets'."""
     if not (str(source).startswith("tfds:") or pathlib.Path(source).is_dir()):
         raise SwinsError(f"{source}: no such folder; give a folder of images or tfds:imagenet2012")
+
+
+def find_part(source, part, classes, path=None, training=None) -> Dataset:
+    """One part of a source of labelled images: its own, or, where it has no validation images, a training run's.
+
+    Args:
+        source: as for `find_dataset`, or "idx_test:FOLDER", as a run takes it.
+        part: "train", "val" or "test".
+        classes: the model's Classes.
+        path: of the model; training: what the run that made it says, None where it is none's.
+
+    Raises:
+        SwinsError: if it has no such part.
+    """
+    if not str(source).startswith(TEST_ALONE):
+        require_source(source)
+    folder = pathlib.Path(source)
+    if holds_out(source):
+        split = part_of_run(source, part, path, training, find_splits)
+    elif part == "test":
+        place = next((folder / name for name in TEST if (folder / name).is_dir()), None)
+        if not (place and folders(place)):
+            raise SwinsError(f"{source}: has no test images in folders of classes; choose train or val")
+        return from_class_folders(place, folders(place), classes)
+    else:
+        own = validation_of(folder) if part == "val" and folder.is_dir() else None
+        split = own or find_splits(source)[PARTS.index(part)]
+    name = named(folder) if folder.is_dir() else split.name
+    return dataclasses.replace(from_split(source, split, classes), name=f"{name}/{part}")
 
 
 def find_dataset(source, num_classes, labels=None, names=(), order=None):

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from swins.data.cifar10 import TEST_BATCH, TRAIN_BATCHES, from_cifar
 from swins.data.class_folders import folders, from_folders, from_one_folder, from_validation_folder, parts
-from swins.data.idx import TRAIN_IMAGES, from_idx
+from swins.data.idx import TRAIN_IMAGES, from_idx, from_test_files
 from swins.data.split import Arrays, Split, require_label
 from swins.data.tfds import Stored, from_tfds
 from swins.data.tiny_imagenet import ANNOTATIONS, from_tiny_imagenet
 from swins.errors import SwinsError
+
+TEST_ALONE = "idx_test:"
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,14 @@ class Layout:
     splits: (folder, held_out, seed) -> (Split to train on, Split to validate on); held_out is the part of each class
         that is kept for validation where nothing else is, seed which images those are.
     validation: folder -> the Split that models are scored on, or None where the layout has none of its own.
+    holds_out: whether `splits` keeps images for validation that are among those to train on where nothing else is.
     """
 
     words: str
     recognises: Callable[[pathlib.Path], bool]
     splits: Callable[[pathlib.Path, float, int], tuple[Split, Split]]
     validation: Callable[[pathlib.Path], Split | None] = lambda folder: None
+    holds_out: bool = False
 
 
 def cifar10(folder, held_out, seed):
@@ -63,7 +67,7 @@ LAYOUTS = [  # the first that recognises a folder reads it
         lambda folder, *_: from_folders(folder, *parts(folder)),
         lambda folder: from_validation_folder(folder, *parts(folder)),
     ),
-    Layout("a folder a class", lambda folder: bool(folders(folder)), one_folder),
+    Layout("a folder a class", lambda folder: bool(folders(folder)), one_folder, holds_out=True),
 ]
 
 
@@ -83,13 +87,22 @@ def validation_of(folder: pathlib.Path) -> Split | None:
     return layout.validation(folder) if layout else None
 
 
+def holds_out(source) -> bool:
+    """Whether a data set has no validation images of its own, so that `find_splits` keeps some for these."""
+    if str(source).startswith(TEST_ALONE):
+        return True
+    layout = None if str(source).startswith("tfds:") else layout_of(pathlib.Path(source))
+    return bool(layout and layout.holds_out)
+
+
 def find_splits(source, held_out=0.1, seed=0):
     """Recognise a data set -> (Split to train on, Split to validate on).
 
     Args:
         source: a folder with train/ and val/ of class folders (ImageNet, Places365), or of class folders alone; Tiny
-            ImageNet's; CIFAR-10's binary files; IDX files; or "tfds:NAME".
-        held_out: part of each class that is kept for validation where there are class folders alone.
+            ImageNet's; CIFAR-10's binary files; IDX files; "idx_test:FOLDER" for the test images of these alone; or
+            "tfds:NAME".
+        held_out: part of each class that is kept for validation where there are class folders or test images alone.
         seed: which images those are.
 
     Raises:
@@ -99,6 +112,8 @@ def find_splits(source, held_out=0.1, seed=0):
     folder = pathlib.Path(source)
     if str(source).startswith("tfds:"):
         splits = from_tfds(str(source).removeprefix("tfds:"))
+    elif str(source).startswith(TEST_ALONE):
+        splits = from_test_files(pathlib.Path(str(source).removeprefix(TEST_ALONE)), held_out, seed)
     elif not folder.is_dir():
         raise SwinsError(f"{source}: no such folder; give a folder of images or tfds:NAME")
     elif layout := layout_of(folder):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swins import run_lengths
-from swins.errors import SwinsError
+from swins.errors import SwinsError, install
 from swins.keep_ratio import nearest_indices
 
 LEAST_POINTS = 3
@@ -26,7 +26,7 @@ def rasteriser():
     try:
         from faster_coco_eval.core import mask
     except ModuleNotFoundError as error:
-        raise SwinsError("polygons become pixels by faster-coco-eval: pip install 'swins[detection]'") from error
+        raise SwinsError(f"polygons become pixels by faster-coco-eval: {install('detection')}") from error
     return mask
 
 

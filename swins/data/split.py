@@ -32,6 +32,10 @@ class Split:
     def __getitem__(self, index):
         return self.samples[index]
 
+    def summary(self) -> str:
+        """How many samples, and their digest, as a run's recipe.json records them."""
+        return f"{len(self)} images, {self.digest()}"
+
     def digest(self):
         """A short digest of names and labels, as far as they are known without reading the samples."""
         samples = getattr(self.samples, "samples", self.samples)  # of those that are cached

@@ -4,7 +4,7 @@ import os
 
 from swins.data.class_folders import VALIDATION
 from swins.data.split import Split
-from swins.errors import SwinsError, first_line
+from swins.errors import SwinsError, first_line, missing_package
 
 
 class Stored:
@@ -30,7 +30,7 @@ def from_tfds(name):
     try:
         import tensorflow_datasets as tfds
     except ModuleNotFoundError as error:
-        raise SwinsError("tfds:... needs tensorflow-datasets: pip install 'swins[datasets]'") from error
+        raise missing_package("tfds:...", "tensorflow-datasets", "datasets") from error
     remedy = f"prepare it: tfds build {name} --file_format=array_record"
     try:
         builder = tfds.builder(name, file_format="array_record")

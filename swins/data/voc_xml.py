@@ -32,7 +32,7 @@ from swins.data.defects import (
 from swins.data.objects import Objects
 from swins.data.split import Split
 from swins.errors import SwinsError, first_line
-from swins.images import pillow
+from swins.image_files import readable_endings
 
 SETS = "ImageSets/Main"
 ANNOTATIONS, IMAGES = ("Annotations", "annotations"), ("JPEGImages", "images", "Images")
@@ -117,7 +117,7 @@ class Pictures:
     """Images of a folder, by their names and by their names without endings."""
 
     def __init__(self, folder):
-        known = pillow().registered_extensions()
+        known = readable_endings()
         names = [name for name in sorted(os.listdir(folder)) if os.path.splitext(name)[1].lower() in known]
         self.folder, self.names = folder, set(names)
         self.stems = {os.path.splitext(name)[0]: name for name in names}

@@ -21,7 +21,8 @@ from swins.data.segmentations import usable_masks
 from swins.data.split import Split
 from swins.data.yaml_names import read_yaml
 from swins.errors import SwinsError, first_line
-from swins.images import files_below, pillow
+from swins.image_files import readable_endings
+from swins.images import files_below
 
 LISTS = ("classes.txt", "obj.names")
 IMAGES, LABELS = "images", "labels"
@@ -168,7 +169,7 @@ def from_yolo(folder: pathlib.Path, part: tuple, masks: bool = False) -> Split:
         SwinsError: without names of classes, or for a name of a file that leads out of the folder.
     """
     classes, defects = class_names(folder), Defects(" and ".join(place.name for place in part))
-    known = pillow().registered_extensions()
+    known = readable_endings()
     images = [path for place in part for path in images_of(folder, place, known, defects)]
     labels = {number: label for label, number in enumerate(classes)}
     samples, texts = [], set()

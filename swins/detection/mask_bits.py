@@ -12,4 +12,5 @@ BITS = np.arange(8, dtype="uint8")
 def unpacked(masks, dtype="float32"):
     """Masks (..., W / 8) uint8 -> (..., W) of 0 and 1, of a type."""
     bits = ops.bitwise_and(ops.right_shift(ops.expand_dims(masks, -1), BITS), np.uint8(1))
-    return ops.cast(ops.reshape(bits, (*ops.shape(masks)[:-1], 8 * masks.shape[-1])), dtype)
+    shape = ops.shape(masks)
+    return ops.cast(ops.reshape(bits, (*shape[:-1], 8 * shape[-1])), dtype)

@@ -39,7 +39,11 @@ def selector(priors, classes: int, **rule) -> keras.Model:
     return keras.Model(raw, SelectBoxes(priors, name="select", **rule)(raw), name="selector")
 
 
-def selecting(model: keras.Model, **rule) -> keras.Model:
-    """An SSD whose outputs are its answers: images -> what SelectBoxes gives."""
+def selecting(model: keras.Model, form: keras.Model | None = None, **rule) -> keras.Model:
+    """An SSD whose outputs are its answers: images -> what SelectBoxes gives.
+
+    form: a model that gives the SSD's outputs in its place, such as `swins.deploy` makes.
+    """
+    form = form or model
     select = SelectBoxes(model.priors, name="select", **rule)
-    return keras.Model(model.input, select(model.output), name=f"{model.name}_selecting")
+    return keras.Model(form.input, select(form.output), name=f"{model.name}_selecting")

@@ -9,12 +9,13 @@ from dataclasses import asdict, replace
 import keras
 from keras import layers, ops
 
-from swins.changes import Composite, Recorded
+from swins.changes import Recorded
 from swins.checked_numbers import tuples
 from swins.detection.default_boxes import Priors, default_boxes, per_cell, priors_of
 from swins.detection.necks import NECKS, conv, require_falling, size_of, text
 from swins.errors import SwinsError, unknown_name
-from swins.layers import NORM_EPSILON, dense, layer_norm, on_tokens
+from swins.layers import NORM_EPSILON, layer_norm
+from swins.patch_expanding import PatchExpanding
 from swins.ssd_numbers import Extra, numbers_of
 
 LENGTH = 20.0  # of the first map's cells, to begin with (arXiv:1506.04579)
@@ -42,29 +43,6 @@ class Rescale(layers.Layer):
         square = ops.sum(y * y, -1, keepdims=True)
         y = y * ops.rsqrt(ops.maximum(square, 1e-24))  # a cell of zeros stays so
         return ops.cast(y, x.dtype) * ops.cast(self.scale, x.dtype)
-
-
-@keras.saving.register_keras_serializable("swins")
-class PatchExpanding(Composite):
-    """The reverse of patch merging: LayerNorm, a linear layer, and its channels spread over 2x2 cells.
-
-    (B, H, W, C) -> (B, 2H, 2W, C/2)
-    """
-
-    def build(self, shape):
-        dim = shape[-1]
-        if dim % 2:
-            raise SwinsError(f"patch expanding halves the channels, so they must be even; got {dim}; leave out expand")
-        self.norm = layer_norm("norm", self.dtype_policy)
-        self.norm.build(shape)
-        self.expansion = dense(2 * dim, "expansion", self.dtype_policy, use_bias=False)
-        self.expansion.build((None, dim))
-
-    def compute_output_shape(self, shape):
-        return (shape[0], *(side and 2 * side for side in shape[1:3]), shape[3] // 2)
-
-    def call(self, x):
-        return ops.nn.depth_to_space(on_tokens(self.expansion, self.norm(x)), 2, data_format="channels_last")
 
 
 def of_pyramid(pyramid, levels):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from swins.data.split import left_out
 from swins.errors import SwinsError
-from swins.evaluate import records, result_tables
+from swins.evaluate import records, reports, result_tables, sample_evaluation
 from swins.opening import open_saved
 from swins.run_result import model_file
 from swins.task import refuse_options
@@ -23,7 +23,7 @@ class Evaluation:
     batch: images at a time; several: whether the model is divided among devices; table: the CSV that the row is added
     to; only_new: unless it has it; predictions: a CSV of the answers to each image, beside which other tables may lie:
     while it is made, an evaluation that is ended goes on; skip_unreadable: score what can be read, where some cannot;
-    progress: whether a bar is drawn.
+    progress: whether a bar is drawn; report: a folder for tables, figures and the worst mistakes.
     """
 
     batch: int = 32
@@ -33,6 +33,7 @@ class Evaluation:
     predictions: str | pathlib.Path | None = None
     skip_unreadable: bool = False
     progress: bool = True
+    report: str | pathlib.Path | None = None
 
 
 def artefacts_in(folder) -> list[pathlib.Path]:
@@ -70,7 +71,12 @@ def evaluate(
     opened = open_saved(path)
     task, options = opened.task, {k: v for k, v in (options or {}).items() if v is not None}
     refuse_options(task, options, task.options)
-    prepared, facts = task.prepare(opened, options), task.known(opened)
+    if task.evaluate and how.report:
+        raise SwinsError(f"--report: not of {task.name}; leave out")
+    if task.evaluate:
+        return sample_evaluation.evaluate(opened, source, options, how, show, say)
+    prepared = task.prepare(opened, options)
+    facts = {**task.known(opened), **prepared.facts}
     dataset = task.dataset(source, opened, facts, options)
     if dataset.strays:
         say(left_out(source, dataset.strays))
@@ -98,15 +104,21 @@ def evaluate(
     scored = dataclasses.replace(scored, rows=task.revise(scored.rows, options))
     if not scored.rows:
         raise SwinsError(f"{source}: no image is left to score with these options; choose others")
-    row = result_tables.row_of(opened, prepared, dataset, scored)
-    show(row)
+    row = result_tables.row_of(opened, prepared, dataset, scored, facts)
+    silent = {score.name for score in task.scores} - {score.name for score in task.scores_of(facts)}
+    show({name: value for name, value in row.items() if name not in silent})
     if scored.unreadable and not how.skip_unreadable:
         raise SwinsError(
             f"{source}: every file must be a readable image; {len(scored.unreadable)} of {dataset.count} are not "
-            f"(listed above, at most {SHOWN}); nothing was written; mend or remove them, or pass --skip-unreadable"
+            f"(listed above, at most {SHOWN}); nothing was written; mend or remove them, or add --skip-unreadable to "
+            f"the command, which then writes what it finds of the other {len(scored.rows)}"
         )
     if how.predictions:
-        for written in result_tables.write_predictions(task, scored.rows, facts, how.predictions)[1:]:
+        for written in result_tables.write_predictions(task, scored.rows, facts, how.predictions):
+            say(f"wrote {written}")
+    if how.report:
+        again = task.dataset(source, opened, facts, options).samples
+        for written in reports.write(task, scored.rows, facts, again, how.report, say):
             say(f"wrote {written}")
     if how.table:
         result_tables.append_row(row, how.table)

@@ -13,7 +13,7 @@ import numpy as np
 
 from swins.data.split import fitted
 from swins.devices import cores
-from swins.errors import SwinsError
+from swins.errors import SwinsError, missing_package
 from swins.images import prepared
 
 PREDICTED_AT_ONCE = 8  # batches, where `predict` divides them: it takes long to begin
@@ -62,16 +62,42 @@ def batches(samples, size):
 def predict(model, images, size, several=False):
     """Outputs of up to `size` images, arrays; a short batch is padded, so that nothing is compiled twice.
 
-    On several devices each gets as many; TensorFlow divides what `predict` is given, but no single batch.
+    On several devices each gets as many; TensorFlow divides what `predict` is given, but no single batch. A model of
+    more than images takes a structure of arrays.
     """
-    total = -(-len(images) // size) * size
-    padded = np.zeros((total, *images.shape[1:]), images.dtype)
-    padded[: len(images)] = images
+    count = len(keras.tree.flatten(images)[0])
+    total = -(-count // size) * size
+
+    def filled_up(array):
+        if count == total:
+            return array
+        return np.concatenate([array, np.zeros((total - count, *array.shape[1:]), array.dtype)])
+
+    padded = keras.tree.map_structure(filled_up, images)
     if several and keras.backend.backend() == "tensorflow":
         outputs = model.predict(padded, batch_size=size, verbose=0)
     else:
         outputs = model.predict_on_batch(padded)
-    return keras.tree.map_structure(lambda y: np.asarray(y)[: len(images)], outputs)
+    return keras.tree.map_structure(lambda y: np.asarray(y)[:count], outputs)
+
+
+def answered(arrays, sizes, run, task, facts) -> list:
+    """The results of prepared images, in their order; those of one shape are run together.
+
+    Args:
+        arrays: of the images, (H, W, C) each; sizes: of these as they were read.
+        run: (images (b, H, W, C), whether all images are in one batch) -> {name: output}.
+        task: the Task; facts: of the model, for its answers.
+    """
+    results, shapes = [None] * len(arrays), {}
+    for place, array in enumerate(arrays):
+        shapes.setdefault(array.shape, []).append(place)
+    for places in shapes.values():
+        outputs = run(np.stack([arrays[place] for place in places]), len(shapes) == 1)
+        answers = task.answers(outputs, facts, [sizes[place] for place in places])
+        for place, result in zip(places, answers, strict=True):
+            results[place] = result
+    return results
 
 
 def journal_of(path):
@@ -155,21 +181,23 @@ def run(opened, prepare, dataset, facts, how, journal=None) -> Scored:
         how: an Evaluation.
         journal: a Journal; samples that it has are not run again.
     """
-    task, model = opened.task, opened.model
+    task, model = opened.task, opened.task.answering(opened.model, facts)
     samples = journal.follow(dataset.samples) if journal else dataset.samples
     rows = list(journal.rows) if journal else []
     readable = prefetch(lambda sample: decode(prepare, sample), samples, cores(), ahead=2 * how.batch)
     start, warm = None, 0
+
+    def outputs_of(images, alone):  # of several sizes few are alike, so that batches are not filled up
+        size = how.batch if alone or how.several else len(images)
+        return task.named(opened.model, predict(model, images, size, how.several))
+
     at_once = PREDICTED_AT_ONCE if how.several and keras.backend.backend() == "tensorflow" else 1
     with bar(dataset.count, how.progress) as done:
         done.update(len(rows))
         for group in batches(readable, how.batch * at_once):
             good = [sample for sample in group if not sample.error]
-            results = iter(())
-            if good:
-                images = np.stack([sample.array for sample in good])
-                outputs = task.named(model, predict(model, images, how.batch, how.several))
-                results = iter(task.answers(outputs, facts, [sample.size for sample in good]))
+            pairs = [sample.array for sample in good], [sample.size for sample in good]
+            results = iter(answered(*pairs, outputs_of, task, facts))
             new = [(s.name, plain(s.truth), s.error or task.record(next(results), s.fitted)) for s in group]
             rows += new
             if journal:
@@ -185,10 +213,10 @@ def run(opened, prepare, dataset, facts, how, journal=None) -> Scored:
     )
 
 
-def bar(count, show):
+def bar(count, show, unit="img"):
     """A progress bar on standard error."""
     try:
         from tqdm import tqdm
     except ModuleNotFoundError as error:
-        raise SwinsError("evaluating needs tqdm: pip install 'swins[eval]'") from error
-    return tqdm(total=count, unit="img", disable=not show, file=sys.stderr)
+        raise missing_package("evaluating", "tqdm", "eval") from error
+    return tqdm(total=count, unit=unit, disable=not show, file=sys.stderr)

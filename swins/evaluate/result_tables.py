@@ -12,7 +12,7 @@ import numpy as np
 
 from swins import devices, files
 from swins.errors import SwinsError
-from swins.task import NONE
+from swins.score import NONE
 
 TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
 BEFORE = ("model", "dataset", "protocol", "image_size", "images", "unreadable")  # columns, around those of the scores
@@ -24,10 +24,11 @@ def columns_of(task) -> list[str]:
     return [*BEFORE, *(score.name for score in task.scores), *AFTER]
 
 
-def row_of(opened, prepared, dataset, scored) -> dict:
+def row_of(opened, prepared, dataset, scored, facts) -> dict:
     """What one evaluation measured, as a row of a results table: {column: value}."""
     backend, certificate = keras.backend.backend(), opened.certificate
-    scores = opened.task.score([record for _, record in scored.rows])
+    scores = dict.fromkeys(score.name for score in opened.task.scores)
+    scores |= opened.task.scored([record for _, record in scored.rows], facts)
     row = {
         "model": prepared.name,
         "dataset": dataset.name,
@@ -120,7 +121,7 @@ def write_predictions(task, rows, facts, path) -> list[pathlib.Path]:
     Further tables of its kind of work lie beside it: of FILE.csv the one called classes is FILE_classes.csv.
     """
     path, (names, records) = pathlib.Path(path), map(list, zip(*rows, strict=True))
-    header, lines = task.columns(records)
+    header, lines = task.columns(records, facts)
     tables = {path: (["file", *header], [[name, *line] for name, line in zip(names, lines, strict=True)])}
     for name, table in task.tables(records, facts).items():
         tables[path.with_name(f"{path.stem}_{name}{path.suffix}")] = table

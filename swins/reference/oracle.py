@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from swins.errors import SwinsError
+from swins.errors import SwinsError, missing_package
 from swins.model_configs import VARIANTS
 from swins.plans import VariantV2, VariantV2CR, with_overrides
 from swins.resnet_plan import VariantResNet
@@ -22,6 +22,7 @@ from swins.resnet_plan import VariantResNet
 FORKS = hasattr(os, "fork")
 OUTPUT = "logits"  # what a program's last output is called in what `forward` gives
 FREE = ("drop_rate", "drop_path_rate")  # fields of a Variant that change no answer
+IDLE = 60  # seconds without a question, after which the process leaves
 SERVER = pathlib.Path(__file__).with_name("server.py")
 
 
@@ -35,7 +36,7 @@ class Reference:
     def start(self):
         self.owner = os.getpid()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(SERVER)],
+            [sys.executable, "-P", str(SERVER), str(IDLE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -84,7 +85,7 @@ def ask(command, **request):
     with tempfile.TemporaryDirectory(prefix="swins-reference-") as folder:
         answer = THE_REFERENCE.ask({**request, "command": command, "out": folder})
         if "missing" in answer:
-            raise SwinsError(f"the PyTorch reference needs {answer['missing']}: pip install 'swins[convert]'")
+            raise missing_package("the PyTorch reference", answer["missing"], "convert")
         if "error" in answer:
             raise SwinsError(answer["error"])
         if "crash" in answer:
@@ -143,6 +144,44 @@ def forward(subject, architecture, variant, images, modules=(), batch=16):
             "batch": batch,
         }
         with ask("forward", **request) as results, np.load(results / "outputs.npz") as outputs:
+            return dict(outputs)
+
+
+def detect(file, images, sizes, regions) -> dict:
+    """Every step of a detector in plain PyTorch, of a file of mmdet's or Swin-Transformer-Object-Detection's names.
+
+    Args:
+        file: loaded strictly.
+        images: (B, H, W, C) float32, normalised and padded.
+        sizes: [(height, width)] of each without its padding.
+        regions: on how many proposals heads are run.
+
+    Returns:
+        {"I/NAME": array} of image I as `detector_models.steps` names them, "parameters", and versions.
+    """
+    with tempfile.TemporaryDirectory(prefix="swins-images-") as folder:
+        path = pathlib.Path(folder, "images.npy")
+        np.save(path, images)
+        request = {"file": str(file), "images": str(path), "sizes": [list(map(int, s)) for s in sizes]}
+        with ask("detect", **request, regions=regions) as results, np.load(results / "outputs.npz") as outputs:
+            return dict(outputs)
+
+
+def segment(program, file, images, modules, bins) -> dict:
+    """What a UPerNet in PyTorch computes of a file -> {"output" or module: array}, "parameters", and versions.
+
+    Args:
+        program: "transformers", or "torch" for plain PyTorch under Open-MMLab's names.
+        file: loaded strictly.
+        images: (B, H, W, C) float32, normalised.
+        modules: names of its modules whose outputs are wanted.
+        bins: parts along each axis in which its coarsest map is averaged.
+    """
+    with tempfile.TemporaryDirectory(prefix="swins-images-") as folder:
+        path = pathlib.Path(folder, "images.npy")
+        np.save(path, images)
+        request = {"program": program, "file": str(file), "images": str(path), "modules": list(modules)}
+        with ask("segment", **request, bins=list(bins)) as results, np.load(results / "outputs.npz") as outputs:
             return dict(outputs)
 
 

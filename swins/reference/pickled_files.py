@@ -145,3 +145,14 @@ def flatten(value, prefix=()):
     if isinstance(value, dict):
         return [leaf for k, v in value.items() for leaf in flatten(v, (*prefix, k))]
     return [(prefix, value)]
+
+
+def class_names(content):
+    """The classes that a file of mmdet or mmseg names under `meta`, as a list of text; empty where it names none."""
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    inner = meta.get("dataset_meta")
+    named = {**meta, **(inner if isinstance(inner, dict) else {})}
+    names = next((named[key] for key in ("CLASSES", "classes") if named.get(key)), ())
+    whole = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return list(names) if whole else []

@@ -3,10 +3,10 @@
 Imports nothing of swins or Keras.
 
 Run by `oracle.py` as a script: importing timm after TensorFlow aborts the interpreter (both register LLVM options).
-Usage: python -P server.py; each line of standard input is a request, {"command", "out", ...}, whose results go to
-the folder `out`. Where there is fork, it runs in a child, so that one import of torch and timm serves all and nothing
-that a file did to a process stays. The answer is a line of JSON: {} done; {"error": text} a refusal; {"missing":
-module}; {"crash": text}. After IDLE seconds without a request, or at the end of the input, it leaves.
+Usage: python -P server.py SECONDS; each line of standard input is a request, {"command", "out", ...}, whose results go
+to the folder `out`. Where there is fork, it runs in a child, so that one import of torch and timm serves all and
+nothing that a file did to a process stays. The answer is a line of JSON: {} done; {"error": text} a refusal;
+{"missing": module}; {"crash": text}. After SECONDS without a request, or at the end of the input, it leaves.
 """
 
 import contextlib
@@ -17,17 +17,16 @@ import select
 import sys
 import traceback
 
-IDLE = 60
 FORKS = hasattr(os, "fork")
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from pickled_files import Refusal, arrays_only, flatten, load_file  # noqa: E402
+from pickled_files import Refusal, arrays_only, class_names, flatten, load_file  # noqa: E402
 from torch_models import PROGRAMS, build, channels_first_of, find_module, parameters_of  # noqa: E402
 
 sys.path.pop(0)
 
 
 def read(request):
-    """A pickled checkpoint -> tensors.safetensors, whose names are JSON lists of the nested keys."""
+    """A pickled checkpoint -> tensors.safetensors, named by JSON lists of nested keys, and class_names.json."""
     from safetensors.torch import save_file
 
     content = load_file(request["file"])
@@ -35,6 +34,7 @@ def read(request):
         raise Refusal(f"a checkpoint must be a dict of tensors; this file holds a {type(content).__name__}")
     leaves = flatten(arrays_only(content))
     save_file({json.dumps(path): tensor for path, tensor in leaves}, f"{request['out']}/tensors.safetensors")
+    pathlib.Path(request["out"], "class_names.json").write_text(json.dumps(class_names(content)))
 
 
 def forward(request):
@@ -119,7 +119,70 @@ def transform(request):
     np.save(f"{request['out']}/images.npy", np.stack(images))
 
 
-COMMANDS = {f.__name__: f for f in (read, forward, perturb, transform)}
+def detect(request):
+    """Load a detector's file strictly into plain PyTorch and run images.npy -> outputs.npz.
+
+    Images are (B, H, W, C), padded; "sizes" are those without padding. outputs: "I/NAME" of image I as `steps` names
+    them, the number of `parameters`, and the versions of `torch` and `torchvision`.
+    """
+    import numpy as np
+    import torch
+    import torchvision
+
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    from detector_models import load_detector, steps
+
+    detector = load_detector(request["file"])
+    outputs = {}
+    with torch.inference_mode():
+        for i, (image, size) in enumerate(zip(np.load(request["images"]), request["sizes"], strict=True)):
+            pixels = torch.from_numpy(image[None]).permute(0, 3, 1, 2).contiguous()
+            for name, value in steps(detector, pixels, tuple(size), request["regions"]).items():
+                outputs[f"{i}/{name}"] = value
+    facts = {
+        "parameters": sum(p.numel() for p in detector.parameters()),
+        "torchvision": torchvision.__version__,
+        "torch": torch.__version__,
+    }
+    np.savez(f"{request['out']}/outputs.npz", **outputs, **facts)
+
+
+def segment(request):
+    """Load a UPerNet's file strictly into a "program", "torch" or "transformers", and run images.npy -> outputs.npz.
+
+    Images are (B, H, W, C); "bins" are the parts of its pooling. outputs: `output`, channels first, that of each module
+    named in the request as it is, the number of `parameters`, and the versions of `torch` and `transformers`.
+    """
+    import numpy as np
+    import torch
+    import transformers
+
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import segmenter_models
+
+    with contextlib.redirect_stdout(sys.stderr):
+        model, run = segmenter_models.PROGRAMS[request["program"]](request)
+    model.eval()
+    kept, modules = {}, dict(model.named_modules())
+
+    def keep(name, y):
+        kept[name] = y[0] if isinstance(y, tuple) else y
+
+    for name in request["modules"]:
+        module = find_module(modules, name)
+        module.register_forward_hook(lambda _, __, y, name=name: keep(name, y))
+    with torch.inference_mode():
+        pixels = torch.from_numpy(np.load(request["images"])).permute(0, 3, 1, 2).contiguous()
+        kept["output"] = run(pixels)
+    facts = {
+        "parameters": segmenter_models.parameters_of(model),
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+    }
+    np.savez(f"{request['out']}/outputs.npz", **{name: y.numpy() for name, y in kept.items()}, **facts)
+
+
+COMMANDS = {f.__name__: f for f in (read, forward, detect, segment, perturb, transform)}
 
 
 def answer(request):
@@ -151,9 +214,9 @@ def in_a_child(request):
     return json.loads(place.read_text())
 
 
-def requests():
-    """Requests from standard input, until it ends or is idle."""
-    while not FORKS or select.select([sys.stdin], [], [], IDLE)[0]:  # select takes no pipes where there is no fork
+def requests(seconds):
+    """Requests from standard input, until it ends or there is none for so many seconds."""
+    while not FORKS or select.select([sys.stdin], [], [], seconds)[0]:  # select takes no pipes where there is no fork
         line = sys.stdin.readline()
         if not line:
             return
@@ -166,5 +229,5 @@ if __name__ == "__main__":
     with contextlib.suppress(Exception):  # each request will say so
         import timm  # noqa: F401  once, for all children
     run = in_a_child if FORKS else answer
-    for request in requests():
+    for request in requests(float(sys.argv[1])):
         print(json.dumps(run(request)), file=answers, flush=True)

@@ -1,25 +1,31 @@
 """Classification: one class an image, judged by top-1. The first kind of work, and the example of one."""
 
+import math
+
 import keras
 import numpy as np
 
 from swins.changes import Recorded
 from swins.creation import create
 from swins.data import labelled
+from swins.data.class_weights import class_weights, label_counts
 from swins.data.layouts import find_splits
 from swins.detector_configs import DETECTORS
 from swins.errors import SwinsError
 from swins.images import Preprocess
 from swins.initial_weights import begin_as_torch
 from swins.layer_depths import depths_of
+from swins.models import SwinTransformer
 from swins.resize import resize
-from swins.results import classes_of
+from swins.results import MOST, classes_of
+from swins.score import Score
+from swins.segmenter_configs import SEGMENTERS
 from swins.tags import look_up
-from swins.task import Reading, Score, Task, register
-from swins.tasks import classification_evaluation, classification_export
-from swins.tasks.classification_settings import Augment, Classification, Data, Model
+from swins.task import Reading, Task, register
+from swins.tasks import classification_evaluation, classification_export, classification_report
+from swins.tasks.classification_settings import Augment, Classification, Data, Loss, Model
 
-__all__ = ["CLASSIFICATION", "Augment", "Classification", "Data", "Model"]
+__all__ = ["CLASSIFICATION", "Augment", "Classification", "Data", "Loss", "Model"]
 
 SCORES = (Score("top1", "top-1", percent=True), Score("top5", "top-5", percent=True))
 
@@ -40,6 +46,8 @@ def network(recipe, training):
     options = model.options()
     if model.name in DETECTORS:
         raise SwinsError(f"model.name must be a classifier's; got {model.name}, a detector's: RECIPE = Detection(...)")
+    if model.name in SEGMENTERS:
+        raise SwinsError(f"model.name must be a classifier's; got {model.name}, a segmenter's")
     if not model.weights:
         swin = create(model.name, num_classes=num_classes, **options)
         if model.start:
@@ -80,9 +88,10 @@ def preparation(recipe, network, splits):
 
 
 def training(recipe, prepare, split):
-    """Augmented images and smoothed, mixed targets (b, classes)."""
+    """Augmented images and smoothed, mixed targets (b, classes), and how much each image counts, if not all alike."""
     from swins.data.augment import TrainTransform, mix, targets
 
+    weights = class_weights(split, recipe.loss.class_weights or "", label_counts)
     transform = TrainTransform(recipe.augment, prepare.image_size, prepare.mean, prepare.std)
 
     def sample(image, label, rng, size):
@@ -92,7 +101,9 @@ def training(recipe, prepare, split):
         images, labels = zip(*samples, strict=True)
         rows = targets(np.array(labels), len(split.classes), recipe.augment.smoothing)
         images, rows = mix(np.stack(images), rows, recipe.augment, rng)
-        return images, {"target": rows}
+        if weights is None:
+            return images, {"target": rows}
+        return images, {"target": rows, "weight": rows @ np.float32(weights)}
 
     return Reading(sample, batch)
 
@@ -111,7 +122,12 @@ def validating(recipe, prepare, split):
     return Reading(lambda image, label, rng, size: (prepare(image), label), batch, filler)
 
 
-def losses(recipe, network, truths, outputs):
+def trunk(network):
+    """Variables of all but the classifier."""
+    return [variable for layer in network.layers if layer.name != "head" for variable in layer.variables]
+
+
+def losses(recipe, network, truths, outputs, training=False):
     """Cross entropy."""
     entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
     (logits,) = outputs.values()
@@ -119,8 +135,11 @@ def losses(recipe, network, truths, outputs):
 
 
 def facts(recipe, network, prepare, split):
-    """The classes, and how images are prepared."""
+    """The classes, and how images are prepared, which the network remembers."""
     preparing = {"image_size": prepare.image_size, "crop": recipe.data.crop, "mean": prepare.mean, "std": prepare.std}
+    if isinstance(network, SwinTransformer):
+        lists = {key: list(value) if isinstance(value, tuple) else value for key, value in preparing.items()}
+        network.origin = {"name": recipe.model.name, "preparation": lists, "class_names": list(split.classes)}
     return {"classes": list(split.classes), "preprocess": preparing}
 
 
@@ -147,8 +166,25 @@ def answers(outputs, facts, sizes=()):
 
 
 def record(result, truth):
-    """Labels of an image, by their probability."""
-    return {"label": truth, "top": list(result.labels)}
+    """Labels of an image, by their probability, and these."""
+    return {"label": truth, "top": list(result.labels), "probabilities": [round(p, 4) for p in result.probabilities]}
+
+
+def right(truths, outputs):
+    """Whether the class of the largest logit is that of the largest target (b,), 1 or 0."""
+    (logits,) = outputs.values()
+    same = keras.ops.equal(keras.ops.argmax(logits, -1), keras.ops.argmax(truths["target"], -1))
+    return keras.ops.cast(same, "float32")
+
+
+def telling(name, facts):
+    """Whether a score says something: top-5 of more than five classes."""
+    return name != "top5" or len(facts.get("classes") or ()) > MOST or not facts.get("classes")
+
+
+def guessing(facts):
+    """The cross entropy of equal probabilities."""
+    return math.log(len(facts["classes"])) if facts.get("classes") else None
 
 
 def score(records):
@@ -171,6 +207,10 @@ CLASSIFICATION = register(
         validating=validating,
         losses=losses,
         depths=depths_of,
+        trunk=trunk,
+        measures={"top1": right},
+        guessing=guessing,
+        telling=telling,
         facts=facts,
         owns=owns,
         output=output,
@@ -178,6 +218,7 @@ CLASSIFICATION = register(
         record=record,
         score=score,
         **classification_evaluation.FUNCTIONS,
+        **classification_report.FUNCTIONS,
         **classification_export.FUNCTIONS,
     )
 )

@@ -4,18 +4,19 @@ import dataclasses
 import json
 import pathlib
 
-from swins.build import variant_name
-from swins.data.labelled import find_dataset
+from swins.data.labelled import Classes, find_dataset, find_part
+from swins.data.run_parts import require_part
 from swins.errors import SwinsError, first_line
 from swins.images import preparation_of, preprocess, stated_preparation
 from swins.labels import known_classes
 from swins.results import MOST
-from swins.tags import look_up
+from swins.tags import look_up, variant_name
 from swins.task import Prepared
+from swins.tasks.classification_report import class_names, probability
 
 AS_STATED = "stated"  # the protocol of images that are prepared as the converted file, or one beside it, says
 AS_TRAINED = "run"  # the protocol of images that are prepared as a training run validated with
-OPTIONS = ("model", "protocol", "labels", "class_order", "real")
+OPTIONS = ("model", "protocol", "split", "labels", "class_order", "real")
 
 
 def known(opened):
@@ -23,11 +24,21 @@ def known(opened):
     return {"classes": list(known_classes(opened.path, opened.model, opened.certificate))}
 
 
+def remembered(model):
+    """The Preprocess of what a model remembers of its weights; None where it remembers none, or none that is known."""
+    if not {"name", "preparation"} & getattr(model, "origin", {}).keys():
+        return None
+    try:
+        return preprocess(model)
+    except SwinsError:
+        return None
+
+
 def prepare(opened, options):
     """How a model's images are prepared.
 
-    The model of a training run is prepared for as the run did, and one whose file stated it as stated, unless a name or
-    a protocol is given.
+    The model of a training run is prepared for as the run did, and one whose file stated it, or that remembers it, so,
+    unless a name or a protocol is given.
 
     Args:
         opened: an Opened; options: "model", a variant's name; "protocol", "timm" or "ms".
@@ -39,6 +50,11 @@ def prepare(opened, options):
     path, model, certificate, name = opened.path, opened.model, opened.certificate, options.get("model")
     protocol, trained = options.get("protocol"), None if name else opened.training
     name = name or certificate.get("name") or (trained and trained["recipe"]["model.name"]) or variant_name(model)
+    kept = None if options or trained or "blocks" in certificate else remembered(model)
+    if kept and model.variant.num_classes:
+        return Prepared(
+            model.origin.get("name") or name, AS_STATED if model.origin.get("preparation") else "timm", kept
+        )
     numbers = look_up(name).variant
     if not trained and (
         type(numbers).NAMED != type(model.variant).NAMED
@@ -60,11 +76,19 @@ def prepare(opened, options):
 
 
 def dataset(source, opened, facts, options):
-    """Labelled images, whose labels are the model's classes."""
+    """Labelled images, whose labels are the model's classes; options["split"]: those of one part of the data."""
+    part = options.get("split")
+    require_part(part)
     if options.get("real"):
         read_real(options["real"])
     count = opened.model.variant.num_classes
-    images = find_dataset(source, count, options.get("labels"), facts["classes"], options.get("class_order"))
+    if part and options.get("labels"):
+        raise SwinsError("--labels are of all images in a folder, and --split is of a part of them; leave one out")
+    if part:
+        classes = Classes(count, tuple(facts["classes"]), options.get("class_order"))
+        images = find_part(source, part, classes, opened.path, opened.training)
+    else:
+        images = find_dataset(source, count, options.get("labels"), facts["classes"], options.get("class_order"))
     if not options.get("real"):
         return images
     name = f"{images.name} ({pathlib.Path(options['real']).stem})"
@@ -127,10 +151,18 @@ def relabelled(rows, real):
     ]
 
 
-def columns(records):
-    """A table's header, and its rows: an image's label, and its five classes, or all where there are fewer."""
+def columns(records, facts):
+    """A table's header, and its rows: an image's label, and its five classes, or all where there are fewer, as numbers.
+
+    After these the names of the label and of the first class, and the probability of that.
+    """
     most = max((len(record["top"]) for record in records), default=MOST)
-    return ["label", *(f"top{i + 1}" for i in range(most))], [[row["label"], *row["top"]] for row in records]
+    names = class_names(records, facts)
+    header = ["label", *(f"top{i + 1}" for i in range(most)), "is", "said", "probability"]
+    return header, [
+        [row["label"], *row["top"], names[row["label"]], names[row["top"][0]], probability(row, row["top"][0])]
+        for row in records
+    ]
 
 
 FUNCTIONS = {

@@ -1,6 +1,7 @@
 """What classifiers are exported as, and what their cards say."""
 
 import csv
+import functools
 import json
 import string
 from importlib import resources
@@ -10,17 +11,24 @@ import numpy as np
 
 from swins.attention import blocks_of
 from swins.checked_numbers import ANY
-from swins.deploy import deploy
 from swins.errors import SwinsError
 from swins.images import preparation_of, preprocess, stated_preparation
+from swins.labels import named_classes
 from swins.resnet import ResNet
+from swins.results import MOST
+from swins.run_result import when_scored
+from swins.score import NONE
 from swins.tags import look_up
 from swins.task import Part
+from swins.tasks.classification_evaluation import remembered
 
 CROPPED = string.Template(
     "Images are scaled so that they cover $resize pixels (height x width), cut to $size in their centre, and\n"
     "normalised with mean $mean and standard deviation $std (pixels from 0 to 1): as $whose."
 )
+BYTES = """answers = model.signatures["serving_bytes"](image_bytes=files)  # JPEG or PNG files, prepared inside
+answers["names"], answers["scores"], answers["indices"]  # of the five best classes; probabilities and logits of all
+"""
 PREPARE = string.Template(
     "Normalise with mean $mean and standard deviation $std (pixels from 0 to 1); sizes and crops are those of timm's\n"
     "evaluation."
@@ -54,8 +62,51 @@ def everything(model):
     return call
 
 
-def parts(model, certificate, deployed):
+def names_of(model, certificate):
+    """A text for each class, in the order of the logits: its name, or "class 0", "class 1" where none are known."""
+    names = named_classes(model, certificate)
+    return names or tuple(f"class {i}" for i in range(model.variant.num_classes))
+
+
+def answers(names, outputs, sizes=None):
+    """What is said of image files, in TensorFlow's graph: {"logits": (B, classes)} -> these, and the best five of them.
+
+    probabilities (B, classes); of the five best, or all where there are fewer, indices (B, 5) int32, scores (B, 5)
+    and names (B, 5), as text.
+    """
+    import tensorflow as tf
+
+    probabilities = tf.nn.softmax(tf.cast(outputs["logits"], "float32"))
+    scores, indices = tf.math.top_k(probabilities, min(MOST, len(names)))
+    best = {"indices": indices, "scores": scores, "names": tf.gather(tf.constant(names), indices)}
+    return {**outputs, "probabilities": probabilities, **best}
+
+
+def difference(names, outputs, expected) -> float:
+    """How far outputs of a classifier are from Keras': logits over the largest; what `answers` adds, from its logits.
+
+    Their softmax is NumPy's, in float64; classes of one probability may change places; another name is infinitely far.
+    """
+    if set(outputs) != set(expected):
+        return float("inf")
+    logits = [np.float64(keras.ops.convert_to_numpy(part["logits"])) for part in (outputs, expected)]
+    apart = np.abs(logits[0] - logits[1]).max() / np.abs(logits[1]).max()
+    if "probabilities" not in outputs:
+        return float(apart)
+    shifted = np.exp(logits[0] - logits[0].max(1, keepdims=True))
+    probabilities, indices = shifted / shifted.sum(1, keepdims=True), np.asarray(outputs["indices"])
+    of_indices = np.take_along_axis(probabilities, indices, 1)
+    best = -np.sort(-probabilities)[:, : indices.shape[1]]
+    pairs = (outputs["probabilities"], probabilities), (outputs["scores"], of_indices), (of_indices, best)
+    same = all(len(set(row)) == len(row) for row in indices.tolist())
+    same = same and bool((np.asarray(outputs["names"]) == np.asarray(names)[indices]).all())
+    return float(np.max([apart, *(np.abs(a - b).max() for a, b in pairs)])) if same else float("inf")
+
+
+def parts(model, certificate, deploy):
     """The SavedModels of a classifier: its logits, its features, and if asked for, a faster form for inference.
+
+    Of image files, those with logits say classes too: see `answers`.
 
     Raises:
         SwinsError: a ResNet, which is here to be a backbone.
@@ -67,25 +118,28 @@ def parts(model, certificate, deployed):
         )
     output = "logits" if model.variant.num_classes else "features"
     pooled = Part("features", lambda: features(model) if model.variant.num_classes else model)
-    made = {"saved_model_fe": pooled}
+    made, said = {"saved_model_fe": pooled}, {}
     if model.variant.num_classes:
+        names = names_of(model, certificate)
+        functions = {"of_files": answers, "difference": difference}
+        said = {key: functools.partial(function, names) for key, function in functions.items()}
         made = {"saved_model": Part(output, lambda: model), **made}
     first = next(iter(made))
-    made[first] = Part(made[first].output, made[first].make, everything=lambda: everything(model))
-    if deployed:
-        made["saved_model_deploy"] = Part(output, lambda: deploy(model), reference=lambda: model, trains=False)
+    made[first] = Part(made[first].output, made[first].make, everything=lambda: everything(model), **said)
+    if deploy:
+        made["saved_model_deploy"] = Part(output, lambda: deploy(model), reference=lambda: model, trains=False, **said)
     return made
 
 
 def serving(model, certificate):
-    """The Preprocess of an artefact's model: its training run's, or the published one; None where there is none."""
+    """The Preprocess of an artefact's model: its run's, its file's or the published one; None where none tells."""
     variant = model.variant
     if variant.in_chans not in (1, 3):
         return None
     if "training" in certificate:
         return preparation_of(certificate["training"])
-    if "blocks" not in certificate:  # a bare .keras file, which does not tell
-        return None
+    if "blocks" not in certificate:  # a .keras file, whose model may remember its weights
+        return remembered(model)
     try:
         stated = stated_preparation(certificate.get("preparation") or {}, variant.image_size)
     except SwinsError:  # one that this package has not: then there is no `serving_bytes`, and the card says so
@@ -114,19 +168,23 @@ def published_row(name):
         return next((row for row in csv.DictReader(file) if row["variant"] == name), None)
 
 
+def numbers_of(scores):
+    """Top-1 and top-5 in words, as far as a row of results or a run has them."""
+    words = {"top1": "top-1", "top5": "top-5"}
+    known = {text: scores.get(name) for name, text in words.items() if scores.get(name) not in (None, "", NONE)}
+    return ", ".join(f"{text} {float(value):.2%}" for text, value in known.items())
+
+
 def accuracy(certificate):
     """The card's paragraph on accuracy: measured for these weights, else published, else said to be missing."""
     name, row = certificate["name"], certificate.get("measured")
     if row:
         return (
-            f"Measured with these weights: top-1 {float(row['top1']):.2%}, top-5 {float(row['top5']):.2%} on "
-            f"{row['images']} images of {row['dataset']} ({row['protocol']} protocol, {row['image_size']} pixels, "
-            f"{row['backend']}, {row['date'][:10]})."
+            f"Measured with these weights: {numbers_of(row)} on {row['images']} images of {row['dataset']} "
+            f"({row['protocol']} protocol, {row['image_size']} pixels, {row['backend']}, {row['date'][:10]})."
         )
     if training := certificate.get("training"):
-        words = {"top1": "top-1", "top5": "top-5"}
-        numbers = [f"{text} {training[name]:.2%}" for name, text in words.items() if training.get(name) is not None]
-        return f"At the end of its training: {', '.join(numbers)} on {training['images']} validation images."
+        return f"{when_scored(training)}: {numbers_of(training)} on {training['images']} validation images."
     row = published_row(name) if "blocks" in certificate else None
     if row:
         return (
@@ -148,15 +206,17 @@ def rating(certificate):
     return f"{published['timm_top1']} (published)" if published else "not measured"
 
 
-def preparing(certificate, weights, decodes):
+def preparing(model, certificate, weights, decodes):
     """The card's words on how images are prepared."""
     training = certificate.get("training")
     stated, size = certificate.get("preparation") or {}, tuple(certificate["image_size"])
     if stated and not decodes:
         return f"Prepare images as the converted file says: {json.dumps(stated)}."
     prepare = preparation_of(training) if training else stated_preparation(stated, size)
+    whose = "the training run validated them" if training else "the converted file says"
+    if not prepare and "blocks" not in certificate:
+        prepare, whose = remembered(model), "the model remembers of its weights"
     if prepare:
-        whose = "the training run validated them" if training else "the converted file says"
         size, resize = ("x".join(map(str, pair)) for pair in (prepare.image_size, prepare.resize))
         return CROPPED.substitute(size=size, resize=resize, mean=prepare.mean, std=prepare.std, whose=whose)
     if decodes:
@@ -166,12 +226,17 @@ def preparing(certificate, weights, decodes):
     return "How images were prepared is not recorded."
 
 
-def class_list(certificate):
-    """The card's list of classes, of a training run or as the converted file names them."""
-    classes = certificate.get("training", {}).get("classes") or certificate.get("class_names")
-    if not (isinstance(classes, list) and classes):
+def class_list(model, certificate):
+    """The card's list of classes, as a person, a training run or the converted file names them."""
+    classes = named_classes(model, {**certificate, "name": ""})  # a tag's are published
+    if not model.variant.num_classes:
         return ""
-    return f"\n\nClasses, in the order of the logits:\n\n```json\n{json.dumps(classes, ensure_ascii=False)}\n```"
+    if not classes and not named_classes(model, certificate):
+        return "\n\nIts classes have no names, only numbers: `names` are `class 0`, `class 1`, ..."
+    if not classes:
+        return ""
+    names = json.dumps(list(classes), ensure_ascii=False)
+    return f"\n\nClasses, in the order of the logits:\n\n```json\n{names}\n```"
 
 
 def card(model, certificate):
@@ -180,12 +245,14 @@ def card(model, certificate):
     tagged = weights if weights and "." in certificate["name"] else None
     variant = model.variant
     decodes = "serving_bytes" in next(iter(certificate["exports"].values()))
+    stated = certificate.get("stated") or {}
     s3 = " and Chen et al., [S3](https://arxiv.org/abs/2111.14725)" if "_s3_" in certificate["architecture"] else ""
     height, width = ("height", "width") if variant.image_size == ANY else variant.image_size
     return {
         "template": resources.files("swins.tasks").joinpath("classification_card.md").read_text(),
-        "dataset": tagged.dataset if tagged else "not stated",
-        "license": tagged.license if tagged else "not stated",
+        "dataset": stated.get("data") or (tagged.dataset if tagged else "not stated"),
+        "license": stated.get("license") or (tagged.license if tagged else "not stated"),
+        **({"bytes": BYTES} if decodes and variant.num_classes else {}),
         "image_size": "any number of" if variant.image_size == ANY else f"{height}x{width}",
         "height": height,
         "width": width,
@@ -195,16 +262,17 @@ def card(model, certificate):
         "features": variant.embed_dim * 2 ** (len(variant.depths) - 1),
         "s3": s3,
         "accuracy": accuracy(certificate),
-        "prepare": preparing(certificate, weights, decodes),
-        "classes_named": class_list(certificate),
+        "prepare": preparing(model, certificate, weights, decodes),
+        "classes_named": class_list(model, certificate),
     }
 
 
 FUNCTIONS = {
     "tag": "image-classification",
     "parts": parts,
-    "portable": lambda model: deploy(model, portable=True),
+    "deployable": True,
     "serving": serving,
+    "namable": lambda model: model.variant.num_classes,
     "agreement": agreement,
     "ordered": ordered,
     "rating": rating,

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from swins import recipes, settings
+from swins.data.class_weights import weights_of_classes
 from swins.plans import RULES
 from swins.settings import Section, all_whole, ascending, at_least, finite, probability, setting, sides, whole
 
@@ -96,12 +97,27 @@ class Augment(Section):
 
 
 @dataclass(frozen=True)
+class Loss(Section):
+    """What is minimised: cross entropy.
+
+    class_weights: by how much an image of each class counts in training, so that few are not overlooked: "balanced" for
+    the mean number of images of a class over the class's own, or a number a class; None for all alike. An image that is
+    mixed of several counts as its parts do. Validation counts all alike.
+    """
+
+    class_weights: str | tuple | None = setting(
+        None, 'None, "balanced", or numbers of at least 0, one a class', weights_of_classes
+    )
+
+
+@dataclass(frozen=True)
 class Classification(recipes.Recipe):
     """The training of a classifier."""
 
     model: Model = Model()
     data: Data = Data()
     augment: Augment = Augment()
+    loss: Loss = Loss()
 
     def __post_init__(self):
         super().__post_init__()

@@ -26,14 +26,20 @@ def splits(source, recipe):
     return cached(with_most(training, data.objects), data.cache), validation
 
 
+def class_count(model, training) -> int:
+    """How many classes a Split has. Raises SwinsError if a recipe's Model states another number."""
+    count = len(training.classes)
+    if model.num_classes not in (None, count):
+        raise SwinsError(
+            f"model.num_classes must be the data's; got {model.num_classes} and {count}; leave it out, or choose other "
+            "data"
+        )
+    return count
+
+
 def network(recipe, training):
     """The detector of a recipe with the weights that it begins with, for the classes of a Split."""
-    model, num_classes = recipe.model, len(training.classes)
-    if model.num_classes not in (None, num_classes):
-        raise SwinsError(
-            f"model.num_classes must be the data's; got {model.num_classes} and {num_classes}; leave it out, or choose "
-            "other data"
-        )
+    model, num_classes = recipe.model, class_count(recipe.model, training)
     network = create(model.name, weights=model.weights or None, num_classes=num_classes, **model.options())
     if not isinstance(network, SSD):
         raise SwinsError(f"model.name must be a detector's; got {model.name}, a {type(network).__name__}: swins list")
@@ -42,8 +48,17 @@ def network(recipe, training):
 
 def preparation(recipe, network, splits):
     """The Preprocess of validation images: the whole image, squashed to the network's size."""
-    size, channels = network.image_size, network.input.shape[-1]
-    mean, std = recipe.data.mean, recipe.data.std
+    size = network.image_size
+    return Preprocess(size, size, False, *channel_levels(recipe.data, network.input.shape[-1]))
+
+
+def channel_levels(data, channels: int) -> tuple:
+    """mean and std of a recipe's Data, a number a channel; those of RGB also for grey.
+
+    Raises:
+        SwinsError: for other channels than the model's.
+    """
+    mean, std = data.mean, data.std
     if channels == 1 and len(mean) == 3:
         mean, std = ((sum(x) / len(x),) for x in (mean, std))
     if not len(mean) == len(std) == channels:
@@ -51,7 +66,7 @@ def preparation(recipe, network, splits):
             f"data.mean and data.std need a number a channel; got {mean}, {std} and {channels} channels; set both, as "
             f"--set data.mean={list(mean[:1] * channels)}"
         )
-    return Preprocess(size, size, False, tuple(mean), tuple(std))
+    return tuple(mean), tuple(std)
 
 
 def arrays_of(samples, most):
@@ -83,7 +98,7 @@ def validating(recipe, prepare, split):
     return Reading(sample, lambda samples, rng: arrays_of(samples, recipe.data.objects), filler)
 
 
-def losses(recipe, network, truths, outputs):
+def losses(recipe, network, truths, outputs, training=False):
     """The boxes' loss and the classes'."""
     parts = ssd_loss(network.priors, outputs, truths, recipe.loss.rule)
     return {name: shared(value) for name, value in parts.items()}

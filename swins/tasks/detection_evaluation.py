@@ -9,14 +9,16 @@ import numpy as np
 
 from swins.checked_numbers import tuples
 from swins.data.coco_scores import PROTOCOLS, SCORES, columns, listing, record, revise, score, tables
-from swins.data.detection_layouts import find_evaluation_split
+from swins.data.detection_layouts import find_detection_splits, find_evaluation_split
 from swins.data.labelled import Dataset
+from swins.data.run_parts import held_of_run
 from swins.detection.default_boxes import Priors, default_boxes
 from swins.detection.selection import selector
 from swins.errors import SwinsError, unknown_name
 from swins.images import Preprocess
 from swins.results import detections_of
-from swins.task import Prepared, Score
+from swins.score import Score
+from swins.task import Prepared
 from swins.tasks.detection_settings import Selection
 
 OPTIONS, PREDICT_OPTIONS = ("protocol", "split"), ("threshold",)
@@ -93,7 +95,8 @@ def answers(outputs, facts, sizes) -> list:
 
 def dataset(source, opened, facts, options) -> Dataset:
     """Images to score on, whose labels are the model's classes, by name."""
-    split = find_evaluation_split(source, tuple(facts["classes"]), part=options.get("split"))
+    held = held_of_run(source, opened.path, opened.training, find_detection_splits)
+    split = find_evaluation_split(source, tuple(facts["classes"]), part=options.get("split"), held_images=held)
     return Dataset(split.name, len(split), (split[i] for i in range(len(split))), split.strays, split.notes)
 
 

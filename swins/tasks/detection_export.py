@@ -55,14 +55,16 @@ def apart(ours, theirs, largest) -> float:
     return worst
 
 
-def parts(model, certificate, deployed):
+def parts(model, certificate, deploy):
     """The SavedModels of a detector: its answers, and its raw outputs, which can be trained."""
     rule = asdict(Selection(**certificate.get("training", {}).get("selection", {})))
     rule["most"] = rule.pop("boxes")
-    answers = Part(
-        "detections", lambda: selecting(model, **rule), trains=False, in_pixels=in_pixels, difference=difference
-    )
-    return {"saved_model": answers, "saved_model_raw": Part("raw", lambda: model)}
+    options = {"trains": False, "of_files": in_pixels, "difference": difference}
+    made = {"saved_model": Part("detections", lambda: selecting(model, **rule), **options)}
+    if deploy:
+        fast, slow = lambda: selecting(model, deploy(model), **rule), lambda: selecting(model, **rule)
+        made["saved_model_deploy"] = Part("detections", fast, reference=slow, **options)
+    return {**made, "saved_model_raw": Part("raw", lambda: model)}
 
 
 def serving(model, certificate):
@@ -109,7 +111,7 @@ def card(model, certificate):
 FUNCTIONS = {
     "tag": "image-object-detection",
     "parts": parts,
-    "portable": lambda model: model,
+    "deployable": True,
     "serving": serving,
     "agreement": agreement,
     "rating": rating,

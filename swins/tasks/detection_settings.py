@@ -10,6 +10,23 @@ from swins.settings import Section, above, at_least, finite, one_of, probability
 REDUCTIONS = ("mean", "sum_per_box")
 
 
+def levels(default: tuple):
+    """The field of means of channels."""
+    return setting(default, "numbers, one a channel", lambda v: bool(v) and all(map(finite, v)))
+
+
+def spreads(default: tuple):
+    """The field of standard deviations of channels."""
+    rule = "numbers above 0, one a channel"
+    return setting(default, rule, lambda v: bool(v) and all(finite(x) and x > 0 for x in v))
+
+
+def of_classifiers(optim) -> dict:
+    """{what is wrong: whether it is} of an optimiser's settings that detectors have no use for."""
+    decay = optim.layer_decay
+    return {f"optim.layer_decay is of classifiers; got {decay}; leave it out": decay != 1}
+
+
 @dataclass(frozen=True)
 class Model(recipes.Model):
     """A detector. None leaves the variant's value.
@@ -43,12 +60,8 @@ class Data(recipes.Data):
     batch: int = at_least(32, 1)
     objects: int = setting(100, "from 1 to 10000", lambda v: 1 <= v <= 10000)
     cache: int = at_least(0, 0)
-    mean: tuple = setting((0.485, 0.456, 0.406), "numbers, one a channel", lambda v: bool(v) and all(map(finite, v)))
-    std: tuple = setting(
-        (0.229, 0.224, 0.225),
-        "numbers above 0, one a channel",
-        lambda v: bool(v) and all(finite(x) and x > 0 for x in v),
-    )
+    mean: tuple = levels((0.485, 0.456, 0.406))
+    std: tuple = spreads((0.229, 0.224, 0.225))
 
     def conflicts(self):
         channels = len(self.mean), len(self.std)
@@ -97,8 +110,4 @@ class Detection(recipes.Recipe):
     selection: Selection = Selection()
 
     def conflicts(self):
-        decay = self.optim.layer_decay
-        return {
-            **super().conflicts(),
-            f"optim.layer_decay is of classifiers; got {decay}; leave it out": decay != 1,
-        }
+        return {**super().conflicts(), **of_classifiers(self.optim)}

@@ -18,14 +18,14 @@ KEPT = 2
 DAMAGE = (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # with NotImplementedError
 
 
-def loss_variables(model):
-    """What the mean loss of an epoch is kept in."""
-    return next(metric for metric in model.metrics if metric.name == "loss").variables
+def mean_variables(model):
+    """What the means of an epoch, of the loss and of what is measured beside it, are kept in."""
+    return [variable for metric in model.metrics for variable in metric.variables]
 
 
 def variables_of(model):
-    """All that a step changes, each once: weights, states of random numbers, the optimiser's, the mean loss."""
-    found = [*model.variables, *model.optimizer.variables, *loss_variables(model)]
+    """All that a step changes, each once: weights, states of random numbers, the optimiser's, the means."""
+    found = [*model.variables, *model.optimizer.variables, *mean_variables(model)]
     return list({id(variable): variable for variable in found}.values())
 
 

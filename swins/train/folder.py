@@ -9,16 +9,17 @@ import shutil
 
 import keras
 
-from swins.changes import Recorded, copy
+from swins.changes import Recorded, RecordedParts, copy
 from swins.devices import agreed
 from swins.errors import SwinsError
-from swins.files import write
+from swins.files import replacing, write
 from swins.recipes import TUNED, as_json, differences, today
-from swins.task import NONE, read_score
+from swins.score import NONE, read_score
 from swins.train.checkpoints import Checkpoints
+from swins.train.phases import phases
 
 DRAWN = 3  # scores in the curves
-BEFORE, AFTER = ("epoch", "learning_rate", "loss", "val_loss"), ("val_images", "unreadable", "seconds")
+AFTER = ("val_images", "unreadable", "seconds")  # columns of a log, after those of the scores
 WRITTEN = (
     "checkpoints",
     "tensorboard",
@@ -30,6 +31,7 @@ WRITTEN = (
     "facts.json",
     "annotations_*.txt",
     "unreadable*.txt",
+    "pictures",
 )
 
 
@@ -38,6 +40,7 @@ class Run:
 
     def __init__(self, folder, task, say):
         self.folder, self.task, self.say = pathlib.Path(folder), task, say
+        self.scores = task.scores  # of which columns are
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.rows, self.step, self.seconds = [], 0, 0.0
         self.unvalidated = self.best = self.record = self.lock = None
@@ -51,7 +54,7 @@ class Run:
         """
         path, settings = self.folder / "recipe.json", as_json(recipe)
         for part, split in zip(("training", "validation"), splits, strict=True):
-            settings[f"{part} data"] = f"{len(split)} images, {split.digest()}"
+            settings[f"{part} data"] = split.summary()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file() and any(not p.name.startswith(".") for p in self.folder.iterdir()):
             raise SwinsError(f"{self.folder} holds other files and no run; choose another folder with -o")
@@ -105,9 +108,14 @@ class Run:
                 shutil.rmtree(found) if found.is_dir() else found.unlink()
         path.unlink()
 
-    def restore(self, model, share):
-        """Go on from the newest sound checkpoint, if there is one: the one that the first process finds."""
+    def restore(self, model, share, begin=lambda step: None):
+        """Go on from the newest sound checkpoint, if there is one: the one that the first process finds.
+
+        Args:
+            begin: called with the step of that, or 0, compiles the model for it.
+        """
         step = agreed(share, lambda: self.checkpoints.sound(self.say))
+        begin(step or 0)
         if step is not None:
             facts = self.checkpoints.load(model, step)
             self.step, self.rows, self.seconds = facts["step"], facts["rows"], facts["seconds"]
@@ -123,13 +131,49 @@ class Run:
         facts = {"rows": self.rows, "seconds": seconds, "unvalidated": self.unvalidated, "best": self.best}
         self.checkpoints.save(model, self.step, facts)
 
-    def keep_best(self, model, row):
-        """Write best.keras if no epoch before that of a row was as good, and its score is a number."""
-        headline = self.task.headline
-        value, *others = (read_score(r[f"val_{headline.name}"]) for r in (row, *self.rows))
-        if value is not None and all(headline.better(value, other) for other in others):
-            save_model(model, self.folder / "best.keras")
-            self.best = {"epoch": row["epoch"], headline.name: value}
+    def better(self, row, other) -> bool:
+        """Whether the epoch of a row is better than another's: by its score, of equal ones by the validation loss."""
+        name = f"val_{self.task.headline.name}"
+        value, before = read_score(row[name]), read_score(other[name])
+        if value is None or value != before:
+            return self.task.headline.better(value, before)
+        return float(row["val_loss"]) < float(other["val_loss"])
+
+    def keep_best(self, model, row, writes):
+        """Remember the epoch of a row if it is better than the best before it and its score a number; write best.keras.
+
+        It is compared with the epoch that best.keras is of, in runs of before as well, which took the first of equals.
+        """
+        name = self.task.headline.name
+        value = read_score(row[f"val_{name}"])
+        others = [other for other in self.rows if not self.best or other["epoch"] == self.best["epoch"]]
+        if value is not None and all(self.better(row, other) for other in others):
+            if writes:
+                save_model(model, self.folder / "best.keras")
+            self.best = {"epoch": row["epoch"], name: value}
+
+    def waited(self, recipe) -> int:
+        """Epochs since the best one, of those in which all weights learn; 0 where none has a score."""
+        if not (self.best and self.rows):
+            return 0
+        return self.rows[-1]["epoch"] - max(self.best["epoch"], phases(recipe)[-1].first)
+
+    def ended(self, recipe, per_epoch) -> bool:
+        """Whether nothing is left to train: all epochs are done, or `patience` of them were no better than the best."""
+        early = recipe.patience is not None and not self.unvalidated and self.waited(recipe) >= recipe.patience
+        return early or self.step >= recipe.epochs * per_epoch
+
+    def last_row(self, recipe) -> dict:
+        """The row of the epoch whose weights model.keras has."""
+        best = self.best if recipe.keep == "best" else None
+        return next(row for row in self.rows[::-1] if not best or row["epoch"] == best["epoch"])
+
+    def draw(self, pictures):
+        """Write {name: PIL image} into pictures/."""
+        for name, picture in pictures.items():
+            (self.folder / "pictures").mkdir(exist_ok=True)
+            with replacing(self.folder / "pictures" / f"{name}.png") as partial:
+                picture.save(partial, "PNG")
 
     def changes(self):
         """What was changed on the way, of recipe.json."""
@@ -138,16 +182,18 @@ class Run:
     def write_log(self):
         """log.csv and curves.png of the rows so far."""
         lines = io.StringIO()
-        writer = csv.DictWriter(lines, self.columns(), lineterminator="\n")
+        writer = csv.DictWriter(lines, self.columns(), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write(self.folder / "log.csv", lines.getvalue())
-        names = [score.name for score in self.task.scores]
-        draw(self.rows, names, self.folder / "curves.png")
+        names = [f"val_{score.name}" for score in self.scores[:DRAWN]]
+        draw(self.rows, [*self.task.measures, *names], self.folder / "curves.png")
 
     def columns(self):
         """Columns of the log."""
-        return [*BEFORE, *(f"val_{score.name}" for score in self.task.scores), *AFTER]
+        means = ("loss", *self.task.measures)
+        scores = ("loss", *(score.name for score in self.scores))
+        return ["epoch", "learning_rate", *means, *(f"val_{name}" for name in scores), *AFTER]
 
 
 def recorded(path):
@@ -178,9 +224,12 @@ def save_model(model, path):
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
-        plain = copy_of(model.network)
+        learning = [variable.trainable for variable in model.network.variables]
+        with model.trunk.thawed():
+            plain = copy_of(model.network)
         if model.optimizer.use_ema:
-            model.optimizer.average_into(plain.trainable_variables)
+            pairs = zip(plain.variables, learning, strict=True)
+            model.optimizer.average_into([variable for variable, learns in pairs if learns])
         partial = path.with_name(f".{path.stem}.partial.keras")
         plain.save(partial)
         partial.replace(path)
@@ -190,7 +239,7 @@ def save_model(model, path):
 
 def copy_of(network):
     """A network of its own with the same weights, as Keras or this package copies one."""
-    if isinstance(network, Recorded):
+    if isinstance(network, Recorded | RecordedParts):
         return copy(network)
     twin = keras.models.clone_model(network)
     twin.set_weights(network.get_weights())
@@ -198,19 +247,19 @@ def copy_of(network):
 
 
 def draw(rows, scores, path):
-    """A picture of losses, the first scores and the learning rate over the epochs."""
+    """A picture of losses, some scores and the learning rate over the epochs; scores are columns of the rows."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return  # log.csv has the numbers
     figure = Figure((12, 3.2), layout="constrained")
-    scores = [f"val_{name}" for name in scores[:DRAWN]]
     panels = {"loss": ["loss", "val_loss"], "score": scores, "learning rate": ["learning_rate"]}
     for axis, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for name in names:
-            known = [row for row in rows if row[name] != NONE]
+            known = [row for row in rows if row.get(name, NONE) != NONE]
             points = [row["epoch"] for row in known], [float(row[name]) for row in known]
             axis.plot(*points, label=name, marker="." if len(rows) < 40 else "")
         axis.set(title=title, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend()
     figure.savefig(path, dpi=100)

@@ -1,18 +1,23 @@
 """Batches of a data set to train on and to validate with, whose order and augmentation a seed determines."""
 
+import contextlib
 import functools
 import os
 import pathlib
+import re
 import threading
 
+import keras
 import numpy as np
 
 from swins.data.split import fitted, require_truth
 from swins.devices import ALONE, cores
-from swins.errors import SwinsError
+from swins.errors import SwinsError, missing_package
 from swins.images import open_image, size_of
 
+PROFILER = re.compile("Failed to load jax profiler|Grain multiprocess worker profiling requires jaxlib")
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # names of files that are no UTF-8 survive
+SAID = 3  # images that cannot be read
 MOST_UNREADABLE = 0.1  # of a data set; above it, something else is wrong
 AUGMENTED, BATCHED, SIZED, ORDERED = range(4)  # uses of random numbers, each with a seed of its own
 
@@ -30,10 +35,15 @@ def on_one_line(text):
 
 
 class Unreadable:
-    """Names of samples that could not be read, once each, in a file too, a line each."""
+    """Names of samples that could not be read, once each, in a file too, a line each; the first few are said, and why.
 
-    def __init__(self, path, limit):
+    Args:
+        path: of the file; limit: how many there may be; say: what is told of them.
+    """
+
+    def __init__(self, path, limit, say=lambda text: None):
         self.path, self.limit, self.texts, self.failed = pathlib.Path(path), limit, {}, None
+        self.say, self.said = say, set()  # also after `forget`, not twice
         self.lock = threading.Lock()
         self.texts = dict(lines_of(self.path))  # of the same run, before it was killed
         if self.path.is_file():  # the next line begins after the last whole one
@@ -49,6 +59,11 @@ class Unreadable:
                 self.texts[name] = text
                 with open(self.path, "ab") as file:
                     file.write(f"{name}\t{text}\n".encode(**TEXT))
+            new = name not in self.said and len(self.said) <= SAID
+            self.said |= {name} if new else set()
+            more = len(self.said) > SAID
+        if new:
+            self.say(f"further images that cannot be read are in {self.path} alone" if more else f"unreadable: {text}")
         if len(self.texts) > self.limit:
             few = "; ".join(list(self.texts.values())[:3])
             self.fail(
@@ -95,13 +110,31 @@ def readable(split, index, unreadable, make=lambda image, truth: (image, truth))
     raise SwinsError(f"{split.name}: none of its {len(split)} images can be read")
 
 
+@contextlib.contextmanager
+def without_profiler():
+    """Hold back grain's one warning, that JAX, whose profiler it would use, is not installed or not new enough."""
+    from absl import logging  # grain's
+
+    def others(record):
+        return not PROFILER.match(record.getMessage())
+
+    logger = logging.get_absl_logger()
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)
+
+
 def reader():
     """The library that reads ahead. Raises SwinsError if it is missing."""
     try:
         import filelock  # noqa: F401 (for the run's folder)
-        import grain
+
+        with without_profiler():
+            import grain
     except ModuleNotFoundError as error:
-        raise SwinsError(f"training needs {error.name}: pip install 'swins[train]'") from error
+        raise missing_package("training", error.name, "train") from error
     return grain
 
 
@@ -197,6 +230,50 @@ def training_batches(split, reading, recipe, unreadable, start=0, share=ALONE):
     threads = recipe.data.threads or cores()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * own, 16))
     return order[start * own :].to_iter_dataset(options).batch(own, drop_remainder=True, batch_fn=collate)
+
+
+def shapes_of(split, reading, unreadable):
+    """Arrays of a batch of one sample of each group and size, as training has them -> [(images, {name: array})]."""
+    groups = np.zeros(len(split), int) if reading.groups is None else np.asarray(reading.groups)
+    examples = []
+    for group, sizes in enumerate(reading.sizes):
+        index = int(np.flatnonzero(groups == group)[0])
+        for size in sizes:
+            rng = np.random.default_rng(0)
+
+            def make(image, truth, rng=rng, size=size):
+                return reading.sample(image, truth, rng, size)
+
+            examples.append(reading.batch([readable(split, index, unreadable, make)], rng))
+    return examples
+
+
+def of_any_size(batches, examples):
+    """Batches as TensorFlow takes them, in which sides that differ between examples are open.
+
+    Keras knows the shapes of a data set by its first two batches, and a third of another shape is an error.
+
+    Args:
+        batches: what `training_batches` gives; examples: what `shapes_of` gives.
+    """
+    import tensorflow as tf
+
+    def spec(*arrays):
+        sides = zip(*(array.shape[1:] for array in arrays), strict=True)
+        shape = [None, *(side[0] if len(set(side)) == 1 else None for side in sides)]
+        return tf.TensorSpec(shape, arrays[0].dtype)
+
+    return tf.data.Dataset.from_generator(
+        lambda: iter(batches), output_signature=keras.tree.map_structure(spec, *examples)
+    )
+
+
+def batches_to_fit(split, reading, recipe, unreadable, start=0, share=ALONE):
+    """`training_batches` as Keras' fit takes them."""
+    batches = training_batches(split, reading, recipe, unreadable, start, share)
+    if keras.backend.backend() != "tensorflow" or len({size for sizes in reading.sizes for size in sizes}) < 2:
+        return batches
+    return of_any_size(batches, shapes_of(split, reading, unreadable))
 
 
 def validation_batches(split, reading, batch, unreadable, threads=0, share=ALONE):

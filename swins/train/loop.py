@@ -12,25 +12,31 @@ import datetime
 import importlib.util
 import json
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from swins import devices
+from swins.data.oddities import notes_on
 from swins.data.split import left_out
 from swins.errors import SwinsError
-from swins.files import write
+from swins.files import replacing, write
 from swins.recipes import Recipe, as_json
 from swins.run_result import training_of
-from swins.task import Task, read_score, task_of_recipe
+from swins.score import read_score
+from swins.task import Task, task_of_recipe
 from swins.train import input_pipeline
 from swins.train.folder import Run, save_model
 from swins.train.optimisers import optimiser
+from swins.train.phases import phase_of_epoch, phase_of_state
 from swins.train.progress import Ending, EveryBatch, Progress
+from swins.train.run_plan import enough, near_guessing, plan, settings_text
 from swins.train.schedules import peak_rate
 from swins.train.trainee import Trainee
-from swins.train.validation import Validation, validate
+from swins.train.validation import Validation, examiner, validate
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Job:
         if len(training) < batch:
             raise SwinsError(
                 f"data.batch must not exceed the training images; got {batch} and {len(training)}; lower it: "
-                f"--set data.batch={max(2, len(training) // 4 * 2)}"
+                f"{settings_text(enough(self.recipe, len(training)))}"
             )
         images = len(training) // batch * batch
         if self.readings:
@@ -75,6 +81,10 @@ class Job:
         if not images:
             raise SwinsError(f"data.batch must not exceed a group's training images; got {batch}; lower it")
         return (self.recipe.updates_per_epoch or images // batch) * optim.accumulate
+
+    def plan(self) -> list[str]:
+        """Lines on what the run will do, as far as it is known."""
+        return plan(self.recipe, len(self.splits[0]), self.per_epoch // self.recipe.optim.accumulate)
 
 
 def compile_trainee(trainee, recipe, updates_per_epoch, several=False):
@@ -92,6 +102,23 @@ def compile_trainee(trainee, recipe, updates_per_epoch, several=False):
     trainee.optimizer.build(trainee.trainable_variables)
 
 
+def begin(trainee, job, phase):
+    """Make a Trainee ready for a phase of its run, with an optimiser that has done nothing yet."""
+    trainee.trunk.freeze(phase.frozen)
+    compile_trainee(trainee, phase.recipe, job.per_epoch // job.recipe.optim.accumulate, job.several)
+
+
+def say_phase(trainee, job, phase, say):
+    """Say what a phase is, where there are several."""
+    if not job.recipe.frozen.epochs:
+        return
+    count = sum(int(np.prod(variable.shape)) for variable in trainee.trainable_variables)
+    which = "but the backbone's" if phase.frozen else "all"
+    first, last = phase.first + 1, phase.end
+    epochs = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+    say(f"{epochs}: {count:,} weights learn, {which}; rate up to {peak_rate(phase.recipe):.3g}")
+
+
 def out_of_memory(error):
     """Whether a backend says that there is no memory left."""
     return isinstance(error, MemoryError) or bool(
@@ -107,9 +134,14 @@ def fit(trainee, run, job, ending, tensorboard):
     process = f".{share.index}" if share.index else ""
     names = (f"unreadable{process}.txt", f"unreadable_validation{process}.txt")
     run.unreadable, run.not_scored = (
-        input_pipeline.Unreadable(run.folder / name, limit(split, share))
+        input_pipeline.Unreadable(run.folder / name, limit(split, share), run.say)
         for name, split in zip(names, job.splits, strict=True)
     )
+
+    facts = job.facts
+    run.scores = job.task.scores_of(facts)
+    with job.scope():
+        examine = examiner(trainee, facts, share, job.devices)
 
     def validated(trainee, heed):
         run.not_scored.forget()  # it may have been mended
@@ -118,11 +150,13 @@ def fit(trainee, run, job, ending, tensorboard):
         )
         with averaged(trainee):
             held = (batch for batch, _ in zip(batches, range(count), strict=False))
-            loss, records = validate(trainee, held, job.facts, share, job.several, heed)
+            loss, records = validate(job.task, held, facts, share, examine, heed)
+            if job.task.epoch_pictures and not share.index:
+                run.draw(job.task.epoch_pictures(recipe, trainee.network, facts, run.unvalidated["epoch"]))
         missing = run.not_scored.of_all()
         if not records:
             raise SwinsError(f"{validation.name}: none of its {len(validation)} validation images can be read")
-        return Validation(loss, job.task.score(records), len(validation) - missing, missing)
+        return Validation(loss, job.task.scored(records, facts), len(validation) - missing, missing)
 
     progress = Progress(run, recipe, per_epoch, validated, run.unreadable, ending, writes=share.index == 0)
     callbacks = [progress]
@@ -132,12 +166,21 @@ def fit(trainee, run, job, ending, tensorboard):
         run.say(f"epoch {run.unvalidated['epoch']} is trained and not yet validated")
         progress.set_model(trainee)
         progress.validated()
-    while run.step < recipe.epochs * per_epoch:
+    current = phase_of_state(recipe, run.step, per_epoch)
+    if not run.ended(recipe, per_epoch) and phase_of_epoch(recipe, run.step // per_epoch) == current:
+        say_phase(trainee, job, current, run.say)
+    while not run.ended(recipe, per_epoch):
         epoch, done = divmod(run.step, per_epoch)  # what is left of an epoch, when a run goes on, is a fit of its own
+        if (phase := phase_of_epoch(recipe, epoch)) != current:
+            current = phase
+            with job.scope():
+                begin(trainee, job, phase)
+            progress.begins_phase()
+            say_phase(trainee, job, phase, run.say)
         trainee.fit(
-            input_pipeline.training_batches(training, job.readings[0], recipe, run.unreadable, run.step, share),
+            input_pipeline.batches_to_fit(training, job.readings[0], recipe, run.unreadable, run.step, share),
             initial_epoch=epoch,
-            epochs=epoch + 1 if done else recipe.epochs,
+            epochs=epoch + 1 if done else phase.end,
             steps_per_epoch=per_epoch - done,
             callbacks=EveryBatch(callbacks, add_history=True, model=trainee),
             shuffle=False,
@@ -201,7 +244,11 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
         say(left_out(source, strays))
     for note in (note for split in job.splits for note in split.notes):
         say(note)
-    job.per_epoch  # noqa: B018 (refuses a batch that is too large, before anything is made)
+    planned = job.plan()  # refuses a batch that is too large, before anything is made
+    for line in planned:
+        say(line)
+    for line in notes_on(*job.splits):
+        say(line)
     if recipe.deterministic:
         make_deterministic()
     keras.utils.set_random_seed(recipe.seed)
@@ -211,8 +258,12 @@ def train(recipe, source, folder, *, overwrite=False, tensorboard=False, say=pri
         makers = zip((task.training, task.validating), job.splits, strict=True)
         readings = tuple(reading(recipe, preparation, split) for reading, split in makers)
         job = dataclasses.replace(job, network=network, preparation=preparation, readings=readings)
+        for line in job.plan():
+            if line not in planned:  # batches of one group each are fewer
+                say(line)
         trainee = Trainee(network, task, recipe)
-        compile_trainee(trainee, recipe, job.per_epoch // recipe.optim.accumulate, job.several)
+        if recipe.frozen.epochs and not trainee.trunk.variables:
+            raise SwinsError(f"frozen.epochs is of networks with a backbone; {network.name} has none; leave it out")
     with contextlib.closing(Run(folder, task, say)) as run:
         devices.agreed(share, lambda: run.open(recipe, job.splits, overwrite))
         return train_in(run, trainee, job, tensorboard)
@@ -222,7 +273,8 @@ def train_in(run, trainee, job, tensorboard):
     """Train a compiled Trainee in the folder of a run -> the result."""
     recipe, say, (training, validation) = job.recipe, run.say, job.splits
     with job.scope():
-        run.restore(trainee, job.share)
+        step_phase = lambda step: phase_of_state(recipe, step, job.per_epoch)  # noqa: E731
+        run.restore(trainee, job.share, lambda step: begin(trainee, job, step_phase(step)))
     for name, split in zip(("training", "validation"), job.splits, strict=True):
         if split.defects and not job.share.index:
             text = "".join(f"{line}\n" for line in split.defects)
@@ -233,13 +285,17 @@ def train_in(run, trainee, job, tensorboard):
         write(
             run.folder / "facts.json", json.dumps(facts, indent=1) + "\n"
         )  # for best.keras, until the result is there
-    pixels = "x".join(map(str, job.preparation.image_size))
-    say(f"{recipe.model.name}: {trainee.count_params():,} parameters, {pixels} pixels, {job.devices} device(s)")
+    grey = "grey " * (len(getattr(job.preparation, "mean", ())) == 1)  # also of images in colour
+    pixels = f"{'x'.join(map(str, job.preparation.image_size))} {grey}pixels"
+    say(f"{recipe.model.name}: {trainee.count_params():,} parameters, {pixels}, {job.devices} device(s)")
     classes = f", {len(training.classes)} classes" if training.classes else ""
     say(f"{len(training)} images to train on, {len(validation)} to validate{classes}")
-    say(f"learning rate up to {peak_rate(recipe):.3g}, {recipe.data.batch} images a batch")
-    if run.step >= recipe.epochs * job.per_epoch:
-        say("all epochs are done: nothing is left to train")
+    say(
+        f"learning rate up to {peak_rate(recipe):.3g}, {recipe.data.batch} images a batch; the first step takes longest"
+    )
+    if run.ended(recipe, job.per_epoch):
+        if run.step >= recipe.epochs * job.per_epoch:
+            say("all epochs are done: nothing is left to train")
         if not run.unvalidated and (finished := training_of(run.folder)):
             return finished if not job.share.index else {}
     try:
@@ -268,17 +324,31 @@ def train_in(run, trainee, job, tensorboard):
 
 def finish(trainee, run, job):
     """Write model.keras, with averaged weights if there are, and result.json -> the result."""
-    save_model(trainee, run.folder / "model.keras")
+    backend, kept = keras.backend.backend(), run.last_row(job.recipe)
+    if run.step < job.recipe.epochs * job.per_epoch:
+        run.say(
+            f"stopped early: no epoch of the last {run.waited(job.recipe)} was better than epoch {run.best['epoch']}"
+        )
+    if kept is run.rows[-1]:
+        save_model(trainee, run.folder / "model.keras")
+    else:
+        run.say(f"model.keras has the weights of the best epoch, {kept['epoch']} of {len(run.rows)}")
+        if not (run.folder / "best.keras").is_file():
+            raise SwinsError(f"{run.folder / 'best.keras'} is gone; --set keep=None takes the last epoch's weights")
+        with replacing(run.folder / "model.keras") as partial:
+            shutil.copyfile(run.folder / "best.keras", partial)
     run.write_log()  # it may have been killed before it did
-    backend, last = keras.backend.backend(), run.rows[-1]
+    if line := near_guessing(job.recipe, float(kept["val_loss"]), job.task.guessing(job.facts)):
+        run.say(line)
     result = {
         "task": job.task.name,
         "recipe": as_json(job.recipe),
-        **{score.name: read_score(last[f"val_{score.name}"]) for score in job.task.scores},
-        "images": last["val_images"],
+        **{score.name: read_score(kept[f"val_{score.name}"]) for score in run.scores},
+        "images": kept["val_images"],
+        "epoch": kept["epoch"],
         "best": run.best,
         "changes": run.changes(),
-        "hours": round(last["seconds"] / 3600, 3),
+        "hours": round(run.rows[-1]["seconds"] / 3600, 3),
         "parameters": trainee.count_params(),
         **job.facts,
         "machine": devices.machine(),

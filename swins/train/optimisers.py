@@ -20,7 +20,8 @@ class Group:
 def groups(variables, optim, depths: dict | None = None) -> dict[str, Group]:
     """{path: Group} of trainable variables, by the numbers of a recipe's optimiser.
 
-    Variables of one axis do not decay, nor do those that `no_decay` names, unless all do: timm's rule.
+    Variables of one axis do not decay, nor do those that `no_decay` names, unless all do: timm's rule. With
+    `decay_biases` those of one axis do, which is mmcv's.
 
     Args:
         variables: of a model; optim: AdamW or Sgd of `swins.recipes`.
@@ -30,7 +31,8 @@ def groups(variables, optim, depths: dict | None = None) -> dict[str, Group]:
     last = max(depths.values(), default=0)
     table = {}
     for variable in variables:
-        bare = len(variable.shape) <= 1 or any(part in variable.path for part in optim.no_decay)
+        bare = len(variable.shape) <= 1 and not optim.decay_biases
+        bare = bare or any(part in variable.path for part in optim.no_decay)
         decay = optim.weight_decay if optim.decay_all or not bare else 0.0
         table[variable.path] = Group(decay, optim.layer_decay ** (last - depths.get(variable.path, last)))
     return table

@@ -1,6 +1,5 @@
 """What watches a run while Keras' fit trains: the state saved, the log kept, the end heeded."""
 
-import datetime
 import math
 import os
 import signal
@@ -10,8 +9,10 @@ import time
 import keras
 
 from swins.errors import SwinsError
-from swins.task import logged, read_score
-from swins.train.checkpoints import loss_variables
+from swins.score import logged, read_score
+from swins.train.checkpoints import mean_variables
+from swins.train.pace import Pace
+from swins.train.phases import phase_of_state
 
 SAY_EVERY = 30.0  # seconds
 READ_EVERY = 10  # steps from one look at the loss to the next: each waits for the device
@@ -97,7 +98,8 @@ class Progress(keras.callbacks.Callback):
         self.run, self.recipe, self.per_epoch, self.writes = run, recipe, per_epoch, writes
         self.validate, self.unreadable, self.ending = validate, unreadable, ending
         self.before, self.begun, self.first = run.seconds, time.perf_counter(), run.step
-        self.said, self.loss_so_far, self.losses = self.begun, None, []
+        self.said, self.so_far, self.losses = self.begun, None, []
+        self.pace, self.estimated = Pace(), False
 
     def seconds(self):
         """Of the whole run, its earlier parts too."""
@@ -108,14 +110,14 @@ class Progress(keras.callbacks.Callback):
             self.run.save(self.model, self.seconds())
 
     def on_train_begin(self, logs=None):
-        if self.run.step % self.per_epoch:  # fit forgets what an epoch's mean loss was when the run was killed
-            self.loss_so_far = [keras.ops.convert_to_numpy(v) for v in loss_variables(self.model)]
+        if self.run.step % self.per_epoch:  # fit forgets what an epoch's means were when the run was killed
+            self.so_far = [keras.ops.convert_to_numpy(v) for v in mean_variables(self.model)]
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.loss_so_far:
-            for variable, value in zip(loss_variables(self.model), self.loss_so_far, strict=True):
+        if self.so_far:
+            for variable, value in zip(mean_variables(self.model), self.so_far, strict=True):
                 variable.assign(value)
-            self.loss_so_far = None
+            self.so_far = None
 
     def on_train_batch_end(self, batch, logs=None):
         self.run.step += 1
@@ -139,11 +141,19 @@ class Progress(keras.callbacks.Callback):
         if losses and not math.isfinite(float(losses[-1][1])):
             step, loss = next((step, float(loss)) for step, loss in losses if not math.isfinite(float(loss)))
             self.stop(f"the loss is {loss} at step {step}", self.updated(step))
+        if losses:
+            self.pace.waited(self.run.step)
+            if not self.estimated and self.pace.steps:
+                self.estimated = True
+                measured = f"{self.pace.of_a_step:.2g} s a step, of {self.pace.steps} measured"
+                self.run.say("; ".join(filter(None, (measured, self.left()))))
 
     def leave(self):
         """End the process, which was asked to."""
         saved = f"the state after step {self.run.step} is saved"
-        self.run.say(f"asked to end: {saved}; the same command, without --overwrite, goes on")
+        if self.ending.asked != signal.SIGINT:  # else the command line says how to go on
+            saved = f"asked to end: {saved}; the same command, without --overwrite, goes on"
+        self.run.say(saved)
         self.ending.end()
 
     def updated(self, step):
@@ -163,13 +173,31 @@ class Progress(keras.callbacks.Callback):
     def how_far(self, loss):
         """A line about the running epoch."""
         batch = self.recipe.data.batch // self.recipe.optim.accumulate
-        speed = (self.run.step - self.first) / (time.perf_counter() - self.begun)
-        left = datetime.timedelta(seconds=round((self.recipe.epochs * self.per_epoch - self.run.step) / speed))
+        speed = 1 / (self.pace.of_a_step or (time.perf_counter() - self.begun) / (self.run.step - self.first))
         epoch, step = divmod(self.run.step - 1, self.per_epoch)
-        return (
-            f"epoch {epoch + 1} of {self.recipe.epochs}, step {step + 1} of {self.per_epoch}, loss {loss:.4f}, "
-            f"{speed * batch:.0f} images/s, {left} left"
+        parts = (
+            f"epoch {epoch + 1} of {self.recipe.epochs}",
+            f"step {step + 1} of {self.per_epoch}",
+            f"loss {loss:.4f}",
+            f"{speed * batch:.{0 if speed * batch >= 10 else 1}f} images/s",
+            self.left(),
         )
+        return ", ".join(filter(None, parts))
+
+    def begins_phase(self):
+        """Measure anew: steps of another phase are compiled anew, and take another time."""
+        self.pace, self.estimated = Pace(), False
+
+    def left(self):
+        """How long the rest of the run will take, in words; before its last phase, the rest of the phase."""
+        phase = phase_of_state(self.recipe, self.run.step, self.per_epoch)
+        steps = phase.end * self.per_epoch - self.run.step
+        left = self.pace.left(steps, -(-steps // self.per_epoch))
+        if left is None or (not steps and phase.end < self.recipe.epochs):
+            return ""
+        if phase.end < self.recipe.epochs:  # which patience does not end
+            return f"about {left} left to the end of epoch {phase.end}"
+        return f"{'at most' if self.recipe.patience else 'about'} {left} left"
 
     def on_epoch_end(self, epoch, logs=None):
         getattr(self.model, "jax_state_sync", lambda: None)()
@@ -177,16 +205,18 @@ class Progress(keras.callbacks.Callback):
         self.run.unvalidated = {
             "epoch": epoch + 1,
             "learning_rate": f"{float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)):.3e}",
-            "loss": f"{float(logs['loss']):.6f}",
+            **{name: f"{float(logs[name]):.6f}" for name in ("loss", *self.run.task.measures)},
             "unreadable": self.unreadable.of_all(),
         }
         self.save()
         row = self.validated()
         if logs is not None:  # for the callbacks after this one
-            names = ("loss", *(score.name for score in self.run.task.scores))
+            names = ("loss", *(score.name for score in self.run.scores))
             known = {f"val_{name}": read_score(row[f"val_{name}"]) for name in names}
             logs.update({name: value for name, value in known.items() if value is not None})
-        if self.ending.reached(self.run.step - self.first):
+        if self.run.ended(self.recipe, self.per_epoch):
+            self.model.stop_training = True
+        elif self.ending.reached(self.run.step - self.first):
             self.leave()
 
     def heed(self):
@@ -196,22 +226,29 @@ class Progress(keras.callbacks.Callback):
 
     def validated(self):
         """Validate the epoch that is saved, and log it -> its row."""
+        self.pace.begins_validation()
         epoch, validation = self.run.unvalidated, self.validate(self.model, self.heed)
         if not math.isfinite(validation.loss):
             self.stop(f"the validation loss is {validation.loss} after step {self.run.step}", self.run.step)
         row = {
-            **{key: epoch[key] for key in ("epoch", "learning_rate", "loss")},
+            **{key: value for key, value in epoch.items() if key != "unreadable"},
             "val_loss": f"{validation.loss:.6f}",
             **{f"val_{name}": logged(value) for name, value in validation.scores.items()},
             "val_images": validation.images,
             "unreadable": epoch["unreadable"] + validation.unreadable,
             "seconds": round(self.seconds()),
         }
-        if self.writes:
-            self.run.keep_best(self.model, row)
+        self.run.keep_best(self.model, row, self.writes)
         self.run.rows, self.run.unvalidated = [*self.run.rows, row], None
         self.save()
         if self.writes:
             self.run.write_log()
-        self.run.say(", ".join(f"{key} {value}" for key, value in row.items()))
+        self.pace.validated(self.run.step)
+        best, left = self.run.best, self.left()
+        words = [f"{key} {value}" for key, value in row.items()]
+        if best and best["epoch"] != row["epoch"]:
+            words.append(f"best epoch {best['epoch']}")
+        self.run.say(
+            ", ".join([*words, left] if left and self.run.step < self.recipe.epochs * self.per_epoch else words)
+        )
         return row

@@ -16,11 +16,22 @@ def peak_rate(recipe) -> float:
     return recipe.optim.learning_rate * scale_of(recipe)
 
 
+def wanted_warm_up(recipe, updates_per_epoch: int) -> int:
+    """Updates of a recipe's warm-up."""
+    return round(recipe.schedule.warmup_epochs * updates_per_epoch) + recipe.schedule.warmup_updates
+
+
+def warm_up(recipe, updates_per_epoch: int) -> int:
+    """Updates that the rate grows over: the recipe's, or a tenth of the run where these do not fit it."""
+    wanted, updates = wanted_warm_up(recipe, updates_per_epoch), recipe.epochs * updates_per_epoch
+    return wanted if wanted < updates else updates // 10
+
+
 def rates_of(recipe, updates_per_epoch: int):
     """The learning rate by update of a recipe -> a schedule of Keras."""
     schedule, peak, scale = recipe.schedule, peak_rate(recipe), scale_of(recipe)
     updates = recipe.epochs * updates_per_epoch
-    warm = round(schedule.warmup_epochs * updates_per_epoch) + schedule.warmup_updates
+    warm = warm_up(recipe, updates_per_epoch)
     left, start = max(updates - warm, 1), schedule.warmup_rate * scale
     if isinstance(schedule, recipes.Cosine):
         return keras.optimizers.schedules.CosineDecay(
@@ -32,7 +43,8 @@ def rates_of(recipe, updates_per_epoch: int):
     if isinstance(schedule, recipes.Poly):
         after = keras.optimizers.schedules.PolynomialDecay(peak, left, schedule.min_rate * scale, schedule.power)
         return WarmedUp(start, peak, warm, after)
-    ends = [max(round(epoch * updates_per_epoch) - warm, 0) - 1 for epoch in schedule.epochs]
+    reached = [epoch for epoch in schedule.epochs if epoch < recipe.epochs]
+    ends = [max(round(epoch * updates_per_epoch) - warm, 0) - 1 for epoch in reached]
     values = [peak * schedule.factor**i for i in range(len(ends) + 1)]
     if not ends:  # which Keras does not take
         ends, values = [updates], [peak, peak]

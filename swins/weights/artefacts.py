@@ -56,6 +56,9 @@ def own_files(folder):
         inside = record.get("files") or dict.fromkeys(SAVED_MODEL)  # certificates of 0.1.0 name none
         own |= {f"{part}/assets"}
         recorded |= {archive_name(part): record["sha256"], **{f"{part}/{name}": h for name, h in inside.items()}}
+    for number, record in certificate.get("served", {}).items():
+        own |= {f"{number}/assets"}
+        recorded |= {f"{number}/{name}": sha256 for name, sha256 in record["files"].items()}
     for record in certificate.get("targets", {}).values():
         recorded |= record["files"]
     return own | {name for name, sha256 in recorded.items() if same(folder / name, sha256)}
@@ -89,10 +92,11 @@ def begin(target, overwrite=False, say=quiet):
     refuse(target, overwrite)
 
 
-def writing(target, overwrite=False, say=quiet):
+def writing(target, overwrite=False, say=quiet, remedy="export again"):
     """Give an empty temporary sibling of `target`; rename it into place if the block ends well, else remove it.
 
-    Of an artefact that is replaced, everything stays that swins did not write: see `own_files`.
+    Of an artefact that is replaced, everything stays that swins did not write: see `own_files`. What goes is said with
+    the remedy, unless that is empty.
 
     Raises:
         SwinsError: if the target exists and overwrite is False, or is a folder that is not an artefact; if another
@@ -106,8 +110,9 @@ def writing(target, overwrite=False, say=quiet):
 
     def dropped(folder):
         own = own_files(folder)
-        if gone := sorted({name.partition("/")[0] for name in own} - {MODEL, CERTIFICATE, CARD, RESULT}):
-            say(f"{', '.join(gone)} of the model that was there go with it; export again")
+        gone = sorted({name.partition("/")[0] for name in own} - {MODEL, CERTIFICATE, CARD, RESULT})
+        if gone and remedy:
+            say(f"{', '.join(gone)} of the model that was there go with it; {remedy}")
         return lambda path: path.as_posix() in own
 
     return files.folder(target, check, dropped, say)
@@ -173,7 +178,7 @@ def completing(source, target, made, overwrite=False, say=quiet):
         with files.folder(source, check, dropped, say) as partial:
             yield partial
         return
-    with writing(target, overwrite, say) as partial:
+    with writing(target, overwrite, say, remedy="") as partial:
         yield partial
         files.carry(source, partial, made_anew, files.copy)
         check(source)
@@ -199,7 +204,8 @@ def read_certificate(folder):
     if not path.is_file():
         raise SwinsError(
             files.laid_aside(folder)
-            or f"{folder}: an artefact is a folder with {MODEL} and {CERTIFICATE}; make one with `swins convert`"
+            or f"{folder}: an artefact is a folder with {MODEL} and {CERTIFICATE}; make one with `swins convert`, of a "
+            "training run with `swins export`"
         )
     try:
         certificate = json.loads(path.read_text())

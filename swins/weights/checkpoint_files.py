@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from swins import files
-from swins.errors import SwinsError
+from swins.errors import SwinsError, missing_package
+from swins.labels import ade20k_names, coco_names
 from swins.reference import oracle
-from swins.weights import dialects, facts, hub_folder, identify
+from swins.weights import dialects, facts, hub_folder, identify, identify_rcnn, upernet_rules
 from swins.weights.facts import NOTHING, Facts
-from swins.weights.networks import NETWORKS, SWIN, Network
+from swins.weights.networks import MASK_RCNN, NETWORKS, SWIN, UPERNET, Network
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
 SAFE = ".safetensors"
@@ -33,7 +34,8 @@ class Checkpoint:
     translated is True for files that timm's own loader does not take; facts are what the file, or one beside it, says
     of the model besides its tensors; dense whether it is a detector's or segmenter's backbone; program is what runs
     such files here, None if nothing does; original holds the Swin's tensors under its names; key names these weights
-    among the several that a file holds, others the rest; network is the kind that they are of.
+    among the several that a file holds, others the rest; network is the kind that they are of, inside that of a
+    detector's or segmenter's backbone; trunk, of a segmenter, the Checkpoint that its backbone is read from.
     """
 
     path: pathlib.Path
@@ -48,6 +50,8 @@ class Checkpoint:
     key: str = ""
     others: tuple = ()
     network: Network = SWIN
+    inside: Network | None = None
+    trunk: "Checkpoint | None" = field(default=None, repr=False)
 
     @functools.cached_property
     def state(self):
@@ -85,8 +89,14 @@ class Checkpoint:
     @property
     def in_chans(self):
         """Image channels that the first layer expects."""
-        kernel = self.state.get(self.network.stem)
+        kernel = self.state.get((self.inside or self.network).stem)
         return kernel.shape[1] if kernel is not None and kernel.ndim == 4 else None
+
+    def backbone(self):
+        """The Checkpoint of a whole network's backbone alone, beside which lies the rest; of others, itself."""
+        if self.trunk is not None:
+            return self.trunk
+        return replace(self, network=self.inside, inside=None) if self.inside else self
 
     def norm_of(self, stage):
         """{"weight": ..., "bias": ...} with which a dense backbone norms a stage's map; empty if it does not."""
@@ -116,7 +126,7 @@ def read_safetensors(path):
         import safetensors
         from safetensors.numpy import load_file
     except ModuleNotFoundError as error:
-        raise SwinsError("reading .safetensors needs safetensors: pip install 'swins[pretrained]'") from error
+        raise missing_package("reading .safetensors", "safetensors", "pretrained") from error
     try:
         state = load_file(path)
     except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -126,10 +136,11 @@ def read_safetensors(path):
 
 
 def read_pickled(path):
-    """Nested dict of arrays in a .pth, .pt or .bin file, read by torch in the reference's process."""
+    """Nested dict of arrays in a .pth, .pt or .bin file, and its Facts, read by torch in the reference's process."""
     try:
         with oracle.ask("read", file=str(path)) as results:
             flat = read_safetensors(results / "tensors.safetensors")
+            names = json.loads((results / "class_names.json").read_text())
     except SwinsError as error:
         raise SwinsError(f"{path}: {error}") from error
     nested = {}
@@ -139,7 +150,7 @@ def read_pickled(path):
         for parent in parents:
             folder = folder.setdefault(parent, {})
         folder[name] = value
-    return nested
+    return nested, Facts(class_names=tuple(names))
 
 
 @dataclass(frozen=True)
@@ -242,15 +253,20 @@ def timms_place(content):
 
 def read_content(path):
     """Nested dict of arrays in a file of any kind, or in the parts that an index names."""
+    return read_whole(path)[0]
+
+
+def read_whole(path):
+    """Nested dict of arrays as `read_content` gives it, and the Facts that the file states of its model."""
     name = path.name.lower()
     if name.endswith(hub_folder.INDEX):
         content = {}
         for part in hub_folder.shards(path):
             for tensor, value in read_content(part).items():
                 dialects.put(content, tensor, value)
-        return content
+        return content, NOTHING
     if name.endswith(SAFE):
-        return read_safetensors(path)
+        return read_safetensors(path), read_facts(path)
     if name.endswith(PICKLED):
         return read_pickled(path)
     known = ", ".join((*PICKLED, SAFE))
@@ -274,10 +290,10 @@ def read(path, key=None):
         path = hub_folder.weights_of(path, (*PICKLED, SAFE))
     if not path.is_file():
         raise SwinsError(f"{path}: no such checkpoint file")
-    content = read_content(path)
+    content, header = read_whole(path)
     try:
         weights, others = choose(content, key)
-        translation, header = dialects.to_timm(weights.state), read_facts(path)
+        translation = dialects.to_timm(weights.state)
     except SwinsError as error:
         raise SwinsError(f"{path}: {error}") from error
     dialect, prefix = translation.dialect, translation.prefix
@@ -300,8 +316,10 @@ def read(path, key=None):
         others=others,
         network=NETWORKS[dialect.network],
     )
+    if identify_rcnn.holds_detector(checkpoint.tensors):
+        return of_detector(checkpoint)
     if checkpoint.network is not SWIN:
-        return checkpoint
+        return of_segmenter(checkpoint)
     strict = given.is_dir() or path.name in hub_folder.WEIGHTS
     beside = hub_folder.facts_beside(path, strict)
     if differences := hub_folder.disagreements(beside, identify.identify(checkpoint), checkpoint.num_classes):
@@ -313,7 +331,34 @@ def read(path, key=None):
         beside = NOTHING
     if beside is not NOTHING:
         hub_folder.require_computed(path)
-    return replace(checkpoint, facts=facts.join(beside, checkpoint.facts))
+    return of_segmenter(replace(checkpoint, facts=facts.join(beside, checkpoint.facts)))
+
+
+def of_detector(checkpoint):
+    """The Checkpoint of a whole detector; its classes have the names that the file states, or COCO's if they are 80."""
+    detector = replace(checkpoint, network=MASK_RCNN, inside=checkpoint.network, program=None)
+    count = identify.identify(detector).num_classes
+    stated = detector.facts.class_names
+    names = stated if len(stated) == count else coco_names() if count == len(coco_names()) else ()
+    return replace(detector, facts=replace(detector.facts, class_names=names))
+
+
+def of_segmenter(checkpoint):
+    """The Checkpoint of a whole UPerNet, if this holds one; else itself.
+
+    Its classes have the names that the file states, or a config.json beside it, or ADE20K's if they are 150.
+    """
+    tensors = upernet_rules.in_mmseg_names(checkpoint.tensors, checkpoint.dialect)
+    if not upernet_rules.holds_upernet(tensors):
+        return checkpoint
+    segmenter = replace(
+        checkpoint, tensors=tensors, network=UPERNET, inside=checkpoint.network, trunk=checkpoint, translated=True
+    )
+    count = identify.identify(segmenter).num_classes
+    stated = facts.join(checkpoint.facts, hub_folder.segmenter_facts(checkpoint.path))
+    ade20k = ade20k_names() if count == len(ade20k_names()) else ()
+    names = stated.class_names if len(stated.class_names) == count else ade20k
+    return replace(segmenter, facts=replace(stated, class_names=names))
 
 
 def read_facts(path):
@@ -337,7 +382,7 @@ def write(state, path, metadata=None):
     try:
         from safetensors.numpy import save_file
     except ModuleNotFoundError as error:
-        raise SwinsError("writing .safetensors needs safetensors: pip install 'swins[pretrained]'") from error
+        raise missing_package("writing .safetensors", "safetensors", "pretrained") from error
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows_first = {name: np.asarray(value, order="C") for name, value in state.items()}  # save_file ignores strides

@@ -21,6 +21,7 @@ UNUSED, STEM = "unused_norm", "stem_norm"
 DENSE = (  # what sits on the backbone of a detector or segmenter
     *("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head.", "semantic_head.", "panoptic_head."),
     *("panoptic_fusion_head.", "query_head.", "decode_head.", "auxiliary_head.", "data_preprocessor."),
+    "segmentation_head.",
 )
 COMPANY = re.compile(  # what training keeps beside a network in its state dict
     r"(?:.*\.)?n_averaged$|(?:\w*_)?(?:criterion|criterions|loss|losses|loss_fn|metric|metrics)\w*\.|(?:train|val|valid|test)_\w+\."
@@ -165,6 +166,12 @@ DIALECTS = (
     ),
     Dialect("SimMIM", rf"(encoder\.){TIMM_BLOCK}", (), (merge_at_start,)),
     MICROSOFT_DENSE,
+    Dialect(
+        "segmentation-models-pytorch",  # timm's features, whose stages it names by an underscore
+        rf"(encoder\.model\.)layers_\d+\.blocks\.\d+\.attn\.{POSITION}",
+        ((r"^layers_(\d+)\.", r"layers.\1."),),
+        dense_rule="timm",
+    ),
     Dialect(
         "torchvision",
         rf"()features\.\d+\.\d+\.attn\.{POSITION}",

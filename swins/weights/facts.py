@@ -52,6 +52,24 @@ def of_model(model, given=NOTHING):
     return replace(given, numbers=numbers, architecture=given.architecture or model.name)
 
 
+def origin(name, facts, num_classes):
+    """What a model remembers of its weights, as JSON: their name, how images are prepared, the classes' names.
+
+    Args:
+        name: "architecture" or "architecture.tag".
+        facts: what the file says.
+        num_classes: the model's; names of as many classes are kept.
+    """
+    names = facts.class_names if len(facts.class_names) == num_classes else ()
+    told = {"name": name, "preparation": facts.preparation, "class_names": list(names)}
+    return {key: value for key, value in told.items() if value}
+
+
+def of_origin(origin):
+    """The Facts of what a model remembers."""
+    return Facts(class_names=tuple(origin.get("class_names", ())), preparation=dict(origin.get("preparation", {})))
+
+
 def as_text(facts):
     """Facts for a header or a certificate, as JSON."""
     return json.dumps(asdict(facts))

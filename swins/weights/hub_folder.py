@@ -247,6 +247,17 @@ def facts_beside(file, strict):
         return NOTHING
 
 
+def segmenter_facts(file):
+    """What a UPerNet's config.json beside a file of weights says of its head -> Facts; of others, NOTHING."""
+    path = pathlib.Path(file).with_name(CONFIG)
+    config = read_json(path) if path.is_file() else {}
+    if config.get("model_type") != "upernet":
+        return NOTHING
+    bins = config.get("pool_scales")
+    numbers = {"bins": plain(bins, path, "pool_scales")} if bins else {}
+    return Facts(numbers=numbers, class_names=class_names(config, path), source=str(path))
+
+
 def disagreements(facts, identity, num_classes):
     """How what tensors tell differs from what config.json says -> ["embed_dim 24, not 96", ...].
 

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from swins.checked_numbers import pair
+from swins.detector_configs import DETECTORS
 from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
 from swins.plans import per_stage, plan_stages
+from swins.segmenter_configs import SEGMENTERS
 from swins.weights import swin_rules
 
 FAMILIES = {"V1": "relative_position_bias_table", "V2": "cpb_mlp", "V2-CR": "meta_mlp"}  # and what only it has
@@ -185,7 +187,8 @@ def compare_swins(checkpoint, variants):
 def compare(checkpoint):
     """Every variant of a Checkpoint's network and how it differs from it -> {name: [difference, ...]}."""
     network = checkpoint.network
-    alike = {name: variant for name, variant in VARIANTS.items() if isinstance(variant, network.numbers)}
+    everything = {**VARIANTS, **DETECTORS, **SEGMENTERS}
+    alike = {name: variant for name, variant in everything.items() if isinstance(variant, network.numbers)}
     return network.compare(checkpoint, alike)
 
 

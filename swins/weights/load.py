@@ -10,10 +10,11 @@ import numpy as np
 
 from swins import build
 from swins.errors import SwinsError
+from swins.models import SwinTransformer
 from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
 from swins.run_result import model_file, training_of
-from swins.tags import look_up
+from swins.tags import look_up, variant_name
 from swins.weights import artefacts, checkpoint_files, facts, identify, networks, pretrained, swin_rules
 from swins.weights.dialects import ELSEWHERE
 from swins.weights.networks import network_of
@@ -64,7 +65,9 @@ def open_weights(weights, key=None, source=None, stacklevel=2):
             warnings.warn(f"{weights}: {checkpoint.choice}", stacklevel=stacklevel)
     else:
         raise SwinsError(f'weights must be None, "pretrained" or a path; got {weights!r}')
-    beside = {name.split(".")[1] for name in checkpoint.left_out if name.startswith(ELSEWHERE)}
+    checkpoint = checkpoint.backbone()
+    outside = (name.removeprefix(ELSEWHERE) for name in checkpoint.left_out if name.startswith(ELSEWHERE))
+    beside = {name.removeprefix("model.").partition(".")[0] for name in outside}
     if checkpoint.program == "timm":  # whose files have nothing beside a Swin
         beside |= {name.partition(".")[0] for name in checkpoint.left_out if name.startswith(swin_rules.BESIDE)}
     if beside := sorted(beside):
@@ -79,7 +82,14 @@ def with_weights(source, checkpoint, overrides, name=None):
     options = {option: overrides.get(option) for option in build.OPTIONS}
     model = build.make(variant_for(source, checkpoint, overrides), options, name)
     load_weights(model, checkpoint, overrides.get("num_classes"))
+    remember(model, source, checkpoint)
     return model
+
+
+def remember(model, source, checkpoint):
+    """Let a Swin remember what its weights are, of a variant's name and their Checkpoint."""
+    if isinstance(source, str) and isinstance(model, SwinTransformer):
+        model.origin = facts.origin(source, checkpoint.facts, model.variant.num_classes)
 
 
 def variant_for(source, checkpoint, overrides):
@@ -160,7 +170,8 @@ def read_keras(path, key=None):
 
 def checkpoint_of(model, path):
     """The Checkpoint of a Swin or ResNet of this package that a path holds."""
-    network, stated = network_of(model.variant), facts.of_model(model)
+    known = facts.of_origin(getattr(model, "origin", {}))
+    network, stated = network_of(model.variant), facts.of_model(model, known)
     tensors = networks.state_dict(model) | swin_rules.coordinates(model)
     return checkpoint_files.Checkpoint(
         pathlib.Path(path), tensors, "keras", (), translated=True, facts=stated, network=network
@@ -188,7 +199,7 @@ def assign(model, checkpoint, state):
     try:
         networks.assign(model, state, source=checkpoint.path.name)
     except SwinsError as error:
-        hint, lines = identify.hint(checkpoint, build.variant_name(model)), str(error).splitlines()
+        hint, lines = identify.hint(checkpoint, variant_name(model)), str(error).splitlines()
         if hint and len(lines) > SHOWN:  # every tensor differs, and what to do is said
             lines[SHOWN:] = [f"  and {len(lines) - SHOWN} more"]
         raise SwinsError("\n".join(filter(None, (hint + "\n".join(lines), checkpoint.choice)))) from error
@@ -215,6 +226,7 @@ def model_for(name, checkpoint, image_size=None, size_rule=None):
     variant = variant_for(name, checkpoint, {k: v for k, v in asked.items() if v is not None})
     model = build.make(variant, {"dtype": "float32"}, look_up(name).architecture)
     assign(model, checkpoint, checkpoint.state)
+    remember(model, name, checkpoint)
     return model
 
 
@@ -243,14 +255,24 @@ def known_of(source):
     return facts.Facts({}, names, certificate.get("preparation") or {}, certificate["architecture"])
 
 
-def export_torch(source, target, overwrite=False):
-    """Write the weights of a .keras file or artefact as a timm state dict (safetensors) -> number of tensors."""
+def torch_target(target, overwrite=False):
+    """The path of a file that tensors are to be written to. Raises SwinsError for what is none, or would be lost."""
     target = pathlib.Path(target)
     if target.suffix != checkpoint_files.SAFE:
         raise SwinsError(f"-o must name a {checkpoint_files.SAFE} file; got {target}")
     if target.exists() and not overwrite:
         raise SwinsError(f"{target} exists and would be replaced; pass --overwrite, or another file with -o")
-    model = artefacts.load_model(model_file(source))
+    return target
+
+
+def export_torch(source, target, overwrite=False):
+    """Write the weights of a .keras file or artefact as a timm state dict (safetensors) -> number of tensors."""
+    target = torch_target(target, overwrite)
+    return write_torch(artefacts.load_model(model_file(source)), source, target)
+
+
+def write_torch(model, source, target):
+    """Write the weights of a Swin or ResNet that a path holds as `export_torch` does -> number of tensors."""
     state, stated = networks.state_dict(model), facts.of_model(model, known_of(source))
     checkpoint_files.write(state, target, {facts.KEY: facts.as_text(stated)})
     return len(state)

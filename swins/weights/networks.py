@@ -3,9 +3,22 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from swins.detector_configs import RCNNVariant
 from swins.plans import Variant
 from swins.resnet_plan import VariantResNet
-from swins.weights import conversion_table, dialects, identify, identify_resnet, resnet_rules, swin_rules
+from swins.segmenter_configs import UPerNetVariant
+from swins.weights import (
+    conversion_table,
+    dialects,
+    identify,
+    identify_rcnn,
+    identify_resnet,
+    identify_upernet,
+    rcnn_rules,
+    resnet_rules,
+    swin_rules,
+    upernet_rules,
+)
 from swins.weights.conversion_table import Table
 
 
@@ -15,7 +28,7 @@ class Network:
 
     name: as errors say it; numbers: the class of its variants; stem: the tensor of its first kernel; head: the module
     of its classifier; buffers: last words of tensors that are computed.
-    table: variant -> Table.
+    table: variant -> Table; of a detector or segmenter, paths of its variables -> Table.
     leaves_out: (tensor's name) -> whether it is none of the network's, or a buffer.
     identify: Checkpoint -> its numbers, a frozen dataclass with "num_classes" and "in_chans", whose text is for people.
     compare: (Checkpoint, {name: variant}) -> {name: [difference, ...]}; no difference: it fits.
@@ -54,7 +67,29 @@ RESNET = Network(
     identify=identify_resnet.identify_resnet,
     compare=identify_resnet.compare_resnets,
 )
-NETWORKS = {network.name: network for network in (SWIN, RESNET)}
+MASK_RCNN = Network(  # a Cascade too, and either without masks; its backbone is another of these
+    name="Mask R-CNN",
+    numbers=RCNNVariant,
+    stem="",
+    head="roi_head.bbox_head.fc_cls",
+    buffers=rcnn_rules.BUFFERS,
+    table=rcnn_rules.table_of,
+    leaves_out=rcnn_rules.leaves_out,
+    identify=identify_rcnn.identify_rcnn,
+    compare=identify_rcnn.compare_rcnns,
+)
+UPERNET = Network(  # its backbone is another of these too
+    name="UPerNet",
+    numbers=UPerNetVariant,
+    stem="",
+    head="decode_head.conv_seg",
+    buffers=upernet_rules.BUFFERS,
+    table=upernet_rules.table_of,
+    leaves_out=upernet_rules.leaves_out,
+    identify=identify_upernet.identify_upernet,
+    compare=identify_upernet.compare_upernets,
+)
+NETWORKS = {network.name: network for network in (SWIN, RESNET, MASK_RCNN, UPERNET)}
 
 
 def network_of(variant) -> Network:

@@ -1,0 +1,195 @@
+"""Proof that a Mask R-CNN computes what plain PyTorch computes with the same file, step by step.
+
+The reference is `swins/reference/detector_models.py`, which loads the file strictly under its own names. It is compared
+with mmdet itself in tests/reference/mask_rcnn_reference.py.
+"""
+
+import contextlib
+import pathlib
+import platform
+import tempfile
+
+import keras
+import numpy as np
+from keras import ops
+
+from swins import detector_checkpoints, detectors
+from swins.convert import certificate
+from swins.detector_configs import DETECTORS, RCNNVariant
+from swins.errors import SwinsError
+from swins.reference import oracle
+from swins.task import task_of
+from swins.weights import artefacts, checkpoint_files, detector_layouts
+
+CANVAS = (224, 352)  # pixels of the padded images
+SIZES = ((200, 333), (224, 256))  # and of the images in them
+REGIONS = 50  # proposals that heads are compared on
+PIXELS = 1e-2  # two boxes are one if no side is farther apart
+PROGRAM = "torch"
+RAW = ("state_dict", "backbone.")  # what the reference itself takes off
+
+
+def padded_images(channels: int, seed: int):
+    """Standard normal images with zeros beside them: (B, H, W, channels) float32."""
+    images = certificate.normal_images((*CANVAS, channels), len(SIZES), seed)
+    for image, (height, width) in zip(images, SIZES, strict=True):
+        image[height:], image[:, width:] = 0, 0
+    return images
+
+
+def own_steps(model, image, theirs: dict) -> dict:
+    """{name: array} of a network's steps on one image, as the reference names them; heads on its proposals."""
+    outputs = model(image[None], training=False)
+    steps = {}
+    for i, (x, scores, deltas) in enumerate(zip(*(outputs[k] for k in ("maps", "objectness", "deltas")), strict=True)):
+        steps |= {f"map_{i}": x, f"objectness_{i}": scores, f"deltas_{i}": deltas}
+    regions = theirs["proposals"][None]
+    for k in range(len(model.box_heads)):
+        steps[f"class_{k}"], steps[f"box_{k}"] = model.classify(outputs, regions, k)
+    for k in range(len(model.mask_heads)):
+        steps[f"mask_{k}"] = model.segment(outputs, regions, k)
+    return {name: ops.convert_to_numpy(x).reshape(theirs[name].shape) for name, x in steps.items()}
+
+
+def same_objects(model, images, theirs: list) -> float:
+    """Share of the reference's objects that the network has too: the same class, the box as far as PIXELS apart."""
+    found = {name: ops.convert_to_numpy(x) for name, x in model.detect(images, np.float32(SIZES)).items()}
+    alike, count = 0, 0
+    for i, reference in enumerate(theirs):
+        apart = np.abs(reference["found_boxes"][:, None] - found["boxes"][i][None]).max(-1)
+        label = reference["found_labels"][:, None] == found["labels"][i][None]
+        alike += int(((apart <= PIXELS) & label).any(1).sum())
+        count += len(label)
+    return alike / count if count else 1.0
+
+
+def worst(differences: list) -> dict:
+    """The largest of several differences of one step."""
+    return max(differences, key=lambda each: each["relative"])
+
+
+def compare(model, file, seed: int = certificate.SEED, unproven: tuple = ()) -> dict:
+    """The part of a detector's certificate that can be recomputed, as `certificate.compare` gives it.
+
+    Args:
+        model: a MaskRCNN in float32, of three channels.
+        file: of its weights, which the reference loads strictly.
+        seed: of the images.
+        unproven: what the comparison leaves open.
+    """
+    images = padded_images(model.in_chans, seed)
+    outputs = oracle.detect(file, images, SIZES, REGIONS)
+    theirs = [
+        {name.partition("/")[2]: x for name, x in outputs.items() if name.startswith(f"{i}/")}
+        for i in range(len(images))
+    ]
+    steps = [own_steps(model, image, reference) for image, reference in zip(images, theirs, strict=True)]
+    everything = {
+        name: worst(
+            [certificate.difference(own[name], reference[name]) for own, reference in zip(steps, theirs, strict=True)]
+        )
+        for name in steps[0]
+    }
+    last = {"classes": "class_", "boxes": "box_", "masks": "mask_"}
+    stage = len(model.box_heads) - 1
+    heads = {name: f"{step}{stage}" for name, step in last.items() if f"{step}{stage}" in everything}
+    largest = {name: float(max(np.abs(reference[step]).max() for reference in theirs)) for name, step in heads.items()}
+    parameters = {"keras": certificate.parameters_of(model), "torch": int(outputs["parameters"])}
+    result = {
+        "compared_with": {
+            "program": PROGRAM,
+            "version": str(outputs["torch"]),
+            "size_rule": None,
+            "unproven": list(unproven),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+            "torchvision": str(outputs["torchvision"]),
+            "torch": str(outputs["torch"]),
+        },
+        "seed": seed,
+        "images": list(images.shape),
+        "image_size": list(model.image_size),
+        "size_rule": None,
+        "parameters": parameters,
+        "blocks": everything,
+        "worst_block": float(np.max([each["relative"] for each in everything.values()])),
+        "outputs": {name: {**everything[step], "largest": largest[name]} for name, step in heads.items()},
+        "agreement": {"objects": same_objects(model, images, theirs)},
+        "tolerance": {"outputs": certificate.OUTPUT_TOLERANCE, "block": certificate.BLOCK_TOLERANCE},
+    }
+    good = result["worst_block"] <= certificate.BLOCK_TOLERANCE and len(set(parameters.values())) == 1
+    return {**result, "verdict": "; ".join([certificate.PASS, *unproven]) if good else "fail"}
+
+
+@contextlib.contextmanager
+def written(model, layout: str):
+    """A file of a network's weights in a layout, which exists in the context."""
+    with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
+        file = pathlib.Path(folder, f"model{checkpoint_files.SAFE}")
+        state = detector_layouts.in_layout(detector_checkpoints.state_dict(model), layout)
+        checkpoint_files.write(state, file)
+        yield file
+
+
+def lies_as(checkpoint) -> bool:
+    """Whether the reference loads the file itself."""
+    return set(checkpoint.wrappers) <= set(RAW) and checkpoint.path.is_file()
+
+
+def task_name(model) -> str | None:
+    """The name of the kind of work that a network is of; None where none is known."""
+    try:
+        return task_of(model).name
+    except SwinsError:
+        return None
+
+
+def converted(name: str, checkpoint) -> tuple:
+    """A detector of a variant with a Checkpoint's weights, and its certificate.
+
+    Raises:
+        SwinsError: a variant whose files no program writes, a file of no detector, or of another.
+    """
+    if not isinstance(DETECTORS[name], RCNNVariant):
+        raise SwinsError(f"{name} is converted from no file; train it: swins train, or choose a mask_rcnn_ variant")
+    if not checkpoint.inside:
+        raise SwinsError(
+            f"{checkpoint.path} holds no detector, which {name} is; make one of its backbone's weights with "
+            f"swins.create({name!r}, weights=FILE), and train it"
+        )
+    model, _ = detectors.with_checkpoint(name, checkpoint, {"dtype": "float32"})
+    if lies_as(checkpoint):
+        result = compare(model, checkpoint.path)
+    else:
+        with written(model, checkpoint.dialect) as file:
+            result = compare(model, file, unproven=(f"translation not proven: {checkpoint.path.name} was not run",))
+    return model, {
+        "task": task_name(model),
+        "name": name,
+        "architecture": name,
+        "source": {
+            "file": checkpoint.path.name,
+            "sha256": checkpoint_files.sha256(checkpoint.path),
+            "dialect": checkpoint.dialect,
+            "wrappers": list(checkpoint.wrappers),
+            "translated": True,
+            "left_out": certificate.left_out(checkpoint),
+        },
+        "class_names": list(checkpoint.facts.class_names),
+        "preparation": checkpoint.facts.preparation,
+        "weights_sha256": artefacts.weights_digest(model),
+        "date": certificate.now(),
+        **result,
+    }
+
+
+def compare_again(model, recorded: dict, checkpoint=None) -> dict:
+    """`compare` of an artefact's model, with the file that it was made from or, by default, its own weights."""
+    if checkpoint is not None:
+        return compare(model, checkpoint, recorded["seed"])
+    with written(model, recorded["source"]["dialect"]) as file:
+        return compare(model, file, recorded["seed"], tuple(recorded["compared_with"]["unproven"]))

@@ -1,0 +1,59 @@
+"""Load SavedModels where swins is not, run them and save what they give. Imports nothing of swins or Keras.
+
+Run as a script: python -P run_saved_models.py FOLDER INPUTS BYTES.json OUT SAVED_MODEL...
+INPUTS is a folder with a SAVED_MODEL.npz each: its inputs by name, images alone or others too; BYTES a JSON list of
+base64 files. For each SAVED_MODEL below FOLDER, OUT/SAVED_MODEL.npz gets the outputs of the call and all signatures,
+and how many trainable variables have a gradient in training mode.
+"""
+
+import base64
+import json
+import pathlib
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+
+def arrays(signature, outputs):
+    """{"signature/name": array} of named outputs, texts as UTF-8's."""
+    values = {f"{signature}/{name}": y.numpy() for name, y in outputs.items()}
+    return {key: np.char.decode(y.astype("S"), "utf-8") if y.dtype == object else y for key, y in values.items()}
+
+
+def run(folder, inputs, encoded, out):
+    """One SavedModel -> its .npz."""
+    with np.load(inputs) as file:
+        inputs = {name: tf.constant(array) for name, array in file.items()}
+    images = inputs["images"] if list(inputs) == ["images"] else inputs  # what the model is called with
+    encoded = [base64.b64decode(text) for text in json.loads(pathlib.Path(encoded).read_text())]
+    model = tf.saved_model.load(folder)
+    default = model.signatures["serving_default"](**inputs)
+    results = arrays("serving_default", default)
+    if "serving_bytes" in model.signatures:
+        results |= arrays("serving_bytes", model.signatures["serving_bytes"](image_bytes=tf.constant(encoded)))
+    if "all_outputs" in model.signatures:
+        results |= arrays("all_outputs", model.signatures["all_outputs"](images=images[:1]))
+    called = model(images)
+    results |= arrays("call", called if isinstance(called, dict) else dict.fromkeys(default, called))
+    gradients, trained = [], model.trainable_variables
+    if trained:
+        with tf.GradientTape() as tape:
+            outputs = tf.nest.flatten(model(images, training=True))
+            loss = tf.add_n([tf.reduce_mean(tf.square(y)) for y in outputs if y.dtype.is_floating])
+        gradients = tape.gradient(loss, trained)
+    else:
+        model(images, training=True)
+    np.savez(
+        out,
+        trainable=len(trained),
+        gradients=sum(g is not None for g in gradients),
+        swins="swins" in sys.modules,
+        **results,
+    )
+
+
+if __name__ == "__main__":
+    folder, inputs, encoded, out, *parts = sys.argv[1:]
+    for part in parts:
+        run(f"{folder}/{part}", f"{inputs}/{part}.npz", encoded, f"{out}/{part}.npz")

@@ -1,0 +1,143 @@
+"""Pyramid pooling (arXiv:1612.01105): what a map is on average, in the whole and in 2x2, 3x3 and 6x6 parts.
+
+Letters: B images, (H, W) cells of a map, C channels, O parts along an axis.
+"""
+
+import keras
+from keras import initializers, layers, ops
+
+from swins.changes import Composite
+from swins.layers import NORM_EPSILON
+
+KAIMING = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # arXiv:1502.01852
+
+
+def pooling_matrix(length, parts: int):
+    """What averages `length` cells in parts, as PyTorch's adaptive pooling: (parts, length), rows of sum 1.
+
+    Part o has the cells from floor(o * length / parts) to ceil((o + 1) * length / parts): parts overlap where they do
+    not divide the length. The length may be a tensor.
+    """
+    part, cell = ops.arange(parts, dtype="int32")[:, None], ops.arange(length, dtype="int32")[None]
+    start = part * length // parts
+    end = ((part + 1) * length + parts - 1) // parts
+    inside = ops.cast(ops.logical_and(cell >= start, cell < end), "float32")
+    return inside / ops.cast(end - start, "float32")
+
+
+def resizing_matrix(length, new):
+    """What interpolates `length` cells linearly at the centres of `new` ones: (new, length), rows of sum 1.
+
+    Lengths may be tensors.
+    """
+    scale = ops.cast(length, "float32") / ops.cast(new, "float32")
+    place = (ops.arange(new, dtype="float32") + 0.5) * scale - 0.5
+    place = ops.clip(place, 0.0, ops.cast(length, "float32") - 1.0)
+    return ops.relu(1.0 - ops.abs(place[:, None] - ops.arange(length, dtype="float32")[None]))
+
+
+def resized(x, size):
+    """A map of another size, bilinear between centres of cells and not smoothed: (B, H, W, C) -> (B, *size, C).
+
+    As `interpolate(..., align_corners=False)` of PyTorch. Sizes may be tensors, which Keras' own operation refuses: two
+    matrices take its place.
+    """
+    height, width = ops.shape(x)[1:3]
+    y = ops.cast(x, "float32")
+    if all(isinstance(side, int) for side in (height, width, *size)):
+        y = ops.image.resize(y, size, "bilinear", antialias=False, data_format="channels_last")
+    else:
+        y = ops.einsum("oh,bhwc->bowc", resizing_matrix(height, size[0]), y)
+        y = ops.einsum("pw,bowc->bopc", resizing_matrix(width, size[1]), y)
+    return ops.cast(y, x.dtype)
+
+
+def average_pool(x, parts: int):
+    """Averages of parts of a map, float32: (B, H, W, C) -> (B, parts, parts, C)."""
+    height, width = ops.shape(x)[1:3]
+    rows, columns = pooling_matrix(height, parts), pooling_matrix(width, parts)
+    return ops.einsum("oh,bhwc,pw->bopc", rows, ops.cast(x, "float32"), columns)
+
+
+@keras.saving.register_keras_serializable("swins")
+class ConvNorm(Composite):
+    """Convolution without bias, batch norm, ReLU: (B, H, W, C) -> (B, H, W, channels).
+
+    Args:
+        channels: that it gives.
+        kernel: cells of its side, odd.
+    """
+
+    def __init__(self, channels, kernel, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.kernel = kernel
+
+    def build(self, shape):
+        options = {"data_format": "channels_last", "dtype": self.dtype_policy, "use_bias": False}
+        kaiming = initializers.VarianceScaling(**KAIMING)
+        self.conv = layers.Conv2D(
+            self.channels, self.kernel, padding="same", kernel_initializer=kaiming, name="conv", **options
+        )
+        self.bn = layers.BatchNormalization(-1, 0.9, NORM_EPSILON, name="bn", dtype=self.dtype_policy)
+        self.conv.build((None, None, None, shape[-1]))
+        self.bn.build((None, None, None, self.channels))
+
+    def compute_output_shape(self, shape):
+        return (*shape[:3], self.channels)
+
+    def call(self, x, training=None):
+        return ops.relu(self.bn(self.conv(x), training=training))
+
+
+@keras.saving.register_keras_serializable("swins")
+class AveragePool(layers.Layer):
+    """`average_pool` as a layer.
+
+    Args:
+        parts: O, along each axis.
+    """
+
+    def __init__(self, parts, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = parts
+
+    def compute_output_shape(self, shape):
+        return (shape[0], self.parts, self.parts, shape[3])
+
+    def call(self, x):
+        return ops.cast(average_pool(x, self.parts), self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "parts": self.parts}
+
+
+@keras.saving.register_keras_serializable("swins")
+class ResizedAs(layers.Layer):
+    """`resized` to the size of another map: [(B, h, w, C), (B, H, W, C')] -> (B, H, W, C)."""
+
+    def compute_output_shape(self, shapes):
+        (batch, _, _, channels), (_, height, width, _) = shapes
+        return (batch, height, width, channels)
+
+    def call(self, maps):
+        x, other = maps
+        return resized(x, ops.shape(other)[1:3])
+
+
+def pyramid_pooling(x, width: int, bins: tuple, dtype):
+    """A map, and beside it its averages in parts, brought to one width: (B, H, W, C) -> (B, H, W, width).
+
+    Args:
+        x: the coarsest map.
+        width: channels of each average and of what is made of all.
+        bins: parts along each axis of each average, such as (1, 2, 3, 6).
+        dtype: a Keras dtype policy.
+    """
+    maps = [x]
+    for i, parts in enumerate(bins):
+        y = AveragePool(parts, name=f"psp_modules_{i}_pool", dtype=dtype)(x)
+        y = ConvNorm(width, 1, name=f"psp_modules_{i}", dtype=dtype)(y)
+        maps.append(ResizedAs(name=f"psp_modules_{i}_resized", dtype=dtype)([y, x]))
+    maps = layers.Concatenate(name="psp_concat", dtype=dtype)(maps)
+    return ConvNorm(width, 3, name="bottleneck", dtype=dtype)(maps)
