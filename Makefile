@@ -12,7 +12,7 @@ TESTS = KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"
 # calls that do not fit what is called: too few or too many arguments, unknown and doubled ones
 CALLS = no-value-for-parameter,too-many-function-args,unexpected-keyword-arg,redundant-keyword-arg
 
-.PHONY: demo test slow lint env lock parity sizes size-rules memory targets bench profile notebooks preprocessing tables clean
+.PHONY: demo test slow lint env lock parity sizes size-rules memory targets bench profile notebooks preprocessing tables front docs clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
@@ -76,8 +76,15 @@ preprocessing: env  ## our preprocessing against timm's on PHOTOS and as a layer
 notebooks: env  ## execute the notebooks and keep what they give (about 4 minutes)
 	$(PY) notebooks/run.py
 
-tables: env  ## write the generated tables of README.md and docs/
+tables: env  ## write the generated tables of docs/, benchmarks/ and recipes/
 	$(PY) in1k_eval/tables.py
+
+front: env  ## draw the picture at the top of the README from the embedded models -> docs/images/front.png
+	$(PY) demo/front.py
+
+docs: env  ## build the site strictly: broken links and public names without docstring fail -> artefacts/site/
+	NO_MKDOCS_2_WARNING=1 $(PY) -P -m mkdocs build --strict --quiet
+	@echo "artefacts/site: $(PY) -m http.server --bind 127.0.0.1 --directory artefacts/site"
 
 clean:
 	rm -rf artefacts build dist *.egg-info .pytest_cache .ruff_cache

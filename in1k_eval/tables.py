@@ -1,4 +1,4 @@
-"""Write the generated tables of README.md and docs/ from the files that hold their numbers: make tables.
+"""Write the generated tables of docs/ and of other pages from the files that hold their numbers: make tables.
 
 A table lies between `<!-- table: NAME -->` and `<!-- end -->`.
 """
@@ -9,6 +9,7 @@ import pathlib
 import re
 import statistics
 
+import swins
 from swins.tags import list_variants
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -286,10 +287,24 @@ def reading():
     return markdown(header, rows)
 
 
+def names():
+    """Every public name with the first line of its docstring, in the order of the reference's pages."""
+    rows = []
+    for page in ("making", "networks", "variants", "looking"):
+        text = (ROOT / f"docs/reference/{page}.md").read_text()
+        for name in re.findall(r"^::: swins\.(\w+)$", text, re.MULTILINE):
+            line = getattr(swins, name).__doc__.strip().partition("\n")[0]
+            line = line if line.endswith((".", ":")) else f"{line} ..."
+            rows.append((f"[`{name}`]({page}.md#swins.{name})", re.sub(r"([*|<])", r"\\\1", line)))
+    return markdown(("name", "what it is"), rows)
+
+
 TABLES = {f.__name__: f for f in (variants, parity, sizes, size_rules, memory, preprocessing, results, targets)}
 TABLES |= {f.__name__: f for f in (preprocess_layer, inference, onednn, training, reading, growth)}
 TABLES |= {f.__name__: f for f in (detectors, instances, segmenters, denoisers, machine, runs, necks, phases)}
-PAGES = ("README.md", "docs/keras.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
+TABLES["names"] = names
+PAGES = ("keras", "runtimes", "sizes", "memory", "speed", "parity", "accuracy", "reference/README")
+PAGES = (*(f"docs/{name}.md" for name in PAGES), "benchmarks/README.md", "recipes/README.md")
 
 
 def regenerate(text):

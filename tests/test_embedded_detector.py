@@ -38,7 +38,8 @@ def test_it_is_its_recipes_and_small():
     assert recipes.today(result["recipe"]) == json.loads(json.dumps(recipes.as_json(recipes.load(RECIPE))))
     assert result["AP50"] >= 0.85 and (DEMO / "model.keras").stat().st_size <= 4 * 2**20
     assert f"AP50 {100 * result['AP50']:.2f}" in RECIPE.read_text()
-    assert f"{100 * result['AP50']:.1f}" in (ROOT / "README.md").read_text()
+    for page in ("README.md", "docs/detection.md"):
+        assert f"AP50 {100 * result['AP50']:.1f}" in (ROOT / page).read_text()
 
 
 def test_it_finds_garments(canvases, results):

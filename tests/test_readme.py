@@ -16,21 +16,46 @@ from swins.images import read_idx
 from swins.weights import artefacts, pretrained
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
+PAGES = README.parent / "docs"
 
 
-def block(first_line):
-    """The Python block of the README that starts so."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+def block(page, first_line):
+    """The Python block of a page that starts so."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     return next(code for code in blocks if code.startswith(first_line))
 
 
+def test_the_readme_is_one_page_with_a_small_picture():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 160
+    (picture,) = re.findall(r"!\[.+\]\((.+)\)", text)
+    assert (README.parent / picture).stat().st_size < 250_000
+
+
+def test_eight_lines(perturbed, monkeypatch, tmp_path):
+    from PIL import Image
+
+    monkeypatch.setattr(pretrained, "fetch", lambda name: perturbed("swin_tiny_patch4_window7_224"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").symlink_to(README.parent / "demo")
+    code = block(README, "import swins")
+    assert len([line for line in code.splitlines() if line]) == 8
+    names = {}
+    exec(code, names)
+    with Image.open("found.png") as picture:
+        assert len(names["found"]) >= 1 and picture.size == (480, 480)
+    assert {level: x.shape[-1] for level, x in names["pyramid"].output.items()}["P2"] == 96
+    assert names["detector"].numbers.num_classes == 80
+
+
+@pytest.mark.slow  # create, preprocess and grad_cam have quicker tests, as the eight lines above
 def test_ten_lines(perturbed, monkeypatch, tmp_path, rng):
     from PIL import Image
 
     monkeypatch.setattr(pretrained, "fetch", lambda name: perturbed("swin_tiny_patch4_window7_224"))
     monkeypatch.chdir(tmp_path)
     Image.fromarray(rng.integers(0, 256, (300, 400, 3), "uint8")).save("photo.jpg")
-    code = block("import keras, swins")
+    code = block(PAGES / "classification.md", "import keras, swins")
     assert len([line for line in code.splitlines() if line]) == 10
     names = {}
     exec(code, names)
@@ -43,18 +68,15 @@ def test_ten_lines(perturbed, monkeypatch, tmp_path, rng):
 @pytest.mark.slow
 def test_resize_lines(perturbed, monkeypatch):
     monkeypatch.setattr(pretrained, "fetch", lambda name: perturbed("swin_tiny_patch4_window7_224"))
-    names = {"swins": swins}
-    exec(block("base = swins.create"), names)
+    names = {}
+    exec(block(PAGES / "sizes.md", "import swins"), names)
     for name in ("large", "authors"):
         assert names[name].input.shape == (None, 384, 384, 3)
         assert names[name].get_layer("stages_3_blocks_1").window_size == (12, 12)
     assert names["wide"].input.shape == (None, 240, 272, 3)
     assert names["every"].input.shape == (None, None, None, 3)
-    exec(block("fast = swins.deploy"), names)
+    exec(block(PAGES / "speed.md", "import swins"), names)
     assert names["fast"].input.shape == names["fast16"].input.shape == (None, 224, 224, 3)
-
-
-PAGES = README.parent / "docs"
 
 
 def run_page(name, names, command=None, more=lambda line: []):
@@ -147,17 +169,32 @@ def test_training_page(checkpoint, fashion, monkeypatch, tmp_path, command):
 
 def test_the_commands_of_the_readme_are_understood():
     """The path from pictures to a server in its order, which docs/training.md and docs/serving.md run."""
-    lines = [parser().parse_args(line) for line in swins_lines(README.read_text())]
-    path = [line.command for line in lines if "finetune" in " ".join(map(str, vars(line).values()))]
-    assert [name for name in path if name != "train"][:4] == ["eval", "predict", "export", "serve"]
+    for page in (README, PAGES / "classification.md"):
+        lines = [parser().parse_args(line) for line in swins_lines(page.read_text())]
+        path = [line.command for line in lines if "finetune" in " ".join(map(str, vars(line).values()))]
+        assert [name for name in path if name != "train"][:4] == ["eval", "predict", "export", "serve"]
     extras = tomllib.loads((README.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for names in re.findall(r"pip install '\.\[([\w,]+)\]'", README.read_text()):
-        assert set(names.split(",")) <= set(extras), names
+    for page in (README, *PAGES.glob("*.md")):
+        for names in re.findall(r"pip install '\.\[([\w,]+)\]'", page.read_text()):
+            assert set(names.split(",")) <= set(extras), names
+
+
+def test_the_commands_of_the_pages_are_understood():
+    """Those of every page; of the table of commands each verb, of which none is left out."""
+    known = parser()
+    for page in PAGES.glob("*.md"):
+        for line in swins_lines(page.read_text()):
+            known.parse_args(line)
+    verbs = set(re.findall(r"`swins (\w+)", (PAGES / "commands.md").read_text()))
+    assert {*known._subparsers._group_actions[0].choices} == verbs - {"COMMAND"}
 
 
 def test_pages_are_reachable_and_whole():
-    for page in (README, *PAGES.glob("*.md"), README.parent / "hub_export" / "README.md"):
+    for page in (README, *PAGES.rglob("*.md"), README.parent / "hub_export" / "README.md"):
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (page.parent / target).exists(), f"{page}: {target}"
     assert all(f"docs/{page.name}" in README.read_text() for page in PAGES.glob("*.md"))
+    index = (PAGES / "reference" / "README.md").read_text()
+    assert "docs/reference/README.md" in README.read_text()
+    assert all(f"({page.name}" in index for page in PAGES.glob("reference/*.md") if page.name != "README.md")

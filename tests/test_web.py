@@ -1,15 +1,12 @@
 """A classifier as a web page: what is written, what is refused, and the page in a browser beside the Predictor."""
 
-import functools
-import http.server
 import json
 import re
 import shutil
-import subprocess
-import threading
 
 import numpy as np
 import pytest
+from browser import BROWSER, page_of, served
 from conftest import needs_tensorflow
 from PIL import Image
 
@@ -18,7 +15,6 @@ from swins.exports import targets, web
 from swins.images import Preprocess
 
 pytestmark = needs_tensorflow
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -86,15 +82,9 @@ def test_the_page_says_in_a_browser_what_the_predictor_says(exported, targeted, 
     files["colour.png"] = Image.merge("RGB", [grey, grey.rotate(90), grey.rotate(180)]).resize((57, 57), 3)
     for name, image in files.items():
         image.save(site / name)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(site) as address:
         for name, result in zip(files, swins.load(exported)([site / name for name in files]), strict=True):
-            address = f"http://127.0.0.1:{server.server_port}/index.html?picture={name}"
-            flags = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}")
-            command = [BROWSER, *flags, "--virtual-time-budget=20000", "--dump-dom", address]
-            page = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+            page = page_of(f"{address}/index.html?picture={name}", tmp_path / "profile")
             said = re.findall(r'<div>([^<]*) [\d.]+%</div><meter value="([\d.e-]+)">', page)
             assert tuple(text for text, _ in said) == result.names, page[-2000:]
             np.testing.assert_allclose([float(p) for _, p in said], result.probabilities, atol=1e-5)
-        server.shutdown()
