@@ -22,6 +22,7 @@ LINK = re.compile(r"(\]\()(?!\w+:|#|<)([^)#\s]+)((?:#[^)\s]*)?\))")
 CODE = re.compile(r"^(`{3,}).*?^\1$", re.MULTILINE | re.DOTALL)
 PICTURES = (".png", ".svg", ".jpg")
 LANGUAGES = {".py": "python", ".json": "json", ".csv": "text", ".txt": "text", ".sh": "bash", ".slurm": "bash"}
+RESULTS = ("results.", "samples.")  # modules whose classes are described too, as what public names give
 LARGEST = 200_000  # bytes of a text that is shown
 WIDE, WITHOUT_SIDE = "---\nhide: [navigation]\n---\n", ("index.md", "house.md")  # whose lines are long
 UNLISTED = "---\nsearch:\n  exclude: true\n---\n"
@@ -158,10 +159,12 @@ def look_at_reference(pages):
     package = griffe.load("swins", search_paths=[str(ROOT)])
     folder = ROOT / "docs" / "reference"
     text = "".join(text for path, text in pages.items() if path.parent == folder)
-    described = re.findall(r"^::: swins\.(\w+)$", text, re.MULTILINE)
+    described = re.findall(r"^::: swins\.(\w+(?:\.\w+)?)$", text, re.MULTILINE)
+    described = [path for path in described if not path.startswith(RESULTS)]
     names = [str(name) for name in package.exports]
-    for name in sorted({*names} ^ {*described}):
-        LOG.warning("swins.%s: docs/reference/ must have the names of swins.__all__, these and no others", name)
-    for name in names:
-        if not package[name].has_docstring:
-            LOG.warning("swins.%s has no docstring", name)
+    paths = [f"{name}.{name}" if package[name].is_module else name for name in names]  # Griffe knows the module alone
+    for path in sorted({*paths} ^ {*described}):
+        LOG.warning("swins.%s: docs/reference/ must have the names of swins.__all__, these and no others", path)
+    for path in paths:
+        if not package[path].has_docstring:
+            LOG.warning("swins.%s has no docstring", path)

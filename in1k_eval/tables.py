@@ -292,10 +292,10 @@ def names():
     rows = []
     for page in ("making", "networks", "variants", "looking"):
         text = (ROOT / f"docs/reference/{page}.md").read_text()
-        for name in re.findall(r"^::: swins\.(\w+)$", text, re.MULTILINE):
+        for path, name in re.findall(r"^::: swins\.((?:\w+\.)?(\w+))$", text, re.MULTILINE):
             line = getattr(swins, name).__doc__.strip().partition("\n")[0]
             line = line if line.endswith((".", ":")) else f"{line} ..."
-            rows.append((f"[`{name}`]({page}.md#swins.{name})", re.sub(r"([*|<])", r"\\\1", line)))
+            rows.append((f"[`{name}`]({page}.md#swins.{path})", re.sub(r"([*|<])", r"\\\1", line)))
     return markdown(("name", "what it is"), rows)
 
 

@@ -20,7 +20,7 @@ from swins.size_rules import SIZE_RULES
 
 @keras.saving.register_keras_serializable("swins")
 class SwinTransformer(Recorded):
-    """Swin Transformer V1 (arXiv:2103.14030); with a window per stage, S3 (arXiv:2111.14725).
+    """Swin V1 (arXiv:2103.14030), S3 (arXiv:2111.14725): images (B, height, width, C) -> logits (B, num_classes).
 
     Layers are named as in timm: `patch_embed`, `stages_{s}_blocks_{b}`, `stages_{s}_downsample`, `norm`, `head`.
 
@@ -32,7 +32,7 @@ class SwinTransformer(Recorded):
         embed_dim: channels of stage 0; each later stage has twice as many.
         depths: blocks of each stage.
         num_heads: heads of each stage; must divide its channels.
-        window_size: tokens of a window side, one integer, one per stage, or a (height, width) pair per stage.
+        window_size: tokens of a window side, one integer, one per stage (S3), or a (height, width) pair per stage.
         mlp_ratio: hidden channels of the MLP over the stage's channels.
         size_rule: whose way with sizes that windows do not tile, a row of `swins.size_rules`: each gives other numbers.
         final_norm: whether the last map is normalised, before it is pooled.
@@ -119,7 +119,7 @@ class SwinTransformer(Recorded):
 
 @keras.saving.register_keras_serializable("swins")
 class SwinTransformerV2(SwinTransformer):
-    """Swin Transformer V2 (arXiv:2111.09883): cosine attention, computed position bias, residual post-norm.
+    """Swin V2 (arXiv:2111.09883), images to logits as V1: cosine attention, computed position bias, residual post-norm.
 
     Args: SwinTransformer's, with 256 pixels and windows of 8, and
         pretrained_windows: each stage's window that the weights were first trained with, as window_size; 0 for this
@@ -140,7 +140,7 @@ class SwinTransformerV2(SwinTransformer):
 
 @keras.saving.register_keras_serializable("swins")
 class SwinTransformerV2CR(SwinTransformer):
-    """Swin Transformer V2 as in ChristophReich1996/Swin-Transformer-V2 and timm's swinv2_cr_*: see `swins.v2_cr`.
+    """Swin V2, images to logits, as in ChristophReich1996/Swin-Transformer-V2, timm's swinv2_cr_*: see `swins.v2_cr`.
 
     Args: SwinTransformer's, with windows that by default are the patch grid over 8, per axis, and
         meta_dim: hidden units of the position network.

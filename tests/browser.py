@@ -29,7 +29,7 @@ def page_of(address, profile):
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 
-def reported(folder, page, profile, seconds=240):
+def reported(folder, page, profile, seconds=400):
     """What a page of a folder posts to /report, and what was written to the console until then -> (value, lines)."""
     reports = queue.Queue()
 
