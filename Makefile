@@ -83,7 +83,7 @@ front: env  ## draw the picture at the top of the README from the embedded model
 	$(PY) demo/front.py
 
 docs: env  ## build the site strictly: broken links and public names without docstring fail -> artefacts/site/
-	NO_MKDOCS_2_WARNING=1 $(PY) -P -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -P -m mkdocs build --strict
 	@echo "artefacts/site: $(PY) -m http.server --bind 127.0.0.1 --directory artefacts/site"
 
 clean:

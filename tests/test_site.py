@@ -58,15 +58,54 @@ def hooks():
     return script("docs/repository_pages.py")
 
 
+def settings_of_mkdocs():
+    """What mkdocs.yml says, but for a setting that is a Python function."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+    return yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)
+
+
+def build(settings, folder):
+    """Build a site as `make docs` does -> the finished process."""
+    options = re.search(r"-m mkdocs (build .*)", (ROOT / "Makefile").read_text())[1].split()
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "mkdocs",
+        *options,
+        "--config-file",
+        str(settings),
+        "--site-dir",
+        str(folder),
+    ]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder of the site, built as `make docs` does."""
+    """The folder of the site."""
     folder = tmp_path_factory.mktemp("docs") / "site"
-    command = [sys.executable, "-P", "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = build(ROOT / "mkdocs.yml", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@pytest.mark.slow
+def test_each_broken_link_is_named_and_ends_the_build(tmp_path):
+    links = ["none.md", "../outside.py", "#none", "other.md#gone", "/absolute.md", "other.txt"]
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("".join(f"[a link]({link})\n\n" for link in links))
+    (tmp_path / "docs" / "other.md").write_text("# Another\n")
+    settings = {"site_name": "broken", "plugins": [], "validation": settings_of_mkdocs()["validation"]}
+    (tmp_path / "mkdocs.yml").write_text(yaml.dump(settings))
+    done = build(tmp_path / "mkdocs.yml", tmp_path / "site")
+    assert done.returncode and f"{len(links)} warnings in strict mode" in done.stdout + done.stderr
+    assert all(f"'{link}'" in done.stderr for link in links)
 
 
 @pytest.mark.slow
@@ -112,13 +151,21 @@ def test_links_lead_to_pages_of_the_site_or_are_left_for_the_strict_build(hooks)
     assert "- [`LICENSE`]" not in hooks.page_of(ROOT / "demo" / "fashion_mnist")
 
 
-def test_a_name_without_docstring_or_place_is_warned_of(hooks, caplog):
-    pages = hooks.sources()
+def test_a_name_without_docstring_or_place_is_warned_of(hooks, caplog, monkeypatch):
+    pages, load = hooks.sources(), hooks.griffe.load
+
+    def load_without_a_docstring(*arguments, **options):
+        package = load(*arguments, **options)
+        package["SSD"].docstring = None
+        return package
+
     hooks.look_at_reference(pages)
     assert not caplog.records
     page = next(path for path in pages if path.name == "networks.md")
+    monkeypatch.setattr(hooks.griffe, "load", load_without_a_docstring)
     hooks.look_at_reference({**pages, page: pages[page].replace("::: swins.MaskRCNN\n", "::: swins.Mask\n")})
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["swins.Mask", "swins.MaskRCNN"]
+    said = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert said == ["swins.Mask", "swins.MaskRCNN", "swins.SSD has no docstring"]
 
 
 def test_examples_become_a_section():
@@ -129,19 +176,11 @@ def test_examples_become_a_section():
 
 
 def test_every_page_is_in_the_navigation():
-    class Loader(yaml.SafeLoader):
-        """Of MkDocs' settings, one of which is a Python function."""
-
-    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
-
     def leaves(part):
-        return (
-            [part]
-            if isinstance(part, str)
-            else [x for y in (part.values() if isinstance(part, dict) else part) for x in leaves(y)]
-        )
+        parts = part.values() if isinstance(part, dict) else part
+        return [part] if isinstance(part, str) else [leaf for child in parts for leaf in leaves(child)]
 
-    listed = leaves(yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)["nav"])
+    listed = leaves(settings_of_mkdocs()["nav"])
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert pages == {name for name in listed if not name.startswith("repository/")} - {"index.md"}
     assert len(listed) == len(set(listed))
