@@ -9,7 +9,7 @@ export KERAS_BACKEND ?= tensorflow
 # the tests of a marker expression, under a backend; each is in `test` or in `slow` (tests/test_house.py)
 TESTS = KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"
 
-.PHONY: demo test slow lint env lock parity sizes size-rules memory targets bench profile notebooks preprocessing tables clean
+.PHONY: demo test slow lint env lock parity sizes size-rules memory targets bench profile extras notebooks preprocessing tables clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
@@ -65,6 +65,11 @@ bench: env  ## us beside timm, KerasHub, tfswin, onnxruntime and OpenVINO -> ben
 
 profile: env  ## where the time goes, operation by operation -> benchmarks/profiles.txt (3 minutes)
 	$(PY) benchmarks/profiles.py
+
+extras: env  ## size and time of each extra of the wheel, installed anew -> benchmarks/extras.csv (3 minutes, PyPI)
+	rm -f dist/*.whl
+	$(PY) -m build --quiet --no-isolation --outdir dist .
+	$(PY) benchmarks/extras.py dist/*.whl
 
 preprocessing: env  ## our preprocessing against timm's on PHOTOS and as a layer everywhere -> in1k_eval/preprocess*.csv
 	$(PY) in1k_eval/preprocessing.py $(PHOTOS)

@@ -9,6 +9,7 @@ import pathlib
 import re
 import statistics
 
+from swins.doctor import PURPOSES
 from swins.tags import list_variants
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -286,10 +287,27 @@ def reading():
     return markdown(header, rows)
 
 
+def extras():
+    """Size and time of each extra, from `make extras`, and what it is for."""
+    rows = []
+    for r in read("benchmarks/extras.csv"):
+        name = f"`{r['extra']}`" if r["extra"] else "swins alone"
+        purpose = PURPOSES.get(r["extra"], "Keras, NumPy and h5py; no backend" if not r["extra"] else "see below")
+        rows.append((name, purpose, r["beside"] and f"`{r['beside']}`", r["packages"], r["MB"], r["seconds"]))
+    return markdown(("extra", "for", "beside", "packages", "MB", "seconds"), rows)
+
+
 TABLES = {f.__name__: f for f in (variants, parity, sizes, size_rules, memory, preprocessing, results, targets)}
 TABLES |= {f.__name__: f for f in (preprocess_layer, inference, onednn, training, reading, growth)}
-TABLES |= {f.__name__: f for f in (detectors, instances, segmenters, denoisers, machine, runs, necks, phases)}
-PAGES = ("README.md", "docs/keras.md", "docs/runtimes.md", "benchmarks/README.md", "recipes/README.md")
+TABLES |= {f.__name__: f for f in (detectors, instances, segmenters, denoisers, machine, runs, necks, phases, extras)}
+PAGES = (
+    "README.md",
+    "docs/install.md",
+    "docs/keras.md",
+    "docs/runtimes.md",
+    "benchmarks/README.md",
+    "recipes/README.md",
+)
 
 
 def regenerate(text):

@@ -40,7 +40,9 @@ def what_predict_loads(args) -> str:
         raise SwinsError("predict needs pictures: files, or folders of them; --demo brings its own, and small models")
     own = {"pictures": args.images, "-m": args.model, "--variant": args.variant, "--json": args.json}
     if given := [name for name, value in own.items() if value]:
-        raise SwinsError(f"--demo brings its models and pictures; got {', '.join(given)} too; leave out one or the other")
+        raise SwinsError(
+            f"--demo brings its models and pictures; got {', '.join(given)} too; leave out one or the other"
+        )
     return "the models that come with swins"
 
 
