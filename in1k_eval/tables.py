@@ -292,7 +292,9 @@ def extras():
     rows = []
     for r in read("benchmarks/extras.csv"):
         name = f"`{r['extra']}`" if r["extra"] else "swins alone"
-        purpose = PURPOSES.get(r["extra"], "Keras, NumPy and h5py; no backend" if not r["extra"] else "see below")
+        purpose = PURPOSES.get(
+            r["extra"], "Keras, NumPy and h5py; no backend" if not r["extra"] else "TensorFlow for the CPU alone"
+        )
         rows.append((name, purpose, r["beside"] and f"`{r['beside']}`", r["packages"], r["MB"], r["seconds"]))
     return markdown(("extra", "for", "beside", "packages", "MB", "seconds"), rows)
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import sys
 import tomllib
 
@@ -9,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from swins import doctor, host, import_probe
-from swins.cli import doctor_commands
+from swins.cli import demonstration, doctor_commands
 
 FINE = {"version": "1", "seconds": 0.1, "error": None, "missing": False}
 ABSENT = {"version": None, "seconds": 0.1, "error": "ModuleNotFoundError: no", "missing": True}
@@ -64,8 +65,14 @@ def test_an_import_that_fails_is_said_with_what_it_is_for(answers, monkeypatch):
     assert extras["onnx"]["lacks"] == {"onnx": "is 0, and >=1.20 is needed"}
     assert {name for name, facts in extras.items() if not facts["lacks"]} >= {"eval", "tensorflow", "hub"}
     text = "\n".join(doctor_commands.lines(report))
-    assert "  plot            lacks matplotlib: pip install " in text
-    assert "cannot be imported: OSError: libgrain.so: cannot open" in text and "is 0, and >=1.20 is needed" in text
+    assert (
+        "  plot            lacks matplotlib: drawing: curves, reports, attention\n                  pip install "
+        in text
+    )
+    assert (
+        "  onnx   is 0, and >=1.20 is needed, for onnx" in text
+        and text.count("libgrain.so: cannot open, for class") == 1
+    )
 
 
 def test_a_core_that_does_not_work_is_said_with_the_reason(answers, command, monkeypatch):
@@ -116,6 +123,9 @@ def test_extras_are_understood_as_written_and_as_installed(monkeypatch, tmp_path
     assert doctor.stated() == (always, extras)
     page = (ROOT / "docs" / "install.md").read_text()
     assert all(f"| `{extra}` |" in page for extra in extras), "make extras"
+    named = re.findall(r"swins(?:-[\w.-]+\.whl)?\[([\w,]+)\]|'\.\[([\w,]+)\]", page + str(demonstration.NEXT))
+    assert {name for pair in named for names in pair for name in filter(None, names.split(","))} <= set(extras)
+    assert len(named) > 8
 
 
 def test_cards_that_a_backend_does_not_see_and_folders_that_cannot_be_written(answers, tmp_path, monkeypatch):

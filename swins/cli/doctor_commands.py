@@ -1,5 +1,6 @@
 """`swins doctor`: what this installation has, whether it works, and what is missing for what."""
 
+import itertools
 import json
 
 from swins.cli.arguments import say
@@ -29,8 +30,8 @@ def lines(report) -> list[str]:
         f"Keras    {keras['version'] or 'missing'}  on {keras['backend']}, chosen by {keras['chosen_by']}",
         *table("backends", [(name, backend_line(facts)) for name, facts in report["backends"].items()]),
         *table("caches", [(name, cache_line(facts)) for name, facts in report["caches"].items()]),
-        *table("extras", [(name, extra_line(facts)) for name, facts in report["extras"].items()]),
-        *table("to mend", [row for facts in report["extras"].values() for row in problems(facts)]),
+        *table("extras", [(name, line) for name, facts in report["extras"].items() for line in extra_lines(facts)]),
+        *table("there, but not as needed", problems(report["extras"])),
         *(f"hint: {text}" for text in report["hints"]),
     ]
     if report["works"]:
@@ -39,9 +40,15 @@ def lines(report) -> list[str]:
 
 
 def table(title, pairs) -> list[str]:
-    """A title above a line a pair, or nothing of no pairs."""
+    """A title above a line a pair, or nothing of no pairs; a name is not said twice in turn."""
     wide = max((len(name) for name, _ in pairs), default=0)
-    return ["", title, *(f"  {name:{wide}}  {text}" for name, text in pairs)] if pairs else []
+    names = ["", *(name for name, _ in pairs)]
+    shown = ["" if name == above else name for above, name in itertools.pairwise(names)]
+    return (
+        ["", title, *(f"  {name:{wide}}  {text}" for name, (_, text) in zip(shown, pairs, strict=True))]
+        if pairs
+        else []
+    )
 
 
 def backend_line(facts) -> str:
@@ -61,15 +68,20 @@ def cache_line(facts) -> str:
     return f"{facts['folder']}: {', '.join([state, *made, *free])}"
 
 
-def extra_line(facts) -> str:
+def extra_lines(facts) -> list[str]:
     if not facts["lacks"]:
-        return f"ready: {facts['purpose']}"
-    return f"lacks {', '.join(facts['lacks'])}: {facts['install']}"
+        return [f"ready: {facts['purpose']}"]
+    return [f"lacks {', '.join(facts['lacks'])}: {facts['purpose']}", facts["install"]]
 
 
-def problems(facts) -> list[tuple[str, str]]:
-    """What is wrong with packages that are there."""
-    return [(name, problem) for name, problem in facts["lacks"].items() if problem != "is not installed"]
+def problems(extras) -> list[tuple[str, str]]:
+    """What is wrong with packages that are there, and what they are needed for."""
+    wrong = {}
+    for extra, facts in extras.items():
+        for name, problem in facts["lacks"].items():
+            if problem != "is not installed":
+                wrong.setdefault((name, problem), []).append(extra)
+    return [(name, f"{problem}, for {', '.join(needed)}") for (name, problem), needed in wrong.items()]
 
 
 def add(commands):
