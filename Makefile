@@ -9,10 +9,7 @@ export KERAS_BACKEND ?= tensorflow
 # the tests of a marker expression, under a backend; each is in `test` or in `slow` (tests/test_house.py)
 TESTS = KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"
 
-# calls that do not fit what is called: too few or too many arguments, unknown and doubled ones
-CALLS = no-value-for-parameter,too-many-function-args,unexpected-keyword-arg,redundant-keyword-arg
-
-.PHONY: demo test slow lint env lock parity sizes size-rules memory targets bench profile notebooks preprocessing tables front docs clean
+.PHONY: demo test slow lint env lock parity sizes size-rules memory targets bench profile extras notebooks preprocessing tables front docs clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
@@ -30,7 +27,7 @@ slow: env  ## the other tests: whole documents, full-size models, exports in eve
 lint: env
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/pylint --score=n --disable=all --enable=$(CALLS) demo in1k_eval/*.py benchmarks/*.py notebooks/*.py recipes/*.py
+	$(VENV)/bin/ty check --python $(VENV) --quiet
 
 env: $(VENV)/.ready
 
@@ -68,6 +65,11 @@ bench: env  ## us beside timm, KerasHub, tfswin, onnxruntime and OpenVINO -> ben
 
 profile: env  ## where the time goes, operation by operation -> benchmarks/profiles.txt (3 minutes)
 	$(PY) benchmarks/profiles.py
+
+extras: env  ## size and time of each extra of the wheel, installed anew -> benchmarks/extras.csv (3 minutes, PyPI)
+	rm -f dist/*.whl
+	$(PY) -m build --quiet --no-isolation --outdir dist .
+	$(PY) benchmarks/extras.py dist/*.whl
 
 preprocessing: env  ## our preprocessing against timm's on PHOTOS and as a layer everywhere -> in1k_eval/preprocess*.csv
 	$(PY) in1k_eval/preprocessing.py $(PHOTOS)

@@ -10,6 +10,7 @@ import re
 import statistics
 
 import swins
+from swins.doctor import PURPOSES
 from swins.tags import list_variants
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -299,11 +300,23 @@ def names():
     return markdown(("name", "what it is"), rows)
 
 
+def extras():
+    """Size and time of each extra, from `make extras`, and what it is for."""
+    rows = []
+    for r in read("benchmarks/extras.csv"):
+        name = f"`{r['extra']}`" if r["extra"] else "swins alone"
+        purpose = PURPOSES.get(
+            r["extra"], "Keras, NumPy and h5py; no backend" if not r["extra"] else "TensorFlow for the CPU alone"
+        )
+        rows.append((name, purpose, r["beside"] and f"`{r['beside']}`", r["packages"], r["MB"], r["seconds"]))
+    return markdown(("extra", "for", "beside", "packages", "MB", "seconds"), rows)
+
+
 TABLES = {f.__name__: f for f in (variants, parity, sizes, size_rules, memory, preprocessing, results, targets)}
 TABLES |= {f.__name__: f for f in (preprocess_layer, inference, onednn, training, reading, growth)}
-TABLES |= {f.__name__: f for f in (detectors, instances, segmenters, denoisers, machine, runs, necks, phases)}
+TABLES |= {f.__name__: f for f in (detectors, instances, segmenters, denoisers, machine, runs, necks, phases, extras)}
 TABLES["names"] = names
-PAGES = ("keras", "runtimes", "sizes", "memory", "speed", "parity", "accuracy", "reference/README")
+PAGES = ("install", "keras", "runtimes", "sizes", "memory", "speed", "parity", "accuracy", "reference/README")
 PAGES = (*(f"docs/{name}.md" for name in PAGES), "benchmarks/README.md", "recipes/README.md")
 
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from swins.errors import SwinsError
+from swins.host import cores
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,6 @@ def start_tensorflow():
             return contextlib.nullcontext, ALONE, 1
         strategy = tf.distribute.MirroredStrategy([device.name for device in logical])
     return strategy.scope, ALONE, strategy.num_replicas_in_sync
-
-
-def cores():
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def accelerators() -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from swins.checked_numbers import ANY, pair, tuples
 from swins.errors import SwinsError, unknown_name
-from swins.image_files import open_image, planes, readable_endings
+from swins.image_files import open_image, pillow, planes, readable_endings
 from swins.pillow_resampling import FILTERS, centre, of_tensorflow, operations, scaled_size
 from swins.pixel_tensors import recoloured, require_channels, require_pixels
 from swins.run_result import kept_facts, saved_facts
@@ -295,7 +295,12 @@ def find_images(source):
 
 
 def readable(images):
-    """Split images into those that can be read and what is said of the others -> (images, texts)."""
+    """Split images into those that can be read and what is said of the others -> (images, texts).
+
+    Raises:
+        SwinsError: if Pillow is missing.
+    """
+    pillow()
     good, said = [], []
     for image in images:
         try:

@@ -277,9 +277,11 @@ def test_saved_models_give_what_the_run_gives(trained, command, tmp_path):
     assert code == 0 and "saved_model_step: denoised" in out, err
     card = (tmp_path / "out" / "README.md").read_text()
     assert "20 time steps of cosine noise" in card and "$" not in card
-    noise, sampler = normal_noise(4, 0, 3, (28, 28, 1)), swins.load(trained)
+    noise = normal_noise(4, 0, 3, (28, 28, 1))
+    sampler: ImageSampler = swins.load(trained)
     ours = sampler([1], 3, noise=noise).images
-    again = swins.load(tmp_path / "out" / "saved_model_step")([1], 3, noise=noise).images
+    exported: ImageSampler = swins.load(tmp_path / "out" / "saved_model_step")
+    again = exported([1], 3, noise=noise).images
     assert np.abs(ours.astype(int) - again).max() <= 1
     whole = tf.saved_model.load(str(tmp_path / "out" / "saved_model"))
     made = whole({"noise": noise, "classes": np.ones(3, "int32")})

@@ -13,8 +13,9 @@ import swins
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
-    ("errors", "size_rules", "sequential", "renamed", "box_drawing"),
-    ("recipe_files", "mask_drawing", "changes", "windows", "settings", "checked_numbers", "run_lengths", "score"),
+    ("errors", "size_rules", "sequential", "renamed", "box_drawing", "host", "import_probe"),
+    ("recipe_files", "demo_files", "doctor"),
+    ("mask_drawing", "changes", "windows", "settings", "checked_numbers", "run_lengths", "score"),
     ("image_files", "pillow_resampling"),
     ("layers", "boxes", "recipes", "pixel_tensors"),
     ("plans", "v1", "bias_tables", "run_result", "files"),

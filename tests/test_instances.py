@@ -314,10 +314,13 @@ def test_killed_on_its_way_it_ends_as_if_it_had_not_been(run, canvases, tmp_path
 @needs_tensorflow
 def test_exports_give_the_predictors_objects(run, canvases, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = command("export", run, "-o", "out")
+    code, _, err = command("export", run, "-o", "out", "--to", "saved_model", "onnx", "openvino")
     assert code == 0, err
-    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())["exports"]["saved_model"]
+    certificate = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    proof, files = certificate["exports"]["saved_model"], certificate["targets"]
     assert proof["output"] == "boxes, scores, labels, count, masks" and proof["pixels_from_pillow"] < 1e-5
+    for name in ("model.onnx", "model.xml"):  # of any size; LiteRT has no such
+        assert max(files[name]["difference"].values()) <= 1e-5
     assert "$" not in (tmp_path / "out" / "README.md").read_text()
     pictures = sorted(map(str, (canvases / "images" / "val").glob("*.png")))
     for ours, theirs in zip(swins.load(run)(pictures), swins.load("out/saved_model")(pictures), strict=True):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rcnn_cases
 from conftest import script
+from PIL import Image
 from rcnn_cases import NAMES
 from test_models import moved
 
@@ -231,6 +232,18 @@ def test_a_file_is_converted_certified_verified_and_written_back(states, files, 
     for arguments in ((), ("--checkpoint", files[kind])):
         code, out, err = command("verify", folder, *arguments)
         assert code == 0 and "pass" in out, err
+    if kind == "mask":
+        predicts_as_mmdet_prepares(command, folder, tmp_path)
+
+
+def predicts_as_mmdet_prepares(command, folder, tmp_path):
+    """An artefact of a file that names no classes: images as for mmdetection's published weights, numbers as names."""
+    picture = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), "uint8")).save(picture)
+    code, _, err = command("predict", picture, "-m", folder, "--threshold", 0, "--json", tmp_path / "found.json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found and all(thing["segmentation"]["size"] == [60, 90] for thing in found)
 
 
 @pytest.mark.slow

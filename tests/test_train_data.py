@@ -163,7 +163,7 @@ def test_four_channels(tmp_path, rng):
     how = Evaluation(progress=False, predictions=tmp_path / "p.csv")
     row = evaluate(tmp_path / "run", folder, how=how)
     assert row["images"] == 18 and row["unreadable"] == 0
-    assert (tmp_path / "p.csv").read_text().startswith("file,label,top1,top2,top3\nboots/0.npy,0,")
+    assert (tmp_path / "p.csv").read_text().startswith("file,label,top1,top2,top3,is,said,probability\nboots/0.npy,0,")
     # beside images of Pillow's, .npy are something else, and said to be left out
     Image.fromarray(rng.integers(0, 256, (30, 33, 4), "uint8")).save(folder / "boots" / "a.png")
     samples, strays = class_folders.listed(class_folders.folders(folder))

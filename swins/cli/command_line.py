@@ -11,6 +11,7 @@ import tempfile
 
 import swins
 from swins.cli import (
+    doctor_commands,
     export_commands,
     picture_commands,
     sampling_commands,
@@ -24,9 +25,9 @@ from swins.errors import SwinsError
 
 GROUPS = (
     *(variant_commands, weight_commands, training_commands, export_commands, serving_commands, picture_commands),
-    sampling_commands,
+    *(sampling_commands, doctor_commands),
 )
-LIGHT = ("list", "describe")  # commands that need no Keras
+LIGHT = ("list", "describe", "doctor")  # commands that import no Keras: doctor has it imported elsewhere
 UNREAD = 128 + 13  # exit code of what SIGPIPE ends
 SETTINGS = {  # of TensorFlow, made before it is imported unless the user has
     "TF_CPP_MIN_LOG_LEVEL": "3",  # no lines of its own on standard error, once it is there

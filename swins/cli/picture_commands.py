@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import time
 
 from swins.cli.arguments import positive, say, share
 from swins.errors import SwinsError
@@ -31,12 +32,31 @@ def readable_images(images, skip, outcome):
     return good
 
 
+def what_predict_loads(args) -> str:
+    """What `predict` loads, said before it takes seconds. Raises SwinsError for arguments that do not go together."""
+    if not args.demo:
+        if args.images:
+            return args.model or PUBLISHED
+        raise SwinsError("predict needs pictures: files, or folders of them; --demo brings its own, and small models")
+    own = {"pictures": args.images, "-m": args.model, "--variant": args.variant, "--json": args.json}
+    if given := [name for name, value in own.items() if value]:
+        raise SwinsError(
+            f"--demo brings its models and pictures; got {', '.join(given)} too; leave out one or the other"
+        )
+    return "the models that come with swins"
+
+
 def predict_command(args):
     from swins import files, predictor
     from swins.data.oddities import notes_on_files
     from swins.images import find_images
     from swins.task import refuse_options
 
+    if args.demo:
+        from swins.cli.demonstration import demonstrate
+
+        demonstrate(args)
+        return
     paths = [path for name in args.images for path in (find_images(name) if pathlib.Path(name).is_dir() else [name])]
     good = readable_images(paths, args.skip_unreadable, "nothing was predicted")
     names = [shown(image, i) for i, image in enumerate(good)]
@@ -52,24 +72,41 @@ def predict_command(args):
     refuse_options(predict.task, options, predict.task.predict_options)
     targets = drawings(names, args.output, predict.task.pictures) if args.output else []
     outputs = [*(path for paths in targets for path in paths), *filter(None, [args.json and pathlib.Path(args.json)])]
-    if existing := [path for path in outputs if path.exists() and not args.overwrite]:
-        raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another")
-    for start in range(0, len(good), args.batch):
-        results = predict(good[start : start + args.batch], batch=args.batch)
-        for i, result in enumerate(results, start):
-            shown_result = predict.task.select(result, options)
-            if args.json:  # at once, for masks are large and their run lengths are not
-                lines += predict.task.listing([(names[i], shown_result if options else result)], predict.facts)
-            result = shown_result
-            print(f"{names[i]}: {result}", flush=True)
-            for path, draw in zip(targets[i] if targets else (), predict.task.pictures.values(), strict=False):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with files.replacing(path) as partial:
-                    draw(result, good[i]).save(partial, "PNG")
+    refuse_existing(outputs, args.overwrite)
+    for i, result, shown_result in answers(predict, good, args.batch, options):
+        if args.json:  # at once, for masks are large and their run lengths are not
+            lines += predict.task.listing([(names[i], shown_result if options else result)], predict.facts)
+        print(f"{names[i]}: {shown_result}", flush=True)
+        if targets:
+            draw_result(predict.task, shown_result, good[i], targets[i])
     if args.json:
         files.write(args.json, json.dumps(lines, indent=1) + "\n")
     for path in filter(None, (args.output, args.json)):
         say(f"wrote {path}")
+
+
+def answers(predict, images, batch, options):
+    """What a Predictor says of images, batch by batch: (number, result, the part of it that the options want)."""
+    for start in range(0, len(images), batch):
+        results = predict(images[start : start + batch], batch=batch)
+        for i, result in enumerate(results, start):
+            yield i, result, predict.task.select(result, options)
+
+
+def draw_result(task, result, image, paths):
+    """Write what is drawn of an image, a file each."""
+    from swins import files
+
+    for path, draw in zip(paths, task.pictures.values(), strict=False):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as partial:
+            draw(result, image).save(partial, "PNG")
+
+
+def refuse_existing(paths, overwrite):
+    """Raise SwinsError if a file is there that is not to be replaced."""
+    if existing := [path for path in paths if path.exists() and not overwrite]:
+        raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another")
 
 
 def shown(image, number):
@@ -173,7 +210,10 @@ def explained_model(args):
 def add(commands):
     """Add these commands to the parser's."""
     sub = commands.add_parser("predict", help="say what a model sees in pictures, and draw it")
-    sub.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")
+    sub.add_argument("images", nargs="*", metavar="IMAGE", help="files, or folders of them")
+    sub.add_argument(
+        "--demo", action="store_true", help="show small models on pictures that come with swins; no network is needed"
+    )
     sub.add_argument(
         "-m",
         "--model",
@@ -194,7 +234,7 @@ def add(commands):
     sub.add_argument("--batch", type=positive, default=32)
     sub.add_argument("--skip-unreadable", action="store_true", help="take what can be read")
     sub.add_argument("--overwrite", action="store_true", help="replace existing files")
-    sub.set_defaults(run=predict_command, loads=lambda args: args.model or PUBLISHED)
+    sub.set_defaults(run=predict_command, loads=what_predict_loads, began=time.perf_counter())
 
     sub = commands.add_parser("explain", help="draw what a model looks at: attention, rollout, Grad-CAM")
     sub.add_argument("images", nargs="+", metavar="IMAGE", help="files, or folders of them")

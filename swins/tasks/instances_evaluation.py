@@ -68,7 +68,7 @@ def prepare(opened, options) -> Prepared:
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     facts = detection_evaluation.stated(opened).get("preprocess")
-    if not facts and not opened.certificate.get("class_names"):
+    if not facts and not opened.certificate.get("source"):  # of no program's file
         raise SwinsError(
             f"{opened.path}: does not tell how images are prepared; take the folder of its run, or an artefact of that"
         )

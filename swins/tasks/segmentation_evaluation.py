@@ -79,7 +79,7 @@ def prepare(opened, options) -> Prepared:
     inference = options.get("inference") or WHOLE
     if inference not in INFERENCES:
         raise unknown_name("inference", inference, INFERENCES)
-    if not facts and not opened.certificate.get("class_names"):
+    if not facts and not opened.certificate.get("source"):  # of no program's file
         raise SwinsError(
             f"{opened.path}: does not tell how images are prepared; take the folder of its run, or an artefact of that"
         )
