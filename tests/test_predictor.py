@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import NAME, needs_tensorflow
 from PIL import Image
-from test_readme import block
+from test_readme import PAGES, block
 
 import swins
 from swins.errors import SwinsError
@@ -82,11 +82,11 @@ def test_saved_models_say_themselves_how_images_are_prepared(exported, garment, 
     assert swins.load(tmp_path / "alone", variant=NAME)(garment).labels == expected.labels
 
 
-def test_the_lines_of_the_readme(converted, garment, tmp_path, monkeypatch, capsys):
+def test_the_lines_of_the_page(converted, garment, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(converted, tmp_path / "artefacts" / "my_swin")
     Image.open(garment).convert("RGB").save("photo.jpg")
-    exec(block("predictor = swins.load"), {"swins": swins})
+    exec(block(PAGES / "classification.md", "predictor = swins.load"), {"swins": swins})
     assert capsys.readouterr().out.startswith("ankle boot ")
     with Image.open("answer.png") as picture:
         assert picture.width == 480 and picture.height == 600 + 5 * 26 + 6
