@@ -151,7 +151,7 @@ def test_what_is_no_folder_and_what_is_an_export(tmp_path, monkeypatch):
         swins.class_names("artefacts/my_swin")
     for name in ("model.onnx", "certificate.json"):
         (tmp_path / "artefacts" / "my_swin" / name).touch()
-    with pytest.raises(SwinsError, match=r"as docs/runtimes\.md says; give the folder of .*: artefacts/my_swin$"):
+    with pytest.raises(SwinsError, match=r"as docs/runtimes\.md says, .*; give the artefact .*: artefacts/my_swin$"):
         swins.load("artefacts/my_swin/model.onnx")
 
 
