@@ -13,7 +13,7 @@ import numpy as np
 from swins.data.coco_json import coco_parts, from_coco
 from swins.data.garment_objects import PREFIX, from_garments
 from swins.data.matching import by_name, listing
-from swins.data.run_parts import PARTS, require_part
+from swins.data.run_parts import PARTS, divided_by_run, require_part
 from swins.data.split import Split
 from swins.data.voc_xml import from_voc, voc_parts
 from swins.data.yolo_txt import from_yolo, yolo_parts
@@ -102,7 +102,7 @@ def find_evaluation_split(
     classes: tuple = (),
     masks: bool = False,
     part: str | None = None,
-    held_images: Callable[[], Split] | None = None,
+    of_run: Callable[[str], Split] | None = None,
 ) -> Split:
     """Recognise a detection data set -> the Split that models are scored on: its validation images, else all it has.
 
@@ -111,7 +111,8 @@ def find_evaluation_split(
         classes: names of a model's classes, with which the data's are matched; () for the data's own.
         masks: whether objects have masks, as for `find_detection_splits`.
         part: "train", "val" or "test", for these images and no others; the Split is named after it.
-        held_images: what gives the validation images that a run held out of data that has none; None without a run.
+        of_run: gives "train" or "val" of a run, where the data has no validation images of its own and the run held
+            some out, as `parts_of_run`; None without a run.
 
     Raises:
         SwinsError: if it is no such data set, lacks that part, has objects of a class that the model has not, or no
@@ -128,8 +129,8 @@ def find_evaluation_split(
         return split
     folder, layout, parts = recognised(source)
     known = {name: place for name, place in zip(PARTS, parts, strict=True) if place is not None}
-    if part == "val" and part not in known and held_images:
-        split = held_images()
+    if divided_by_run(part, known, of_run):
+        split = of_run(part)
     elif part and part not in known:
         raise SwinsError(f"{source}: has no {part} images; it has those of {' and '.join(known)}")
     else:

@@ -19,7 +19,7 @@ from swins.data.garment_masks import semantic_garments
 from swins.data.garment_objects import PREFIX
 from swins.data.mask_folders import MaskFolders, split_of, survey, with_classes
 from swins.data.matching import by_name, listing, spelling
-from swins.data.run_parts import PARTS, require_part
+from swins.data.run_parts import PARTS, divided_by_run, require_part
 from swins.data.split import Split
 from swins.errors import SwinsError, first_line
 from swins.image_files import readable_endings
@@ -304,7 +304,7 @@ def find_segmentation_split(
     classes: tuple = (),
     part: str | None = None,
     values: MaskValues = MaskValues(),
-    held_images: Callable[[], Split] | None = None,
+    of_run: Callable[[str], Split] | None = None,
 ) -> Split:
     """Recognise a segmentation data set -> the Split that models are scored on: its validation images, else all it has.
 
@@ -314,7 +314,8 @@ def find_segmentation_split(
         classes: names of a model's classes, with which the data's are matched; if these are not known, the values are
             numbers of the model's. () for the data's own.
         part: "train", "val" or "test", for these images and no others; the Split is named after it.
-        held_images: what gives the validation images that a run held out of data that has none; None without a run.
+        of_run: gives "train" or "val" of a run, where the data has no validation images of its own and the run held
+            some out, as `parts_of_run`; None without a run.
 
     Raises:
         SwinsError: if it is no such data set, lacks that part, or has pixels of a class that the model has not.
@@ -325,10 +326,11 @@ def find_segmentation_split(
         known = dict(zip(PARTS, semantic_garments(str(source).removeprefix(PREFIX)), strict=False))
         return of_classes(chosen(source, known, part), classes)
     folder, layout, parts = recognised(source)
-    if part == "val" and not parts[1] and held_images:
-        split = held_images()
+    known = {name: place for name, place in zip(PARTS, parts, strict=True) if place is not None}
+    if divided_by_run(part, known, of_run):
+        split = of_run(part)
         return of_classes(replace(split, name=f"{split.name}/{part}"), tuple(classes))
-    place = chosen(source, {n: place for n, place in zip(PARTS, parts, strict=True) if place is not None}, part)
+    place = chosen(source, known, part)
     own = layout.meaning(folder, parts)
     if {*map(spelling, values.classes)} <= {*map(spelling, own.classes)}:  # the same, in the data's own order
         values = replace(values, classes=())
