@@ -336,7 +336,7 @@ def read(path, key=None):
 
 def of_detector(checkpoint):
     """The Checkpoint of a whole detector; its classes have the names that the file states, or COCO's if they are 80."""
-    detector = replace(checkpoint, network=MASK_RCNN, inside=checkpoint.network, program=None)
+    detector = replace(checkpoint, network=MASK_RCNN, inside=checkpoint.network, translated=True, program=None)
     count = identify.identify(detector).num_classes
     stated = detector.facts.class_names
     names = stated if len(stated) == count else coco_names() if count == len(coco_names()) else ()
