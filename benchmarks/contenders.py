@@ -25,6 +25,22 @@ def pixels(batch, side=224):
     return np.random.default_rng(0).standard_normal((batch, side, side, 3), "float32")
 
 
+def torch_update(model, optimizer, loss_of, clip=None):
+    """A training step in eager PyTorch: forward, backward, gradients' norm if it is cut, one update: -> the loss."""
+    import torch
+
+    def run():
+        loss = loss_of()
+        optimizer.zero_grad()
+        loss.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        return loss.item()
+
+    return run
+
+
 # --- peers
 
 
@@ -50,15 +66,11 @@ def timm(precision, task, files, compiled=False):
         def step(batch):
             x, y = images(batch), torch.arange(batch) % CLASSES
 
-            def run():
+            def loss_of():
                 with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-                    loss = torch.nn.functional.cross_entropy(model(x), y)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                return loss.item()
+                    return torch.nn.functional.cross_entropy(model(x), y)
 
-            return run
+            return torch_update(model, optimizer, loss_of)
 
         return step
     model, images = timm_model(precision)

@@ -9,7 +9,7 @@ import functools
 import importlib
 import sys
 
-from contenders import POLICIES, THREADS
+from contenders import POLICIES, THREADS, torch_update
 from detector_contenders import reference_modules
 
 NAME, SIDE, CLASSES, STEPS, TIME = "swin_unet_patch4_window7_224", 224, 10, 500, 250
@@ -55,15 +55,10 @@ def reference(precision, task, files):
         def step(batch):
             x, times, classes, noise = inputs(batch)
 
-            def run():
-                loss = torch.nn.functional.mse_loss(model(x, times, classes), noise)
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-                optimizer.step()
-                return loss.item()
+            def loss_of():
+                return torch.nn.functional.mse_loss(model(x, times, classes), noise)
 
-            return run
+            return torch_update(model, optimizer, loss_of, CLIP)
 
         return step
     model.eval()

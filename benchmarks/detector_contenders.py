@@ -12,7 +12,7 @@ import sys
 import tempfile
 import types
 
-from contenders import POLICIES, THREADS, pixels
+from contenders import POLICIES, THREADS, pixels, torch_update
 
 CLASSES = 80
 VARIANTS = {"resnet": "ssd300_resnet50_b", "swin": "ssd336_swin_tiny_b"}
@@ -74,16 +74,7 @@ def reference(kind, precision, task, files):
             x, (boxes, labels) = images(batch), objects(batch)
             boxes[..., 2:] -= boxes[..., :2]  # COCO's, in pixels
             boxes, labels = list(torch.from_numpy(side * boxes)), list(torch.from_numpy(labels + 1))
-
-            def run():
-                loss = loss_of(*model(x), boxes, labels)
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-                optimizer.step()
-                return loss.item()
-
-            return run
+            return torch_update(model, optimizer, lambda: loss_of(*model(x), boxes, labels), clip=5.0)
 
         return step
     model.eval()

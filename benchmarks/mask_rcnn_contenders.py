@@ -16,7 +16,7 @@ import pathlib
 import subprocess
 import sys
 
-from contenders import POLICIES, THREADS
+from contenders import POLICIES, THREADS, torch_update
 
 NAME = "mask_rcnn_swin_tiny_fpn"
 CLASSES, OBJECTS = 80, 8  # of an image
@@ -67,16 +67,7 @@ def update(model, loss_of):
     """A step of AdamW: -> the loss."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY)
-
-    def run():
-        loss = loss_of()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return run
+    return torch_update(model, torch.optim.AdamW(model.parameters(), RATE, weight_decay=DECAY), loss_of)
 
 
 # --- mmdetection

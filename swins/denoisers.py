@@ -12,7 +12,7 @@ from swins.errors import SwinsError, unknown_name
 from swins.run_result import model_file, require_finished
 from swins.swin_unet_numbers import SwinUNetVariant
 from swins.weights import artefacts, load
-from swins.weights.conversion_table import Rule, Table, fill
+from swins.weights.conversion_table import Rule, Table, fill, first_lines
 
 MODEL_OPTIONS = ("dtype", "frozen", "remat", "query_chunk")  # of the whole network
 OF_CLASSES = ("class_embedding/embeddings", "class_maps/embedding/embeddings")  # a row a class
@@ -90,10 +90,7 @@ def fill_from(model: SwinUNet, variables: dict, arrays: dict, where) -> None:
     try:
         fill(variables, state, Table(tuple(Rule(path, path) for path in variables)), model.name, str(where))
     except SwinsError as error:
-        lines = str(error).splitlines()
-        if len(lines) > SHOWN:
-            lines[SHOWN:] = [f"  and {len(lines) - SHOWN} more: name the variant that the file is of"]
-        raise SwinsError("\n".join(lines)) from error
+        raise SwinsError(first_lines(error, ": name the variant that the file is of", SHOWN)) from error
 
 
 def with_encoder(model: SwinUNet, source, weights_key=None) -> SwinUNet:

@@ -9,7 +9,6 @@ CLASS_LAYERS = (  # whose shapes the classes decide
     *("fc_cls", "fc_reg", "conv_logits"),
     *("conv_seg", "auxiliary_conv_seg"),  # a segmenter's
 )
-SHOWN = 6  # lines of what differs, where a file fits another variant
 
 
 def by_path(detector, values: dict) -> dict:
@@ -104,7 +103,4 @@ def fill_but(fresh: list, model, checkpoint, state: dict, tables) -> None:
     try:
         fill(rest, state, tables(rest), model.name, checkpoint.path.name)
     except SwinsError as error:
-        hint, lines = identify.hint(checkpoint, model.name), str(error).splitlines()
-        if hint and len(lines) > SHOWN:
-            lines[SHOWN:] = [f"  and {len(lines) - SHOWN} more"]
-        raise SwinsError("\n".join(filter(None, (hint + "\n".join(lines), checkpoint.choice)))) from error
+        raise SwinsError(identify.explained(error, checkpoint, model.name)) from error

@@ -10,13 +10,13 @@ from swins import build, changes
 from swins.backbone import backbone
 from swins.detection.mask_rcnn import CascadeMaskRCNN, MaskRCNN
 from swins.detection.ssd import SSD
-from swins.detector_checkpoints import CLASS_LAYERS, SHOWN, assign, by_path, layer_of, require_kind
+from swins.detector_checkpoints import CLASS_LAYERS, assign, by_path, layer_of, require_kind
 from swins.detector_configs import DETECTORS, RCNNVariant, SSDVariant
 from swins.errors import SwinsError, unknown_name
 from swins.model_configs import VARIANTS
 from swins.run_result import model_file, require_finished
 from swins.weights import artefacts, checkpoint_files, load
-from swins.weights.conversion_table import Rule, Table, fill
+from swins.weights.conversion_table import Rule, Table, fill, first_lines
 from swins.weights.rcnn_rules import PYRAMID
 
 HEADS = ("boxes_", "scores_")  # what names of an SSD's heads begin with
@@ -132,10 +132,7 @@ def with_backbone(model, source, where):
     try:
         fill(trunk, state, Table(tuple(Rule(path, path) for path in trunk)), model.name, str(where))
     except SwinsError as error:
-        lines = str(error).splitlines()
-        if len(lines) > SHOWN:
-            lines[SHOWN:] = [f"  and {len(lines) - SHOWN} more: name a variant on {source.name}'s backbone"]
-        raise SwinsError("\n".join(lines)) from error
+        raise SwinsError(first_lines(error, f": name a variant on {source.name}'s backbone")) from error
     warnings.warn(
         f"{where} holds a {type(source).__name__}, {source.name}: its backbone was taken, the rest of {model.name} is "
         "fresh; train it",

@@ -13,8 +13,6 @@ from swins.task import Task, task_of
 from swins.weights import artefacts, checkpoint_files, identify, pretrained
 from swins.weights.facts import NOTHING
 
-EXPORTED = (".onnx", ".tflite", ".xml", ".pb")  # files of `swins export`
-
 
 @dataclass(frozen=True)
 class Opened:
@@ -55,12 +53,6 @@ def open_model(path, name: str | None = None) -> Opened:
     path = pretrained.local(path)
     file = pathlib.Path(path)
     require_finished(file)
-    if file.is_file() and file.suffix in EXPORTED:
-        whole = file.parent if (file.parent / artefacts.CERTIFICATE).is_file() else "the artefact"
-        raise SwinsError(
-            f"{path}: is an export, which its own runtime runs, as docs/runtimes.md says; give the folder of the model "
-            f"that it was made of: {whole}"
-        )
     if (file.is_file() and file.suffix != ".keras") or (file.is_dir() and not (file / artefacts.MODEL).is_file()):
         checkpoint = checkpoint_files.read(file)
         return of_weights(file, name or identify.the_variant(checkpoint), file, checkpoint.facts)

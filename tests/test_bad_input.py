@@ -61,6 +61,22 @@ def test_corrupt_file(convert, tmp_path, suffix):
     assert "not a readable" in err and "download or save it again" in err
 
 
+EXPORTS = {"model.onnx": "ONNX", "model.tflite": "LiteRT", "model.xml": "OpenVINO", "model.bin": "OpenVINO"}
+EXPORTS |= dict.fromkeys(("saved_model/saved_model.pb", "saved_model"), "SavedModel")
+
+
+@pytest.mark.parametrize("file", EXPORTS)
+def test_an_exported_model_is_no_checkpoint(convert, command, tmp_path, file):
+    (tmp_path / "saved_model").mkdir()
+    for name in list(EXPORTS)[:5]:
+        (tmp_path / name).touch()
+    said = f"{tmp_path / file}: is an exported model ({EXPORTS[file]}), of which no weights are read: "
+    said += f"`swins predict -m {tmp_path / 'saved_model'}` runs it" if "saved" in file else "its own runtime runs it, "
+    for code, err in ((1, convert(tmp_path / file)), command("inspect", tmp_path / file)[::2]):
+        assert code == 1 and said in err
+        assert err.endswith("; give the artefact, .keras file or checkpoint that it was made of\n")
+
+
 def test_pickle_that_executes_code(convert, tmp_path):
     file, trace = tmp_path / "evil.pth", tmp_path / "executed"
     script = textwrap.dedent("""
@@ -151,8 +167,8 @@ def test_misspelt_name(convert, checkpoint, name, closest):
 
 def test_no_such_file_and_unknown_suffix(convert, tmp_path):
     assert "no such checkpoint file" in convert(tmp_path / "none.pth")
-    (tmp_path / "model.onnx").write_bytes(b"x")
-    assert "ends in .pth, .pt, .bin, .ckpt, .pth.tar, .safetensors; got '.onnx'" in convert(tmp_path / "model.onnx")
+    (tmp_path / "model.h5").write_bytes(b"x")
+    assert "ends in .pth, .pt, .bin, .ckpt, .pth.tar, .safetensors; got '.h5'" in convert(tmp_path / "model.h5")
 
 
 def test_usage_errors_exit_2(command):

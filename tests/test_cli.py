@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from swins.cli.command_line import SETTINGS, main, without_notices
+from swins.cli.command_line import main
+from swins.cli.notices import SETTINGS, without_notices
 from swins.describe import stage_costs
 from swins.errors import unknown_name
 from swins.plans import VariantV2CR, plan_stages

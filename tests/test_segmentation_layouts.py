@@ -7,7 +7,7 @@ from PIL import Image
 
 from swins import settings
 from swins.data.class_weights import class_weights, pixel_counts
-from swins.data.run_parts import held_of_run
+from swins.data.run_parts import parts_of_run
 from swins.data.segmentation_layouts import (
     CAMVID,
     CITYSCAPES,
@@ -326,13 +326,16 @@ def test_the_defaults_are_right():
     assert not settings.problems(MaskValues()) and not settings.problems(MaskValues(["a", "b"], [], True))
 
 
-def test_the_part_that_a_run_held_out_is_found_again(tmp_path):
+def test_the_parts_that_a_run_made_are_found_again(tmp_path):
     pairs(tmp_path / "images", tmp_path / "masks", "abcdef", (0, 1, 2))
     training, validation = find_segmentation_splits(tmp_path, 0.3, 4)
     run = {"recipe": {"data.held_out": 0.3, "seed": 4}}
-    held = held_of_run(tmp_path, tmp_path / "run", run, find_segmentation_splits)
-    split = find_segmentation_split(tmp_path, training.classes, "val", held_images=held)
-    assert len(validation) == 2 and split.name == f"{tmp_path.name}/val"
-    assert [name for name, *_ in split.samples] == [name for name, *_ in validation.samples]
+    of_run = parts_of_run(tmp_path, tmp_path / "run", run, find_segmentation_splits)
+    assert (len(training), len(validation)) == (4, 2)
+    for part, whole in (("train", training), ("val", validation)):
+        split = find_segmentation_split(tmp_path, training.classes, part, of_run=of_run)
+        assert split.name == f"{tmp_path.name}/{part}"
+        assert [name for name, *_ in split.samples] == [name for name, *_ in whole.samples]
+    assert len(find_segmentation_split(tmp_path, training.classes, "train")) == 6
     with pytest.raises(SwinsError, match="has no val images; it has those of train"):
         find_segmentation_split(tmp_path, training.classes, "val")

@@ -6,8 +6,10 @@ import http.client
 import importlib.util
 import json
 import os
+import queue
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from conftest import ROOT, needs_tensorflow
 from PIL import Image
 
 import swins
+from swins.cli import main
 from swins.errors import SwinsError
 from swins.exports import rest_server
 
@@ -151,7 +154,7 @@ def test_what_is_no_folder_and_what_is_an_export(tmp_path, monkeypatch):
         swins.class_names("artefacts/my_swin")
     for name in ("model.onnx", "certificate.json"):
         (tmp_path / "artefacts" / "my_swin" / name).touch()
-    with pytest.raises(SwinsError, match=r"as docs/runtimes\.md says; give the folder of .*: artefacts/my_swin$"):
+    with pytest.raises(SwinsError, match=r"as docs/runtimes\.md says, .*; give the artefact .*: artefacts/my_swin$"):
         swins.load("artefacts/my_swin/model.onnx")
 
 
@@ -230,6 +233,34 @@ def test_a_body_without_end_and_ports_that_cannot_be_taken(served, tmp_path, com
         assert code == 1 and "is in use" in err
     with pytest.raises(SwinsError, match=r"port 99999 of 127\.0\.0\.1 cannot be taken"):
         rest_server.open_server(served, port=99999)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_ends_with_one_line_and_as_done(served, number, monkeypatch, capfd):
+    """And TensorFlow's notices on devices are not seen, where a model is loaded; what is no notice is."""
+    opened, open_server = queue.Queue(), rest_server.open_server
+
+    def load(folder):
+        os.write(2, b"I0000 00:00:1 5 gpu_device.cc:2020] Created device\nan error\n")
+        return served
+
+    def listen(*arguments):
+        opened.put(server := open_server(*arguments))
+        return server
+
+    def end():
+        ask(f"http://127.0.0.1:{opened.get(timeout=20).server_port}/v1/models/my_model")
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(rest_server, "Served", load)
+    monkeypatch.setattr(rest_server, "open_server", listen)
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert main(["serve", "my model", "--port", "0"]) == 0
+    thread.join()
+    loading, error, advice, ended = capfd.readouterr().err.splitlines()
+    assert (loading, error, ended) == ("loading my model", "an error", "swins serve: ended")
+    assert advice.startswith("for trying out")
 
 
 def test_a_folder_without_a_numbered_one(tmp_path, command, small_run, monkeypatch):

@@ -160,6 +160,15 @@ def test_a_file_that_differs_is_refused_and_nothing_is_kept(small_artefact, monk
     assert [p.name for p in artefact.parent.iterdir()] == ["artefact"]
 
 
+@pytest.mark.slow
+def test_a_stage_of_one_head_does_not_run_in_openvino_and_nothing_is_kept(tmp_path, command):
+    """Its runtime folds an axis of one, and then finds another number of them: a file that it wrote itself."""
+    moved(swins.create(NAME, image_size=8, depths=(1, 1), embed_dim=16, num_heads=(1, 2))).save(tmp_path / "one.keras")
+    code, _, err = command("export", tmp_path / "one.keras", "--to", "openvino", "-o", tmp_path / "out")
+    assert code == 1 and "model.xml does not run: " in err and "shape" in err, err
+    assert [path.name for path in tmp_path.iterdir()] == ["one.keras"]
+
+
 def test_what_cannot_be_made(converted, made, command, tmp_path, monkeypatch):
     for arguments, text in (
         (("--to", "litert", "--precision", "int8"), "int8 needs images to calibrate on: --images FOLDER"),

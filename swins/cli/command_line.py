@@ -3,11 +3,9 @@
 import argparse
 import contextlib
 import os
-import re
 import select
 import signal
 import sys
-import tempfile
 
 import swins
 from swins.cli import (
@@ -21,6 +19,7 @@ from swins.cli import (
     weight_commands,
 )
 from swins.cli.arguments import say
+from swins.cli.notices import LOG_LEVEL, SETTINGS, without_notices
 from swins.errors import SwinsError
 
 GROUPS = (
@@ -29,41 +28,15 @@ GROUPS = (
 )
 LIGHT = ("list", "describe", "doctor")  # commands that import no Keras: doctor has it imported elsewhere
 UNREAD = 128 + 13  # exit code of what SIGPIPE ends
-SETTINGS = {  # of TensorFlow, made before it is imported unless the user has
-    "TF_CPP_MIN_LOG_LEVEL": "3",  # no lines of its own on standard error, once it is there
-    "TF_ENABLE_ONEDNN_OPTS": "1",  # which it leaves off on processors without AVX-512: a third slower
-}
-NOTICE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
 
 
 def start():
     """Make TensorFlow's settings and import what commands need; a user who sets its log level sees its lines."""
-    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ and "tensorflow" not in sys.modules
+    quiet = LOG_LEVEL not in os.environ and "tensorflow" not in sys.modules
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     with without_notices() if quiet else contextlib.nullcontext():
         swins.import_all()
-
-
-@contextlib.contextmanager
-def without_notices():
-    """Hold back what is written to standard error, also by C++, and then write it but for TensorFlow's notices."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # there is none
-        yield
-        return
-    with tempfile.TemporaryFile() as written:
-        os.dup2(written.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            written.seek(0)
-            for line in written:
-                if not NOTICE.match(line):
-                    os.write(2, line)
 
 
 def parser():

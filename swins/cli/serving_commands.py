@@ -1,6 +1,31 @@
 """`swins serve` and `swins benchmark`: exports over HTTP, and how fast they are."""
 
+import signal
+import sys
+import threading
+
+from swins.cli import notices
 from swins.cli.arguments import positive, say, whole
+
+
+def serve_until_asked(server):
+    """Answer until Ctrl-C or SIGTERM, as servers do, for whom these are no failure -> the signal.
+
+    Nothing is raised where the signal comes: what libraries call back would swallow it.
+    """
+    asked = []
+
+    def end(number, _):
+        asked.append(number)
+        threading.Thread(target=server.shutdown).start()  # which waits for the answering to end
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.serve_forever()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return asked[0]
 
 
 def serve_command(args):
@@ -8,12 +33,14 @@ def serve_command(args):
     from swins.exports.saved_model_writer import require_tensorflow
 
     require_tensorflow("a server of SavedModels")
-    served = Served(args.folder)
+    with notices.unless_asked_for():  # of devices and plugins, which loading sets up
+        served = Served(args.folder)
     with open_server(served, args.host, args.port) as server:
         address = f"http://{args.host}:{server.server_port}/v1/models/{served.name}"
         print(f"{address}: version {served.version}; POST {address}:predict; Ctrl-C ends", flush=True)
         say("for trying out, on this machine: TF Serving takes the same folder and the same requests")
-        server.serve_forever()
+        by = serve_until_asked(server)
+    say("\nswins serve: ended" if by == signal.SIGINT and sys.stderr.isatty() else "swins serve: ended")  # below the ^C
 
 
 def benchmark_command(args):

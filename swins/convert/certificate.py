@@ -4,6 +4,7 @@ import collections
 import datetime
 import math
 import platform
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from swins.errors import SwinsError
 from swins.reference import oracle
 from swins.tags import look_up
 from swins.task import task_named, task_of
-from swins.weights import checkpoint_files, facts, networks
+from swins.weights import artefacts, checkpoint_files, facts
 from swins.weights.dialects import ELSEWHERE
 
 PASS = "pass"
@@ -58,6 +59,66 @@ def like(theirs, ours):
     return theirs.reshape(ours.shape) if theirs.size == ours.size else theirs
 
 
+def worst_output(result):
+    """The largest relative difference among the outputs; NaN if any is."""
+    return float(np.max([each["relative"] for each in result["outputs"].values()]))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What ran beside a model.
+
+    program: its name; versions: {package: version}, the program's among them; parameters: how many numbers it trains;
+    unproven: what the comparison leaves open; size_rule: that it followed, None where there is none.
+    """
+
+    program: str
+    versions: dict
+    parameters: int
+    unproven: tuple = ()
+    size_rule: str | None = None
+
+
+def judged(model, reference: Reference, images, seed: int, blocks: dict, outputs: dict, agreement: dict) -> dict:
+    """The part of a certificate that can be recomputed, with its verdict.
+
+    Args:
+        model: the model in float32; reference: what it was compared with.
+        images: (B, H, W, C) that both were given; seed: of them.
+        blocks: {block: difference}; outputs: {output: difference and "largest"}; agreement: {answer: share}.
+    """
+    variant = getattr(model, "variant", None)  # of a Swin or ResNet
+    parameters = {"keras": parameters_of(model), "torch": reference.parameters}
+    result = {
+        "compared_with": {
+            "program": reference.program,
+            "version": reference.versions[reference.program],
+            "size_rule": reference.size_rule,
+            "unproven": list(reference.unproven),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "backend": keras.backend.backend(),
+            "numpy": np.__version__,
+            **reference.versions,
+        },
+        "seed": seed,
+        "images": list(images.shape),
+        "image_size": list((variant or model).image_size),  # nulls: any
+        "size_rule": getattr(variant, "size_rule", None),
+        "parameters": parameters,
+        "blocks": blocks,
+        "worst_block": float(np.max([each["relative"] for each in blocks.values()])),  # NaN if any is
+        "outputs": outputs,
+        "agreement": agreement,
+        "tolerance": {"outputs": OUTPUT_TOLERANCE, "block": BLOCK_TOLERANCE},
+    }
+    good = worst_output(result) <= OUTPUT_TOLERANCE and result["worst_block"] <= BLOCK_TOLERANCE
+    good = good and len(set(parameters.values())) == 1
+    return {**result, "verdict": "; ".join([PASS, *reference.unproven]) if good else "fail"}
+
+
 def compare(model, subject, architecture, seed=SEED):
     """Run a reference program on a checkpoint and Keras on the model, on the same images, and compare block by block.
 
@@ -82,44 +143,17 @@ def compare(model, subject, architecture, seed=SEED):
     task = task_of(model)
     ours_named, theirs_named = (task.named(model, output) for output in (last, theirs[oracle.OUTPUT]))
     blocks = {k: difference(y, like(theirs[t], y)) for (k, t), y in zip(pairs, ours, strict=True)}
-    parameters = {"keras": parameters_of(model), "torch": int(theirs["parameters"])}
-    result = {
-        "compared_with": {
-            "program": program,
-            "version": str(theirs[program]),
-            "size_rule": getattr(subject, "size_rule", own_rule),
-            "unproven": list(getattr(subject, "unproven", ())),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "numpy": np.__version__,
-            program: str(theirs[program]),
-            "torch": str(theirs["torch"]),
-        },
-        "seed": seed,
-        "images": list(images.shape),
-        "image_size": list(variant.image_size),  # nulls: any
-        "size_rule": own_rule,
-        "parameters": parameters,
-        "blocks": blocks,
-        "worst_block": float(np.max([d["relative"] for d in blocks.values()])),  # NaN if any is
-        "outputs": {
-            name: {**difference(ours_named[name], y), "largest": float(np.abs(y).max())}
-            for name, y in theirs_named.items()
-        },
-        "agreement": task.ordered(ours_named, theirs_named),
-        "tolerance": {"outputs": OUTPUT_TOLERANCE, "block": BLOCK_TOLERANCE},
+    reference = Reference(
+        program,
+        {program: str(theirs[program]), "torch": str(theirs["torch"])},
+        int(theirs["parameters"]),
+        tuple(getattr(subject, "unproven", ())),
+        getattr(subject, "size_rule", own_rule),
+    )
+    outputs = {
+        name: {**difference(ours_named[name], y), "largest": float(np.abs(y).max())} for name, y in theirs_named.items()
     }
-    good = worst_output(result) <= OUTPUT_TOLERANCE and result["worst_block"] <= BLOCK_TOLERANCE
-    good = good and len(set(parameters.values())) == 1
-    return {**result, "verdict": "; ".join([PASS, *result["compared_with"]["unproven"]]) if good else "fail"}
-
-
-def worst_output(result):
-    """The largest relative difference among the outputs; NaN if any is."""
-    return float(np.max([each["relative"] for each in result["outputs"].values()]))
+    return judged(model, reference, images, seed, blocks, outputs, task.ordered(ours_named, theirs_named))
 
 
 def passed(verdict):
@@ -139,6 +173,50 @@ def require_pass(result, name):
     )
 
 
+def now():
+    """The time, in UTC, as certificates have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def left_out(checkpoint):
+    """{first words of a name: tensors} of what a Checkpoint holds besides its network, but buffers."""
+    buffers = checkpoint.network.buffers
+    names = (name for name in sorted(checkpoint.left_out) if name.rpartition(".")[2] not in buffers)
+    return dict(
+        collections.Counter(name.removeprefix(ELSEWHERE).removeprefix("model.").partition(".")[0] for name in names)
+    )
+
+
+def task_name(model) -> str | None:
+    """The name of the kind of work that a network is of; None where none is known."""
+    try:
+        return task_of(model).name
+    except SwinsError:
+        return None
+
+
+def certified(model, name: str, architecture: str, checkpoint, stated, result: dict) -> dict:
+    """The whole certificate of a model of a Checkpoint, of what is stated of it (Facts), and of `judged`'s result."""
+    return {
+        "task": task_name(model),
+        "name": name,
+        "architecture": architecture,
+        "source": {
+            "file": checkpoint.path.name,
+            "sha256": checkpoint_files.sha256(checkpoint.path),
+            "dialect": checkpoint.dialect,
+            "wrappers": list(checkpoint.wrappers),
+            "translated": checkpoint.translated,
+            "left_out": left_out(checkpoint),
+        },
+        "class_names": list(stated.class_names),
+        "preparation": stated.preparation,
+        "weights_sha256": artefacts.weights_digest(model),
+        "date": now(),
+        **result,
+    }
+
+
 def certify(model, name, architecture, checkpoint):
     """The certificate of a converted checkpoint, as written to certificate.json.
 
@@ -153,45 +231,13 @@ def certify(model, name, architecture, checkpoint):
     """
     with programs.subject(checkpoint, model.variant) as subject:
         result = compare(model, subject, architecture)
-    stated = facts.of_model(model, checkpoint.facts)
-    return {
-        "task": task_of(model).name,
-        "name": name,
-        "architecture": architecture,
-        "source": {
-            "file": checkpoint.path.name,
-            "sha256": checkpoint_files.sha256(checkpoint.path),
-            "dialect": checkpoint.dialect,
-            "wrappers": list(checkpoint.wrappers),
-            "translated": checkpoint.translated,
-            "left_out": left_out(checkpoint),
-        },
-        "class_names": list(stated.class_names),
-        "preparation": stated.preparation,
-        "weights_sha256": checkpoint_files.digest(networks.state_dict(model)),
-        "date": now(),
-        **result,
-    }
-
-
-def now():
-    """The time, in UTC, as certificates have it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return certified(model, name, architecture, checkpoint, facts.of_model(model, checkpoint.facts), result)
 
 
 def comparison(certificate):
     """{"program", "version", "size_rule", "unproven"}: what a certificate compares with; older ones all with timm."""
     older = {"program": "timm", "version": certificate["versions"].get("timm"), "size_rule": "timm", "unproven": []}
     return certificate.get("compared_with") or older
-
-
-def left_out(checkpoint):
-    """{first words of a name: tensors} of what a Checkpoint holds besides its network, but buffers."""
-    buffers = checkpoint.network.buffers
-    names = (name for name in sorted(checkpoint.left_out) if name.rpartition(".")[2] not in buffers)
-    return dict(
-        collections.Counter(name.removeprefix(ELSEWHERE).removeprefix("model.").partition(".")[0] for name in names)
-    )
 
 
 def summary(certificate):

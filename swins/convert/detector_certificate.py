@@ -4,22 +4,15 @@ The reference is `swins/reference/detector_models.py`, which loads the file stri
 with mmdet itself in tests/reference/mask_rcnn_reference.py.
 """
 
-import contextlib
-import pathlib
-import platform
-import tempfile
-
-import keras
 import numpy as np
 from keras import ops
 
 from swins import detector_checkpoints, detectors
-from swins.convert import certificate
+from swins.convert import certificate, programs
 from swins.detector_configs import DETECTORS, RCNNVariant
 from swins.errors import SwinsError
 from swins.reference import oracle
-from swins.task import task_of
-from swins.weights import artefacts, checkpoint_files, detector_layouts
+from swins.weights import detector_layouts
 
 CANVAS = (224, 352)  # pixels of the padded images
 SIZES = ((200, 333), (224, 256))  # and of the images in them
@@ -94,58 +87,22 @@ def compare(model, file, seed: int = certificate.SEED, unproven: tuple = ()) -> 
     stage = len(model.box_heads) - 1
     heads = {name: f"{step}{stage}" for name, step in last.items() if f"{step}{stage}" in everything}
     largest = {name: float(max(np.abs(reference[step]).max() for reference in theirs)) for name, step in heads.items()}
-    parameters = {"keras": certificate.parameters_of(model), "torch": int(outputs["parameters"])}
-    result = {
-        "compared_with": {
-            "program": PROGRAM,
-            "version": str(outputs["torch"]),
-            "size_rule": None,
-            "unproven": list(unproven),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "numpy": np.__version__,
-            "torchvision": str(outputs["torchvision"]),
-            "torch": str(outputs["torch"]),
-        },
-        "seed": seed,
-        "images": list(images.shape),
-        "image_size": list(model.image_size),
-        "size_rule": None,
-        "parameters": parameters,
-        "blocks": everything,
-        "worst_block": float(np.max([each["relative"] for each in everything.values()])),
-        "outputs": {name: {**everything[step], "largest": largest[name]} for name, step in heads.items()},
-        "agreement": {"objects": same_objects(model, images, theirs)},
-        "tolerance": {"outputs": certificate.OUTPUT_TOLERANCE, "block": certificate.BLOCK_TOLERANCE},
-    }
-    good = result["worst_block"] <= certificate.BLOCK_TOLERANCE and len(set(parameters.values())) == 1
-    return {**result, "verdict": "; ".join([certificate.PASS, *unproven]) if good else "fail"}
+    versions = {name: str(outputs[name]) for name in ("torchvision", PROGRAM)}
+    reference = certificate.Reference(PROGRAM, versions, int(outputs["parameters"]), tuple(unproven))
+    found = {name: {**everything[step], "largest": largest[name]} for name, step in heads.items()}
+    agreement = {"objects": same_objects(model, images, theirs)}
+    return certificate.judged(model, reference, images, seed, everything, found, agreement)
 
 
-@contextlib.contextmanager
 def written(model, layout: str):
-    """A file of a network's weights in a layout, which exists in the context."""
-    with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
-        file = pathlib.Path(folder, f"model{checkpoint_files.SAFE}")
-        state = detector_layouts.in_layout(detector_checkpoints.state_dict(model), layout)
-        checkpoint_files.write(state, file)
-        yield file
+    """A context: a file of a network's weights in a layout."""
+    state = detector_layouts.in_layout(detector_checkpoints.state_dict(model), layout)
+    return programs.written(state)
 
 
 def lies_as(checkpoint) -> bool:
     """Whether the reference loads the file itself."""
     return set(checkpoint.wrappers) <= set(RAW) and checkpoint.path.is_file()
-
-
-def task_name(model) -> str | None:
-    """The name of the kind of work that a network is of; None where none is known."""
-    try:
-        return task_of(model).name
-    except SwinsError:
-        return None
 
 
 def converted(name: str, checkpoint) -> tuple:
@@ -167,24 +124,7 @@ def converted(name: str, checkpoint) -> tuple:
     else:
         with written(model, checkpoint.dialect) as file:
             result = compare(model, file, unproven=(f"translation not proven: {checkpoint.path.name} was not run",))
-    return model, {
-        "task": task_name(model),
-        "name": name,
-        "architecture": name,
-        "source": {
-            "file": checkpoint.path.name,
-            "sha256": checkpoint_files.sha256(checkpoint.path),
-            "dialect": checkpoint.dialect,
-            "wrappers": list(checkpoint.wrappers),
-            "translated": True,
-            "left_out": certificate.left_out(checkpoint),
-        },
-        "class_names": list(checkpoint.facts.class_names),
-        "preparation": checkpoint.facts.preparation,
-        "weights_sha256": artefacts.weights_digest(model),
-        "date": certificate.now(),
-        **result,
-    }
+    return model, certificate.certified(model, name, name, checkpoint, checkpoint.facts, result)
 
 
 def compare_again(model, recorded: dict, checkpoint=None) -> dict:

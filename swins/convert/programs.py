@@ -130,6 +130,23 @@ def lies_as(checkpoint):
 
 
 @contextlib.contextmanager
+def written(state: dict):
+    """A file of a state dict, which exists in the context."""
+    with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
+        file = pathlib.Path(folder, f"model{checkpoint_files.SAFE}")
+        checkpoint_files.write(state, file)
+        yield file
+
+
+@contextlib.contextmanager
+def resnet_subject(checkpoint, variant):
+    """What proves a ResNet's Checkpoint: torchvision runs its tensors under their own names, those that are taken."""
+    names = resnet_rules.table_of(variant).torch_names
+    with written({k: v for k, v in checkpoint.original.items() if k in names}) as file:
+        yield Subject("torchvision", "resnet", None, file)
+
+
+@contextlib.contextmanager
 def subject(checkpoint, variant):
     """What proves a Checkpoint's model -> Subject, whose file exists in the context.
 
@@ -143,33 +160,19 @@ def subject(checkpoint, variant):
         return
     is_v2, program = isinstance(variant, VariantV2), checkpoint.program
     own = program is not None and ENGINES[variant.size_rule] == program and variant.size_rule != "microsoft"
-    with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
-        file = pathlib.Path(folder, f"model{checkpoint_files.SAFE}")
-        if own and lies_as(checkpoint):
-            yield Subject(program, "classifier", variant.size_rule, checkpoint.path)
-            return
-        if own:
-            kind = kind_of(checkpoint.original, is_v2) if program == "transformers" else "classifier"
-            inside = "model." if program == "transformers" and kind != "maskformer" else ""  # as a user's own module
-            checkpoint_files.write({k.removeprefix(inside): v for k, v in checkpoint.original.items()}, file)
+    if own and lies_as(checkpoint):
+        yield Subject(program, "classifier", variant.size_rule, checkpoint.path)
+        return
+    if own:
+        kind = kind_of(checkpoint.original, is_v2) if program == "transformers" else "classifier"
+        inside = "model." if program == "transformers" and kind != "maskformer" else ""  # as a user's own module
+        with written({k.removeprefix(inside): v for k, v in checkpoint.original.items()}) as file:
             yield Subject(program, kind, variant.size_rule, file)
-            return
-        engine = ENGINES[variant.size_rule]
-        state = in_names_of(engine, checkpoint.state)
-        checkpoint_files.write(state, file)
-        yield Subject(engine, "classifier" if variant.num_classes else "model", variant.size_rule, file, (
-            f"translation not proven: {checkpoint.dialect} was not run",
-        ))  # fmt: skip
-
-
-@contextlib.contextmanager
-def resnet_subject(checkpoint, variant):
-    """What proves a ResNet's Checkpoint: torchvision runs its tensors under their own names, those that are taken."""
-    with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
-        file = pathlib.Path(folder, f"model{checkpoint_files.SAFE}")
-        names = resnet_rules.table_of(variant).torch_names
-        checkpoint_files.write({k: v for k, v in checkpoint.original.items() if k in names}, file)
-        yield Subject("torchvision", "resnet", None, file)
+        return
+    engine, unproven = ENGINES[variant.size_rule], (f"translation not proven: {checkpoint.dialect} was not run",)
+    with written(in_names_of(engine, checkpoint.state)) as file:
+        kind = "classifier" if variant.num_classes else "model"
+        yield Subject(engine, kind, variant.size_rule, file, unproven)
 
 
 def outputs(program, variant, kind="classifier"):

@@ -4,21 +4,17 @@ Files of Hugging Face's names are run by transformers itself; those of Open-MMLa
 segmenter_models.py`, which is compared with mmsegmentation by the tests. Both load the file strictly.
 """
 
-import contextlib
-import pathlib
-import platform
 import re
-import tempfile
 
 import keras
 import numpy as np
 from keras import ops
 
 from swins import detector_checkpoints, segmenters
-from swins.convert import certificate, detector_certificate, programs, upernet_layouts
+from swins.convert import certificate, programs, upernet_layouts
 from swins.rcnn_numbers import stride_of
 from swins.reference import oracle
-from swins.weights import artefacts, checkpoint_files, upernet_rules
+from swins.weights import checkpoint_files, upernet_rules
 from swins.weights.upernet_rules import HUGGING_FACE
 
 SIZE = (250, 288)  # pixels, which windows do not tile
@@ -121,35 +117,11 @@ def compare(model, file, layout: str, seed: int = certificate.SEED, unproven: tu
     }
     blocks = {name: certificate.difference(ours[name], theirs[name]) for name in pairs}
     last = "conv_seg"
-    parameters = {"keras": certificate.parameters_of(model), "torch": int(theirs["parameters"])}
-    result = {
-        "compared_with": {
-            "program": program,
-            "version": str(theirs[program]),
-            "size_rule": None,
-            "unproven": list(unproven),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "numpy": np.__version__,
-            TRANSFORMERS: str(theirs[TRANSFORMERS]),
-            "torch": str(theirs["torch"]),
-        },
-        "seed": seed,
-        "images": list(images.shape),
-        "image_size": list(model.image_size),
-        "size_rule": None,
-        "parameters": parameters,
-        "blocks": blocks,
-        "worst_block": float(np.max([each["relative"] for each in blocks.values()])),
-        "outputs": {next(iter(model.output)): {**blocks[last], "largest": float(np.abs(theirs[last]).max())}},
-        "agreement": {"pixels": float(np.mean(ours[last].argmax(-1) == theirs[last].argmax(-1)))},
-        "tolerance": {"outputs": certificate.OUTPUT_TOLERANCE, "block": certificate.BLOCK_TOLERANCE},
-    }
-    good = result["worst_block"] <= certificate.BLOCK_TOLERANCE and len(set(parameters.values())) == 1
-    return {**result, "verdict": "; ".join([certificate.PASS, *unproven]) if good else "fail"}
+    versions = {name: str(theirs[name]) for name in (TRANSFORMERS, PROGRAM)}
+    reference = certificate.Reference(program, versions, int(theirs["parameters"]), tuple(unproven))
+    outputs = {next(iter(model.output)): {**blocks[last], "largest": float(np.abs(theirs[last]).max())}}
+    agreement = {"pixels": float(np.mean(ours[last].argmax(-1) == theirs[last].argmax(-1)))}
+    return certificate.judged(model, reference, images, seed, blocks, outputs, agreement)
 
 
 def runs(layout: str) -> str:
@@ -157,14 +129,10 @@ def runs(layout: str) -> str:
     return HUGGING_FACE if layout == upernet_rules.SMP else layout
 
 
-@contextlib.contextmanager
 def written(model, layout: str):
-    """A file of a network's weights in a layout, which exists in the context."""
-    with tempfile.TemporaryDirectory(prefix="swins-translated-") as folder:
-        file = pathlib.Path(folder, f"model{checkpoint_files.SAFE}")
-        state = detector_checkpoints.state_dict(model, upernet_rules.table_of)
-        checkpoint_files.write(upernet_layouts.in_layout(state, layout), file)
-        yield file
+    """A context: a file of a network's weights in a layout."""
+    state = detector_checkpoints.state_dict(model, upernet_rules.table_of)
+    return programs.written(upernet_layouts.in_layout(state, layout))
 
 
 def lies_as(checkpoint) -> bool:
@@ -187,24 +155,7 @@ def converted(name: str, checkpoint) -> tuple:
         with written(model, layout) as file:
             unproven = f"translation not proven: {checkpoint.path.name} was not run"
             result = compare(model, file, layout, unproven=(unproven,))
-    return model, {
-        "task": detector_certificate.task_name(model),
-        "name": name,
-        "architecture": name,
-        "source": {
-            "file": checkpoint.path.name,
-            "sha256": checkpoint_files.sha256(checkpoint.path),
-            "dialect": checkpoint.dialect,
-            "wrappers": list(checkpoint.wrappers),
-            "translated": True,
-            "left_out": certificate.left_out(checkpoint),
-        },
-        "class_names": list(checkpoint.facts.class_names),
-        "preparation": checkpoint.facts.preparation,
-        "weights_sha256": artefacts.weights_digest(model),
-        "date": certificate.now(),
-        **result,
-    }
+    return model, certificate.certified(model, name, name, checkpoint, checkpoint.facts, result)
 
 
 def compare_again(model, recorded: dict, checkpoint=None) -> dict:

@@ -22,9 +22,9 @@ TRIES = 10
 MOST_JITTER = 0.45  # of a side, that an image is moved by at the largest magnitude
 
 
-def affine(image, a, b, c, d, e, f, fill):
-    """Map a pixel (x, y) of the result to (a x + b y + c, d x + e y + f) of the image."""
-    return image.transform(image.size, Image.Transform.AFFINE, (a, b, c, d, e, f), resample=BICUBIC, fillcolor=fill)
+def affine(image, matrix, fill):
+    """Map a pixel (x, y) of the result to (a x + b y + c, d x + e y + f) of the image; matrix: (a, b, c, d, e, f)."""
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=BICUBIC, fillcolor=fill)
 
 
 def solarize_add(image, value):
@@ -53,10 +53,10 @@ OPERATIONS = {  # (image, value, fill) -> image
     "Contrast": enhance(ImageEnhance.Contrast),
     "Brightness": enhance(ImageEnhance.Brightness),
     "Sharpness": enhance(ImageEnhance.Sharpness),
-    "ShearX": lambda image, value, fill: affine(image, 1, value, 0, 0, 1, 0, fill),
-    "ShearY": lambda image, value, fill: affine(image, 1, 0, 0, value, 1, 0, fill),
-    "TranslateX": lambda image, value, fill: affine(image, 1, 0, value * image.width, 0, 1, 0, fill),
-    "TranslateY": lambda image, value, fill: affine(image, 1, 0, 0, 0, 1, value * image.height, fill),
+    "ShearX": lambda image, value, fill: affine(image, (1, value, 0, 0, 1, 0), fill),
+    "ShearY": lambda image, value, fill: affine(image, (1, 0, 0, value, 1, 0), fill),
+    "TranslateX": lambda image, value, fill: affine(image, (1, 0, value * image.width, 0, 1, 0), fill),
+    "TranslateY": lambda image, value, fill: affine(image, (1, 0, 0, 0, 1, value * image.height), fill),
 }
 PLAIN = ("AutoContrast", "Equalize", "Invert")  # that have no magnitude
 ENHANCED = ("Color", "Contrast", "Brightness", "Sharpness")

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from swins.data.coco_json import coco_parts, from_coco
+from swins.data.folder_parts import by_part, chosen, held, listed, places_in, recognised, with_images
 from swins.data.garment_objects import PREFIX, from_garments
-from swins.data.matching import by_name, listing
-from swins.data.run_parts import PARTS, require_part
+from swins.data.matching import listing
+from swins.data.run_parts import divided_by_run, require_part
 from swins.data.split import Split
 from swins.data.voc_xml import from_voc, voc_parts
 from swins.data.yolo_txt import from_yolo, yolo_parts
 from swins.errors import SwinsError
+
+WORDS = "images with boxes", "images with boxes"  # what errors say is given, and wanted
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,6 @@ def register_detection_layout(layout: DetectionLayout) -> None:
     DETECTION_LAYOUTS.insert(0, layout)
 
 
-def recognised(source) -> tuple[pathlib.Path, DetectionLayout, tuple]:
-    """(Folder, its layout, its parts). Raises SwinsError if it is no detection data set."""
-    folder = pathlib.Path(source)
-    if not folder.is_dir():
-        raise SwinsError(f"{source}: no such folder; give a folder of images with boxes or garments:FOLDER")
-    for layout in DETECTION_LAYOUTS:
-        parts = layout.parts(folder)
-        if any(part is not None for part in parts):
-            return folder, layout, parts
-    *others, last = [layout.words for layout in DETECTION_LAYOUTS]
-    raise SwinsError(f"{source}: holds no images with boxes: it needs {', '.join(others)}, or {last}")
-
-
 def find_detection_splits(
     source: str | pathlib.Path, held_out: float = 0.1, seed: int = 0, masks: bool = False
 ) -> tuple[Split, Split]:
@@ -76,17 +66,17 @@ def find_detection_splits(
     """
     if str(source).startswith(PREFIX):
         return from_garments(str(source).removeprefix(PREFIX), masks)
-    folder, layout, (training, validation, _) = recognised(source)
+    folder, layout, (training, validation, _) = recognised(source, DETECTION_LAYOUTS, *WORDS)
     if training is None:
         raise SwinsError(f"{source}: has images to validate on and none to train on; add these")
-    training = with_images(source, layout.read(folder, training, masks), "train", masks)
+    training = usable(source, layout.read(folder, training, masks), "train", masks)
     counts = object_counts(training)
     if not counts.any():
         raise SwinsError(f"{source}: needs objects to train on; got none that can be used{listed(training)}")
     if validation is None:
         training, validation = held(source, training, held_out, seed)
     else:
-        validation = with_images(source, layout.read(folder, validation, masks), "validate", masks)
+        validation = usable(source, layout.read(folder, validation, masks), "validate", masks)
         validation = of_classes(validation, training.classes, "those to train on")
         ids = free_ids(validation.category_ids, training.category_ids)
         validation = dataclasses.replace(validation, category_ids=ids)
@@ -102,7 +92,7 @@ def find_evaluation_split(
     classes: tuple = (),
     masks: bool = False,
     part: str | None = None,
-    held_images: Callable[[], Split] | None = None,
+    of_run: Callable[[str], Split] | None = None,
 ) -> Split:
     """Recognise a detection data set -> the Split that models are scored on: its validation images, else all it has.
 
@@ -111,7 +101,8 @@ def find_evaluation_split(
         classes: names of a model's classes, with which the data's are matched; () for the data's own.
         masks: whether objects have masks, as for `find_detection_splits`.
         part: "train", "val" or "test", for these images and no others; the Split is named after it.
-        held_images: what gives the validation images that a run held out of data that has none; None without a run.
+        of_run: gives "train" or "val" of a run, where the data has no validation images of its own and the run held
+            some out, as `parts_of_run`; None without a run.
 
     Raises:
         SwinsError: if it is no such data set, lacks that part, has objects of a class that the model has not, or no
@@ -119,22 +110,16 @@ def find_evaluation_split(
     """
     require_part(part)
     if str(source).startswith(PREFIX):
-        pair = from_garments(str(source).removeprefix(PREFIX), masks)
-        split = dict(zip(PARTS, (*pair, None), strict=True))[part or "val"]
-        if split is None:
-            raise SwinsError(f"{source}: has no {part} images; it has those of train and val")
+        split = chosen(source, by_part(from_garments(str(source).removeprefix(PREFIX), masks)), part)
         if classes and tuple(classes) != split.classes:
             raise SwinsError(f"{source}: classes must be the model's; got {listing(split.classes)}; take other data")
         return split
-    folder, layout, parts = recognised(source)
-    known = {name: place for name, place in zip(PARTS, parts, strict=True) if place is not None}
-    if part == "val" and part not in known and held_images:
-        split = held_images()
-    elif part and part not in known:
-        raise SwinsError(f"{source}: has no {part} images; it has those of {' and '.join(known)}")
+    folder, layout, parts = recognised(source, DETECTION_LAYOUTS, *WORDS)
+    known = by_part(parts)
+    if divided_by_run(part, known, of_run):
+        split = of_run(part)
     else:
-        place = next(known[name] for name in ((part,) if part else ("val", "train", "test")) if name in known)
-        split = with_images(source, layout.read(folder, place, masks), "evaluate", masks)
+        split = usable(source, layout.read(folder, chosen(source, known, part), masks), "evaluate", masks)
     if part:
         split = dataclasses.replace(split, name=f"{split.name}/{part}")
     if not classes:
@@ -143,10 +128,9 @@ def find_evaluation_split(
     return dataclasses.replace(split, category_ids=free_ids(split.category_ids))
 
 
-def with_images(source, split, work, masks=False) -> Split:
+def usable(source, split, work, masks) -> Split:
     """The Split. Raises SwinsError if it has no image, or is asked for masks and of a format that has none."""
-    if not len(split):
-        raise SwinsError(f"{source}: needs images to {work} on; got none that can be used{listed(split)}")
+    with_images(source, split, work)
     if masks and any(objects.masks is None for *_, objects in split.samples):
         raise SwinsError(
             f"{source}: needs masks to {work} on, which its format has none of; take a model of boxes alone, or COCO's "
@@ -155,28 +139,10 @@ def with_images(source, split, work, masks=False) -> Split:
     return split
 
 
-def listed(split) -> str:
-    """What was wrong with a Split's annotations, for the end of an error."""
-    return f" ({'; '.join(split.notes)})" if split.notes else ""
-
-
 def object_counts(split: Split) -> np.ndarray:
     """How many objects to train on each class has, (classes,) integers, crowds not among them."""
     labels = [objects.training().labels for *_, objects in split.samples]
     return np.bincount(np.concatenate([np.zeros(0, np.int64), *labels]), minlength=len(split.classes))
-
-
-def held(source, split, held_out, seed) -> tuple[Split, Split]:
-    """A Split as two, of other images: the second has a part of them, which a seed draws."""
-    if len(split) < 2:
-        raise SwinsError(f"{source}: needs two images, one to train and one to validate on; got {len(split)}")
-    count = min(max(1, round(held_out * len(split))), len(split) - 1)
-    chosen = set(np.random.default_rng(seed).permutation(len(split))[:count].tolist())
-    parts = [[s for i, s in enumerate(split.samples) if (i in chosen) is second] for second in (False, True)]
-    note = f"{count} of {len(split)} images are held out to validate on (data.held_out={held_out:g})"
-    return dataclasses.replace(split, samples=parts[0], notes=(*split.notes, note)), dataclasses.replace(
-        split, samples=parts[1], notes=(), defects=()
-    )
 
 
 def of_classes(split, classes, whose) -> Split:
@@ -193,16 +159,13 @@ def of_classes(split, classes, whose) -> Split:
     counts = np.bincount(
         np.concatenate([np.zeros(0, np.int64), *(objects.labels for *_, objects in split.samples)]), minlength=len(own)
     )
-    needed = [place for place, name in enumerate(own) if counts[place] or name in classes]
-    matched = by_name(
-        split.name, [own[place] for place in needed], classes, whose=whose, remedy="rename them, or leave them out"
-    )
-    labels, ids = np.full(len(own), -1), [None] * len(classes)
-    for place, label in zip(needed, matched.numbers, strict=True):
-        labels[place] = label
-        ids[label] = split.category_ids[place] if split.category_ids else place
+    labels, notes = places_in(split, counts, classes, whose, "rename them, or leave them out")
+    ids = [None] * len(classes)
+    for place, label in enumerate(labels.tolist()):
+        if label >= 0:
+            ids[label] = split.category_ids[place] if split.category_ids else place
     samples = [(name, image, objects.renumbered(labels)) for name, image, objects in split.samples]
-    notes = (*split.notes, *matched.notes)
+    notes = (*split.notes, *notes)
     return dataclasses.replace(split, samples=samples, classes=classes, notes=notes, category_ids=tuple(ids))
 
 

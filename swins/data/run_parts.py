@@ -56,12 +56,21 @@ def part_of_run(source, part: str, path, training: dict | None, splits: Callable
     return dataclasses.replace(split, notes=(note, *split.notes))
 
 
-def held_of_run(source, path, training: dict | None, splits: Callable) -> Callable | None:
-    """What gives the images that a run held out to validate on; None of a model that is of no run.
+def parts_of_run(source, path, training: dict | None, splits: Callable) -> Callable[[str], Split] | None:
+    """A function: "train" or "val" -> that part of a data set that a run divided; None of a model that is of no run.
 
     Arguments as for `part_of_run`.
     """
-    return (lambda: part_of_run(source, "val", path, training, splits)) if training else None
+    return (lambda part: part_of_run(source, part, path, training, splits)) if training else None
+
+
+def divided_by_run(part: str | None, known, of_run: Callable | None) -> bool:
+    """Whether a part of a data set is one that a run made of it: to train or validate on, where it has no other.
+
+    Args:
+        part: that is asked for; known: names of those that the data set has; of_run: what `parts_of_run` gives.
+    """
+    return bool(of_run) and part in RECORDED and "train" in known and "val" not in known
 
 
 def require_part(part: str | None) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 from swins.data.class_folders import TEST, TRAINING, VALIDATION
 from swins.data.class_masks import IGNORED, MOST_CLASSES, VALUES, few, table_of
 from swins.data.class_weights import pixel_counts
-from swins.data.detection_layouts import held, listed
+from swins.data.folder_parts import by_part, chosen, held, places_in, recognised, with_images
 from swins.data.garment_masks import semantic_garments
 from swins.data.garment_objects import PREFIX
 from swins.data.mask_folders import MaskFolders, split_of, survey, with_classes
-from swins.data.matching import by_name, listing, spelling
-from swins.data.run_parts import PARTS, require_part
+from swins.data.matching import listing, spelling
+from swins.data.run_parts import PARTS, divided_by_run, require_part
 from swins.data.split import Split
 from swins.errors import SwinsError, first_line
 from swins.image_files import readable_endings
@@ -42,6 +42,7 @@ NAMES = "classes.txt"
 IMAGES, MASKS = ("images", "JPEGImages", "imgs"), ("masks", "labels", "annotations", "SegmentationClass")
 NUMBERED = "class {}"  # the name of a class that is known by its value alone
 TWO = ("background", "foreground")  # of masks with 0 and 255 alone
+WORDS = "images and masks", "images with masks"  # what errors say is given, and wanted
 
 
 def class_list(names):
@@ -199,19 +200,6 @@ def register_segmentation_layout(layout: SegmentationLayout) -> None:
     SEGMENTATION_LAYOUTS.insert(0, layout)
 
 
-def recognised(source) -> tuple[pathlib.Path, SegmentationLayout, tuple]:
-    """(Folder, its layout, its parts). Raises SwinsError if it is no segmentation data set."""
-    folder = pathlib.Path(source)
-    if not folder.is_dir():
-        raise SwinsError(f"{source}: no such folder; give a folder of images and masks or garments:FOLDER")
-    for layout in SEGMENTATION_LAYOUTS:
-        parts = layout.parts(folder)
-        if any(part is not None for part in parts):
-            return folder, layout, parts
-    *others, last = [layout.words for layout in SEGMENTATION_LAYOUTS]
-    raise SwinsError(f"{source}: holds no images with masks: it needs {', '.join(others)}, or {last}")
-
-
 def stated_meaning(meaning: Meaning, values: MaskValues) -> Meaning:
     """What a layout says, but for what the settings say. Raises SwinsError for another number of classes."""
     reduced = values.reduce_zero_label
@@ -276,7 +264,7 @@ def find_segmentation_splits(
     if str(source).startswith(PREFIX):
         refuse_values(source, values)
         return semantic_garments(str(source).removeprefix(PREFIX))
-    folder, layout, parts = recognised(source)
+    folder, layout, parts = recognised(source, SEGMENTATION_LAYOUTS, *WORDS)
     if parts[0] is None:
         raise SwinsError(f"{source}: has images to validate on and none to train on; add these")
     surveyed = [survey(part) for part in parts[:2] if part]
@@ -304,7 +292,7 @@ def find_segmentation_split(
     classes: tuple = (),
     part: str | None = None,
     values: MaskValues = MaskValues(),
-    held_images: Callable[[], Split] | None = None,
+    of_run: Callable[[str], Split] | None = None,
 ) -> Split:
     """Recognise a segmentation data set -> the Split that models are scored on: its validation images, else all it has.
 
@@ -314,7 +302,8 @@ def find_segmentation_split(
         classes: names of a model's classes, with which the data's are matched; if these are not known, the values are
             numbers of the model's. () for the data's own.
         part: "train", "val" or "test", for these images and no others; the Split is named after it.
-        held_images: what gives the validation images that a run held out of data that has none; None without a run.
+        of_run: gives "train" or "val" of a run, where the data has no validation images of its own and the run held
+            some out, as `parts_of_run`; None without a run.
 
     Raises:
         SwinsError: if it is no such data set, lacks that part, or has pixels of a class that the model has not.
@@ -322,13 +311,14 @@ def find_segmentation_split(
     require_part(part)
     if str(source).startswith(PREFIX):
         refuse_values(source, values)
-        known = dict(zip(PARTS, semantic_garments(str(source).removeprefix(PREFIX)), strict=False))
+        known = by_part(semantic_garments(str(source).removeprefix(PREFIX)))
         return of_classes(chosen(source, known, part), classes)
-    folder, layout, parts = recognised(source)
-    if part == "val" and not parts[1] and held_images:
-        split = held_images()
+    folder, layout, parts = recognised(source, SEGMENTATION_LAYOUTS, *WORDS)
+    known = by_part(parts)
+    if divided_by_run(part, known, of_run):
+        split = of_run(part)
         return of_classes(replace(split, name=f"{split.name}/{part}"), tuple(classes))
-    place = chosen(source, {n: place for n, place in zip(PARTS, parts, strict=True) if place is not None}, part)
+    place = chosen(source, known, part)
     own = layout.meaning(folder, parts)
     if {*map(spelling, values.classes)} <= {*map(spelling, own.classes)}:  # the same, in the data's own order
         values = replace(values, classes=())
@@ -342,24 +332,10 @@ def find_segmentation_split(
     return of_classes(split, tuple(classes))
 
 
-def chosen(source, known: dict, part):
-    """Of {name of a part: what it is} the one that is asked for, or the first that models are scored on."""
-    if part and part not in known:
-        raise SwinsError(f"{source}: has no {part} images; it has those of {' and '.join(known)}")
-    return next(known[name] for name in ((part,) if part else ("val", "train", "test")) if name in known)
-
-
 def refuse_values(source, values):
     """Raise SwinsError for settings of masks that are drawn."""
     if values != MaskValues():
         raise SwinsError(f"{source}: classes, void and reduce_zero_label are of files of masks; leave them out")
-
-
-def with_images(source, split, work) -> Split:
-    """The Split. Raises SwinsError if it has no image."""
-    if not len(split):
-        raise SwinsError(f"{source}: needs images to {work} on; got none that can be used{listed(split)}")
-    return split
 
 
 def of_classes(split: Split, classes: tuple) -> Split:
@@ -370,14 +346,8 @@ def of_classes(split: Split, classes: tuple) -> Split:
     own = split.classes
     if not classes or own == tuple(classes):
         return split
-    counts = pixel_counts(split)
-    needed = [place for place, name in enumerate(own) if counts[place] or name in classes]
-    matched = by_name(
-        split.name, [own[place] for place in needed], classes, whose="the model's", remedy="rename them in data.classes"
-    )
-    labels = np.full(len(own), -1)
-    labels[needed] = matched.numbers
+    labels, notes = places_in(split, pixel_counts(split), classes, "the model's", "rename them in data.classes")
     if not isinstance(split.samples, list):
         raise SwinsError(f"{split.name}: classes must be the model's; got {listing(own)}; take other data")
     samples = [(name, image, mask.renumbered(labels)) for name, image, mask in split.samples]
-    return replace(split, samples=samples, classes=tuple(classes), notes=(*split.notes, *matched.notes))
+    return replace(split, samples=samples, classes=tuple(classes), notes=(*split.notes, *notes))

@@ -11,7 +11,7 @@ from swins.checked_numbers import tuples
 from swins.data.coco_scores import PROTOCOLS, SCORES, columns, listing, record, revise, score, tables
 from swins.data.detection_layouts import find_detection_splits, find_evaluation_split
 from swins.data.labelled import Dataset
-from swins.data.run_parts import held_of_run
+from swins.data.run_parts import parts_of_run
 from swins.detection.default_boxes import Priors, default_boxes
 from swins.detection.selection import selector
 from swins.errors import SwinsError, unknown_name
@@ -95,8 +95,8 @@ def answers(outputs, facts, sizes) -> list:
 
 def dataset(source, opened, facts, options) -> Dataset:
     """Images to score on, whose labels are the model's classes, by name."""
-    held = held_of_run(source, opened.path, opened.training, find_detection_splits)
-    split = find_evaluation_split(source, tuple(facts["classes"]), part=options.get("split"), held_images=held)
+    of_run = parts_of_run(source, opened.path, opened.training, find_detection_splits)
+    split = find_evaluation_split(source, tuple(facts["classes"]), part=options.get("split"), of_run=of_run)
     return Dataset(split.name, len(split), (split[i] for i in range(len(split))), split.strays, split.notes)
 
 

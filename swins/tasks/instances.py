@@ -8,15 +8,7 @@ from swins.creation import create
 from swins.data.box_augment import with_most
 from swins.data.coco_scores import require_evaluator
 from swins.data.decoded import cached
-from swins.data.detection_layouts import find_detection_splits
-from swins.data.instance_augment import (
-    InstanceTransform,
-    Sample,
-    canvas_groups,
-    filler,
-    instance_arrays,
-    with_objects,
-)
+from swins.data.instance_augment import InstanceTransform, Sample, canvas_groups, filler, instance_arrays
 from swins.data.instance_augment import validating as whole_images
 from swins.detection.mask_rcnn import MaskRCNN
 from swins.detection.mask_rcnn_losses import RandomNumbers, mask_rcnn_losses, random_numbers
@@ -41,8 +33,8 @@ def splits(source, recipe):
     """The Splits of a data set: (to train on, to validate on), with masks unless the model has none."""
     data = recipe.data
     require_evaluator()
-    training, validation = find_detection_splits(source, data.held_out, recipe.seed, recipe.model.masks)
-    return cached(with_most(with_objects(training), data.objects), data.cache), validation
+    training, validation = instances_evaluation.find_splits(source, data.held_out, recipe.seed, recipe.model.masks)
+    return cached(with_most(training, data.objects), data.cache), validation
 
 
 def network(recipe, training):

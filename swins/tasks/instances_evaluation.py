@@ -11,9 +11,10 @@ from swins.checked_numbers import tuples
 from swins.data import coco_scores
 from swins.data.coco_scores import MASK_SCORES, PROTOCOLS, SCORES
 from swins.data.detection_layouts import find_detection_splits, find_evaluation_split
-from swins.data.instance_augment import FIXED, LANDSCAPE_PORTRAIT
+from swins.data.instance_augment import FIXED, LANDSCAPE_PORTRAIT, with_objects
 from swins.data.labelled import Dataset
-from swins.data.run_parts import held_of_run
+from swins.data.run_parts import parts_of_run
+from swins.data.split import Split
 from swins.detection.mask_pasting import paste
 from swins.errors import SwinsError, unknown_name
 from swins.keep_ratio import KeepRatioPreprocess, common_canvas
@@ -115,12 +116,17 @@ def detections(outputs, names, prepare, size) -> Detections:
     return Detections(boxes, outputs["scores"][:count].astype("float32"), labels, known_names, masks)
 
 
+def find_splits(source, held_out, seed, masks) -> tuple[Split, Split]:
+    """The Splits of a data set, (to train on, to validate on): images without an object are not trained on."""
+    training, validation = find_detection_splits(source, held_out, seed, masks)
+    return with_objects(training), validation
+
+
 def dataset(source, opened, facts, options) -> Dataset:
     """Images to score on, with masks if the model has them; labels are the model's classes, by name."""
     masks = opened.model.numbers.masks
-    splits = functools.partial(find_detection_splits, masks=masks)
-    held = held_of_run(source, opened.path, opened.training, splits)
-    split = find_evaluation_split(source, tuple(facts["classes"]), masks, options.get("split"), held)
+    of_run = parts_of_run(source, opened.path, opened.training, functools.partial(find_splits, masks=masks))
+    split = find_evaluation_split(source, tuple(facts["classes"]), masks, options.get("split"), of_run)
     return Dataset(split.name, len(split), (split[i] for i in range(len(split))), split.strays, split.notes)
 
 

@@ -8,7 +8,7 @@ import keras
 from swins.checked_numbers import tuples
 from swins.data import miou_scores
 from swins.data.labelled import Dataset
-from swins.data.run_parts import held_of_run
+from swins.data.run_parts import parts_of_run
 from swins.data.segmentation_layouts import MaskValues, find_segmentation_split, find_segmentation_splits
 from swins.errors import SwinsError, unknown_name
 from swins.images import Preprocess
@@ -128,8 +128,8 @@ def dataset(source, opened, facts, options) -> Dataset:
     """Images to score on, whose masks are of the model's classes, by name."""
     values = MaskValues(**facts["values"])
     splits = functools.partial(find_segmentation_splits, values=values)
-    held = held_of_run(source, opened.path, opened.training, splits)
-    split = find_segmentation_split(source, tuple(facts["classes"]), options.get("split"), values, held)
+    of_run = parts_of_run(source, opened.path, opened.training, splits)
+    split = find_segmentation_split(source, tuple(facts["classes"]), options.get("split"), values, of_run)
     return Dataset(split.name, len(split), (split[i] for i in range(len(split))), split.strays, split.notes)
 
 

@@ -13,7 +13,7 @@ from swins import files
 from swins.errors import SwinsError, missing_package
 from swins.labels import ade20k_names, coco_names
 from swins.reference import oracle
-from swins.weights import dialects, facts, hub_folder, identify, identify_rcnn, upernet_rules
+from swins.weights import dialects, exported, facts, hub_folder, identify, identify_rcnn, upernet_rules
 from swins.weights.facts import NOTHING, Facts
 from swins.weights.networks import MASK_RCNN, NETWORKS, SWIN, UPERNET, Network
 
@@ -269,8 +269,7 @@ def read_whole(path):
         return read_safetensors(path), read_facts(path)
     if name.endswith(PICKLED):
         return read_pickled(path)
-    known = ", ".join((*PICKLED, SAFE))
-    raise SwinsError(f"{path}: a checkpoint ends in {known}; got {path.suffix or 'no suffix'!r}")
+    raise SwinsError(f"{path}: a checkpoint ends in {', '.join((*PICKLED, SAFE))}; got {path.suffix or 'no suffix'!r}")
 
 
 def read(path, key=None):
@@ -282,14 +281,15 @@ def read(path, key=None):
         key: which network, where a file holds several; default: an average, or the first.
 
     Raises:
-        SwinsError: no such file, a format that is not known, a file that cannot be read, a pickle that wants to run
-            code, no network in it that is known, or a config.json that says another one.
+        SwinsError: no such file, a format that is not known, an exported model, a file that cannot be read, a pickle
+            that wants to run code, no network in it that is known, or a config.json that says another one.
     """
     path = given = pathlib.Path(path)
     if path.is_dir():
         path = hub_folder.weights_of(path, (*PICKLED, SAFE))
     if not path.is_file():
         raise SwinsError(f"{path}: no such checkpoint file")
+    exported.refuse(path)
     content, header = read_whole(path)
     try:
         weights, others = choose(content, key)
@@ -336,7 +336,7 @@ def read(path, key=None):
 
 def of_detector(checkpoint):
     """The Checkpoint of a whole detector; its classes have the names that the file states, or COCO's if they are 80."""
-    detector = replace(checkpoint, network=MASK_RCNN, inside=checkpoint.network, program=None)
+    detector = replace(checkpoint, network=MASK_RCNN, inside=checkpoint.network, translated=True, program=None)
     count = identify.identify(detector).num_classes
     stated = detector.facts.class_names
     names = stated if len(stated) == count else coco_names() if count == len(coco_names()) else ()

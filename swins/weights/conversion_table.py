@@ -19,6 +19,7 @@ from swins.errors import SwinsError, unknown_name
 from swins.weights import axes
 
 ONCE = "once"  # the repetition that every table has
+SHOWN = 6  # lines of what differs, where all of it would hide what to do
 
 
 def always(variant, **place) -> bool:
@@ -200,6 +201,20 @@ def fill(variables: Mapping, state: Mapping, table: Table, name: str, source: st
         raise SwinsError("\n".join([f"{name}: {source} and the model differ", *problems, *table.advice(problems)]))
     for path, variable in variables.items():
         variable.assign(arrays[path])
+
+
+def first_lines(error: SwinsError, advice: str = "", shown: int = SHOWN) -> str:
+    """What an error of `fill` says, shortened to its first lines where every tensor differs, and how many more differ.
+
+    Args:
+        error: the error.
+        advice: what to do, at the end of a text that is shortened.
+        shown: lines that stay.
+    """
+    lines = str(error).splitlines()
+    if len(lines) > shown:
+        lines[shown:] = [f"  and {len(lines) - shown} more{advice}"]
+    return "\n".join(lines)
 
 
 def assign(model: keras.Model, state: Mapping, table: Table, source: str = "the checkpoint") -> None:

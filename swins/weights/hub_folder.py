@@ -9,6 +9,7 @@ from swins.errors import SwinsError
 from swins.layers import NORM_EPSILON
 from swins.model_configs import VARIANTS
 from swins.plans import Variant, VariantV2, with_overrides
+from swins.weights import exported
 from swins.weights.facts import NOTHING, Facts
 
 CONFIG, PREPARATION, INDEX = "config.json", "preprocessor_config.json", ".index.json"
@@ -45,7 +46,8 @@ def weights_of(folder, endings):
     """The file of a folder that holds its weights, or the index of their parts -> path.
 
     Raises:
-        SwinsError: if there is none, or several of which none has the name that transformers and timm give.
+        SwinsError: if there is none, as in an exported model, or several of which none has the name that transformers
+            and timm give.
     """
     folder = pathlib.Path(folder)
     for name in WEIGHTS:
@@ -55,6 +57,8 @@ def weights_of(folder, endings):
     files = [path for path in files if not COMPANY.match(path.name)]
     if len(files) == 1:
         return files[0]
+    if not files:
+        exported.refuse(folder)
     names = ", ".join(path.name for path in files[:5]) or "none"
     raise SwinsError(
         f"{folder}: must hold {WEIGHTS[0]}, {WEIGHTS[2]} or one checkpoint, or be an artefact, with model.keras; "

@@ -12,7 +12,7 @@ from swins.errors import SwinsError
 from swins.model_configs import VARIANTS
 from swins.plans import per_stage, plan_stages
 from swins.segmenter_configs import SEGMENTERS
-from swins.weights import swin_rules
+from swins.weights import conversion_table, swin_rules
 
 FAMILIES = {"V1": "relative_position_bias_table", "V2": "cpb_mlp", "V2-CR": "meta_mlp"}  # and what only it has
 OPTIONAL = re.compile(r"\.(?:norm3|offset_network)\.")  # parts of V2-CR that some of its variants have
@@ -230,3 +230,10 @@ def hint(checkpoint, name):
         return ""
     fits, first = " or ".join(names), names[0]
     return f"this checkpoint fits {fits}; name that variant: -m {first}, or --set model.name={first} of `swins train`\n"
+
+
+def explained(error, checkpoint, name) -> str:
+    """An error about loading a Checkpoint into variant `name`, with what it fits before and what was chosen after."""
+    fits = hint(checkpoint, name)
+    differences = conversion_table.first_lines(error) if fits else str(error)
+    return "\n".join(filter(None, (fits + differences, checkpoint.choice)))

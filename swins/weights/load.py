@@ -41,7 +41,6 @@ def adapt(state, variant, head_is_new):
 
 
 OFFSETS = ("relative_coords_table", "relative_position_index", "attn_mask")  # buffers that tell V2's windows
-SHOWN = 6  # lines of what differs, where a file fits another variant
 
 
 def open_weights(weights, key=None, source=None, stacklevel=2):
@@ -199,10 +198,7 @@ def assign(model, checkpoint, state):
     try:
         networks.assign(model, state, source=checkpoint.path.name)
     except SwinsError as error:
-        hint, lines = identify.hint(checkpoint, variant_name(model)), str(error).splitlines()
-        if hint and len(lines) > SHOWN:  # every tensor differs, and what to do is said
-            lines[SHOWN:] = [f"  and {len(lines) - SHOWN} more"]
-        raise SwinsError("\n".join(filter(None, (hint + "\n".join(lines), checkpoint.choice)))) from error
+        raise SwinsError(identify.explained(error, checkpoint, variant_name(model))) from error
 
 
 def load_weights(model, checkpoint, num_classes=None):
