@@ -7,6 +7,7 @@ import re
 import shutil
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 from training import SMALL, changed, quiet, write_idx
@@ -261,3 +262,20 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, idx):
                 Run(tmp_path / "run", CLASSIFICATION, quiet).open(SMALL, splits, overwrite)
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())
     Run(tmp_path / "run", CLASSIFICATION, quiet).open(SMALL, splits, overwrite=True)
+
+
+def test_statistics_of_batch_norms_are_averaged_as_weights_are(idx):
+    """An average of a thousand steps' weights with the last ten's statistics scored 7 points of mIoU less."""
+    images = keras.Input((4, 4, 1))
+    x = keras.layers.BatchNormalization(momentum=0.9, name="bn")(images)
+    network = keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(x)), name="normed")
+    trainee = loop.Trainee(network, dataclasses.replace(CLASSIFICATION, depths=lambda _: {}), SMALL)
+    batch, norm = np.full((2, 4, 4, 1), 5, "float32"), network.get_layer("bn")
+    for ema, updates, kept in ((0.0, 1000, 0.9), (0.99, 1000, 0.99), (0.99, 20, 0.9)):
+        recipe = changed(SMALL, optim={"ema": ema})
+        loop.compile_trainee(trainee, dataclasses.replace(recipe, epochs=1), updates)
+        norm.moving_mean.assign([0.0])
+        trainee(batch, training=False)
+        assert not np.any(norm.moving_mean)
+        trainee(batch, training=True)
+        assert float(norm.moving_mean[0]) == pytest.approx((1 - kept) * 5, rel=1e-5) and norm.momentum == 0.9

@@ -35,7 +35,7 @@ from swins.train.phases import phase_of_epoch, phase_of_state
 from swins.train.progress import Ending, EveryBatch, Progress
 from swins.train.run_plan import enough, near_guessing, plan, settings_text
 from swins.train.schedules import peak_rate
-from swins.train.trainee import Trainee
+from swins.train.trainee import Trainee, momentum_of_statistics
 from swins.train.validation import Validation, examiner, validate
 
 
@@ -95,6 +95,8 @@ def compile_trainee(trainee, recipe, updates_per_epoch, several=False):
             raise SwinsError("optim.accumulate is for one device on TensorFlow; set it to 1, or KERAS_BACKEND=jax")
         compiled = bool(compiled)  # a replica's step reaches the others' from outside of a compiled program
     depths = trainee.task.depths(trainee.network)
+    updates = recipe.epochs * updates_per_epoch
+    trainee.statistics_momentum = momentum_of_statistics(recipe.optim.ema, updates, recipe.optim.accumulate)
     trainee.compile(
         optimizer=optimiser(trainee.trainable_variables, recipe, updates_per_epoch, depths),
         jit_compile="auto" if compiled is None else compiled,

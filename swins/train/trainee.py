@@ -1,9 +1,25 @@
 """The model that Keras' fit trains: a network, and the losses of its kind of work."""
 
+import contextlib
+
 import keras
 
 from swins.task import shared
 from swins.train.phases import Trunk
+
+LENGTHS = 10  # of what statistics are averaged over, at least, a run has updates
+
+
+def momentum_of_statistics(ema: float, updates: int, accumulate: int = 1) -> float:
+    """Momentum of batch norms' moving statistics where weights are averaged with `ema`: over as many updates as those.
+
+    Statistics of the last steps alone do not fit weights that are averages over a thousand. A short run's, which begin
+    at 0 and 1 and not at the first weights', are averaged over a tenth of its updates at most.
+
+    >>> momentum_of_statistics(0.999, 4500), momentum_of_statistics(0.999, 100), momentum_of_statistics(0.0, 100)
+    (0.9977777777777778, 0.9, 0.0)
+    """
+    return max(0.0, min(ema, 1 - LENGTHS / updates)) ** (1 / accumulate)
 
 
 class Trainee(keras.Model):
@@ -20,10 +36,28 @@ class Trainee(keras.Model):
         self.network, self.task, self.recipe = network, task, recipe
         self.trunk = Trunk(task.trunk(network))
         self.means = {name: keras.metrics.Mean(name=name) for name in task.measures}
+        self.statistics_momentum = 0.0  # of batch norms at least, in training
         self.built = True
 
     def call(self, images, training=None):
-        return self.network(images, training=training)
+        if not training:
+            return self.network(images, training=training)
+        with self.averaged_statistics():
+            return self.network(images, training=True)
+
+    @contextlib.contextmanager
+    def averaged_statistics(self):
+        """Batch norms average their statistics as weights are averaged; a network's own settings stay what they are."""
+        layers = self.network._flatten_layers(include_self=False)
+        norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+        own = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = max(norm.momentum, self.statistics_momentum)
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, own, strict=True):
+                norm.momentum = momentum
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Build the optimiser alone, as all else is; Keras' own adds up truths of several devices, also booleans."""
