@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = ROOT / "demo" / "fashion_mnist"
 CLASSIFIER = "swin_mini_patch2_window4_28.fashion_mnist"
 DETECTOR = ROOT / "demo" / "ssd64_swin_mini"
+OUTLINER = ROOT / "demo" / "mask_rcnn_swin_mini_fpn"
 OUT = ROOT / "docs" / "images" / "front.png"
 WIDTH, SPACE, TITLE, COLOURS = 1280, 10, 34, 256  # of the sheet: pixels, pixels between tiles, of a title; palette
 SHOWN = (9, 5, 7, 0, 2, 8)  # classes of the first row
@@ -46,16 +47,25 @@ def attention_row():
     return "Classify, and see what the network looks at (attention rollout)", tiles
 
 
-def boxes_row():
-    """Canvases that the detector was not trained on, with what it finds -> (title, tiles)."""
+def found_by(model):
+    """Canvases that no detector was trained on, with what one finds -> tiles."""
     images = [CANVASES[i].image for i in range(len(CANVASES))]
     side = (WIDTH - (len(images) + 1) * SPACE) // len(images)
-    found = swins.load(DETECTOR)(images)
-    tiles = [result.at_least(LEAST_SCORE).draw(image, side) for image, result in zip(images, found, strict=True)]
-    return "Detect: boxes, classes, scores", tiles
+    found = swins.load(model)(images)
+    return [result.at_least(LEAST_SCORE).draw(image, side) for image, result in zip(images, found, strict=True)]
 
 
-ROWS = (attention_row, boxes_row)  # masks and samples come here when their models do
+def boxes_row():
+    """What the embedded detector finds -> (title, tiles)."""
+    return "Detect: boxes, classes, scores (SSD)", found_by(DETECTOR)
+
+
+def masks_row():
+    """What the embedded Mask R-CNN finds -> (title, tiles)."""
+    return "Outline: a mask of each object (Mask R-CNN)", found_by(OUTLINER)
+
+
+ROWS = (attention_row, boxes_row, masks_row)  # classes of pixels and samples come here when their models do
 
 
 def sheet(rows):
