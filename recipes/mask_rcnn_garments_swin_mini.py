@@ -7,7 +7,7 @@ Command   swins train recipes/mask_rcnn_garments_swin_mini.py \
           to train on. demo/fashion_mnist in its place has 8,000, and gives less
 Hardware  2 CPU cores: 15 images a second and core, so 53 minutes of one for 48,000 images, and validation
 Expected  box AP50 of at least 0.90 and mask AP50 of at least 0.85 on the validation canvases, in an hour
-Obtained  box AP 69.38, AP50 85.70, mask AP 71.92, AP50 85.25 on its 6,000 validation canvases, in 55 CPU minutes:
+Obtained  box AP 69.38, AP50 85.70, mask AP 71.92, AP50 85.25 on its 6,000 validation canvases, in about 55 CPU minutes:
           demo/mask_rcnn_swin_mini_fpn/
 """
 

@@ -265,7 +265,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, idx):
 
 
 def test_statistics_of_batch_norms_are_averaged_as_weights_are(idx):
-    """An average of a thousand steps' weights with the last ten's statistics scored 7 points of mIoU less."""
+    """Statistics of the last ten steps do not fit weights that are averages of a thousand."""
     images = keras.Input((4, 4, 1))
     x = keras.layers.BatchNormalization(momentum=0.9, name="bn")(images)
     network = keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(x)), name="normed")
