@@ -7,8 +7,8 @@ Command   swins train recipes/upernet_garments_swin_mini.py \
           to train on
 Hardware  2 CPU cores: 29 images a second and core, so 42 minutes of one for 72,000 images, and validation
 Expected  an mIoU of 0.85 over 11 classes on the validation canvases is aimed at, in 45 minutes
-Obtained  mIoU 65.20 in about 45 CPU minutes (55.30 from the classifier, with demo/fashion_mnist's images): not good enough
-          to be embedded. Batch norms' statistics did not fit the averaged weights then, which is mended since
+Obtained  mIoU 65.20 in about 45 CPU minutes: not good enough to be embedded (55.30 from the classifier, with
+          demo/fashion_mnist's images). Batch norms' statistics did not fit the averaged weights then; mended since
 """
 
 from swins.data.segment_augment import Squash

@@ -182,7 +182,9 @@ def test_a_result_draws_and_becomes_json(tmp_path):
 
 
 def opened(model, **training):
-    return Opened("a", model, SEGMENTATION, {"name": "a", "source": {"file": "a.pth"}, "class_names": ["a"]}, training or None)
+    return Opened(
+        "a", model, SEGMENTATION, {"name": "a", "source": {"file": "a.pth"}, "class_names": ["a"]}, training or None
+    )
 
 
 def test_protocols_say_how_images_are_prepared(tiny):

@@ -7,7 +7,7 @@ import keras
 from swins.task import shared
 from swins.train.phases import Trunk
 
-LENGTHS = 10  # of what statistics are averaged over, at least, a run has updates
+LENGTHS = 10  # a run is at least so many times as long as what its statistics are averaged over
 
 
 def momentum_of_statistics(ema: float, updates: int, accumulate: int = 1) -> float:
