@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 
 import numpy as np
 
-from swins import build, changes
+from swins import bias_tables, build, changes
 from swins.backbone import backbone
 from swins.detection.mask_rcnn import CascadeMaskRCNN, MaskRCNN
 from swins.detection.ssd import SSD
@@ -113,6 +113,8 @@ def offsets_of(model) -> list:
 def with_backbone(model, source, where):
     """Give a dense network the backbone of one of another kind, and warn that the rest is fresh -> the network.
 
+    V1's bias tables are interpolated where windows differ.
+
     Raises:
         SwinsError: a backbone of another variant; the first differences are listed, and nothing is changed.
     """
@@ -129,6 +131,10 @@ def with_backbone(model, source, where):
     norms = {path for path in trunk.keys() ^ state.keys() if path.removeprefix(begin).startswith("norm")}  # of maps
     trunk = {path: variable for path, variable in trunk.items() if path not in norms}
     state = {path: value for path, value in state.items() if path not in norms}
+    for path in trunk.keys() & state.keys():
+        if path.endswith("relative_position_bias_table"):  # V1's are interpolated for other windows, as timm's are
+            old, new = (m.backbone.get_layer(path.split("/")[1]).window_size for m in (source, model))
+            state[path] = bias_tables.resize_table(state[path], old, new)
     try:
         fill(trunk, state, Table(tuple(Rule(path, path) for path in trunk)), model.name, str(where))
     except SwinsError as error:

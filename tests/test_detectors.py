@@ -178,6 +178,17 @@ def test_a_network_of_another_kind_gives_its_backbone(tmp_path, monkeypatch):
         create("mask_rcnn_swin_tiny_fpn", weights=file)
 
 
+def test_v1s_tables_are_interpolated_for_other_windows(tmp_path, monkeypatch):
+    swin = moved(create(BACKBONE, num_classes=7))
+    swin.save(tmp_path / "swin.keras")
+    saved(create(PICO, weights=tmp_path / "swin.keras"), tmp_path)
+    name, options = "upernet_swin_mini", {"size_rule": "open_mmlab", "window_size": 6}
+    monkeypatch.setitem(SEGMENTERS, name, replace(SEGMENTERS[name], backbone=BACKBONE, options=options, norms=False))
+    with pytest.warns(UserWarning, match="its backbone was taken"):
+        model = create(name, weights=tmp_path / "model.keras", num_classes=2)
+    require_backbone(model, swins.resize(swin, image_size=64, window_size=6, size_rule="open_mmlab"))
+
+
 def test_v2s_windows_go_with_its_weights(tmp_path, monkeypatch):
     v2 = swins.VariantV2(**SMALL, num_classes=5)
     swins.register_variant("swinv2_pico_64", v2)
