@@ -6,10 +6,10 @@ PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export KERAS_BACKEND ?= tensorflow
-# the tests of a marker expression, under a backend; each is in `test` or in `slow` (tests/test_house.py)
+# the tests of a marker expression, under a backend; each is in `test` or in `slow`, all in `check` (tests/test_house.py)
 TESTS = KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"
 
-.PHONY: demo test slow lint env lock parity sizes size-rules memory targets bench profile extras notebooks preprocessing tables front docs clean
+.PHONY: demo test slow check lint env lock parity sizes size-rules memory targets bench profile extras notebooks preprocessing tables front docs clean
 
 demo: env  ## convert, prove, evaluate and export the embedded checkpoint (4 minutes at most on 2 cores)
 	$(PY) demo/run.py
@@ -23,6 +23,11 @@ slow: env  ## the other tests: whole documents, full-size models, exports in eve
 	$(call TESTS,tensorflow,slow) tests
 	$(call TESTS,jax,backends and not core) tests
 	$(call TESTS,torch,backends and not core) tests
+
+check: env  ## `test` and `slow` in one session a backend: what CI runs after `lint`
+	$(call TESTS,tensorflow,slow or not slow)
+	$(call TESTS,jax,backends) tests
+	$(call TESTS,torch,backends) tests
 
 lint: env
 	$(VENV)/bin/ruff check .

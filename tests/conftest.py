@@ -61,8 +61,9 @@ TRAINING = ("test_train", "test_train_data", "test_checkpoints", "test_run_end",
 
 # the longest first, or one process ends long after the others
 LONGEST = (
-    *("train_devices", "targets", "readme", "sizes", "train", "export", "hub", "deploy", "programs", "notebooks"),
-    *("models", "v2_cr", "inspect", "bad_input", "evaluate", "files", "convert"),
+    *("train_devices", "readme", "targets", "export", "embedded_detector", "segmentation", "hub", "notebooks", "train"),
+    *("sizes", "convert", "instances", "deploy", "programs", "serving", "inspect", "evaluate", "detection", "adopt"),
+    *("rcnn_weights", "upernet_weights", "diffusion", "models", "v2_cr", "backends", "archives", "bad_input", "files"),
 )
 
 

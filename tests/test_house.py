@@ -162,18 +162,21 @@ def test_version_is_stated_once():
 
 
 def test_every_test_is_in_make_test_or_in_make_slow():
-    """Once: under TensorFlow each, and those marked `backends` under JAX and PyTorch."""
-    recipes = dict(re.findall(r"^(test|slow): env.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    runs = [run for name in ("test", "slow") for run in re.findall(r"TESTS,(\w+),([\w ]+)\)", recipes[name])]
+    """Once: under TensorFlow each, and those marked `backends` under JAX and PyTorch; and in `make check`, CI's."""
+    recipes = dict(
+        re.findall(r"^(test|slow|check): env.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )
+    runs = {name: re.findall(r"TESTS,(\w+),([\w ]+)\)", recipe) for name, recipe in recipes.items()}
     markers = ("slow", "backends", "core")
     for values in itertools.product((False, True), repeat=len(markers)):
         item = dict(zip(markers, values, strict=True))
         if item["core"] and not item["backends"]:  # conftest.py refuses it
             continue
         for backend, wanted in (("tensorflow", 1), ("jax", item["backends"]), ("torch", item["backends"])):
-            count = sum(eval(expression, {}, item) for name, expression in runs if name == backend)
-            assert count == wanted, (backend, item)
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make lint test slow"
+            for sessions in (runs["test"] + runs["slow"], runs["check"]):
+                count = sum(eval(expression, {}, item) for name, expression in sessions if name == backend)
+                assert count == wanted, (backend, item)
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make lint check"
 
 
 def test_a_name_is_one_files_and_no_file_is_long():
