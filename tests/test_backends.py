@@ -18,7 +18,6 @@ from test_v1 import TOLERANCE, relative
 import swins
 from swins.weights import artefacts
 
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
 BFLOAT16 = 0.05  # what half precision leaves of equality, as in test_models.py
 one_way = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="files cross between TensorFlow and the others; run once, from it"
@@ -43,7 +42,7 @@ def there(request, here, checkpoint):
     folder, _ = here
     done = subprocess.run(
         [sys.executable, elsewhere.__file__, folder, checkpoint],
-        env={**os.environ, "KERAS_BACKEND": request.param, "XLA_FLAGS": QUICK},
+        env={**os.environ, "KERAS_BACKEND": request.param},
         capture_output=True,
         text=True,
     )

@@ -17,7 +17,8 @@ from swins import devices
 from swins.errors import SwinsError
 from swins.train import loop
 
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # to compile
+# of JAX, beside what conftest.py says for quick compilation
+FOUR_DEVICES = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
 
 
 def together(place, idx, environments):
@@ -28,7 +29,7 @@ def together(place, idx, environments):
 def started(place, script, arguments, environments):
     """Run a script of tests/ once in each environment, at the same time -> [(exit code, what it printed, errors)]."""
     command = [sys.executable, "-P", str(ROOT / "tests" / script), *arguments]
-    common = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))), "XLA_FLAGS": QUICK}
+    common = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
     common |= {
         "JAX_COMPILATION_CACHE_DIR": str(place.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -59,7 +60,7 @@ def test_several_devices_and_processes_give_the_losses_of_one(idx, tmp_path):
     """One device, four virtual ones on JAX and TensorFlow, and two processes of JAX, one of which is asked to end."""
     cases = {
         "jax 1": [{}],
-        "jax 4": [{"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=4"}],
+        "jax 4": [{"XLA_FLAGS": FOUR_DEVICES}],
         "jax 2 processes": two_processes(),
         "tensorflow 1": [{"TF_DEVICES": "1"}],
         "tensorflow 4": [{"TF_DEVICES": "4"}],
@@ -111,7 +112,7 @@ def test_detectors_have_the_losses_of_one_device_on_several(name, tolerances, tm
 
     A Mask R-CNN passes there too (2 devices, measured), but takes minutes to trace.
     """
-    four = {"XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=4"}
+    four = {"XLA_FLAGS": FOUR_DEVICES}
     cases = {"jax 1": {}, "jax 4": four, "tensorflow 1": {"TF_DEVICES": "1"}, "tensorflow 4": {"TF_DEVICES": "4"}}
     losses = {}
     for case, environment in cases.items():
