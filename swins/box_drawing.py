@@ -27,7 +27,8 @@ def colour_of(label: int) -> tuple[int, int, int]:
 
 def blended(pixels, colour):
     """Pixels (..., 3) uint8 with a translucent colour over them."""
-    return ((pixels.astype(np.int32) * (255 - OPACITY) + np.array(colour) * OPACITY) // 255).astype(np.uint8)
+    pixels, colour = (np.asarray(levels, np.int32) for levels in (pixels, colour))
+    return np.uint8((pixels * (255 - OPACITY) + colour * OPACITY) // 255)
 
 
 def edge_of(mask, line: int):

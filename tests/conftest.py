@@ -115,10 +115,14 @@ def quick_training(request, monkeypatch):
 
 
 def script(path):
-    """The module of a script that belongs to no package, by its path below the root."""
+    """The module of a script that belongs to no package, by its path below the root; it finds those beside it."""
     spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), ROOT / path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.append(str((ROOT / path).parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop()
     return module
 
 

@@ -1,5 +1,7 @@
 """Every notebook runs top to bottom on the embedded model; the committed ones hold what they gave, and pictures."""
 
+import re
+
 import nbformat
 import pytest
 from conftest import ROOT, needs_tensorflow, script
@@ -49,3 +51,6 @@ def test_committed_with_outputs_and_no_errors(name):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run it: make notebooks"
     assert pictures(notebook) == PICTURES[name]
     assert not any(output.output_type == "error" for cell in code for output in cell.outputs)
+    texts = [cell.source for cell in notebook.cells]
+    texts += [str(output.get("text") or output.data) for cell in code for output in cell.outputs]
+    assert not re.search(r"(?<![\w.:/])/(?:tmp|home|root|work|usr|var|Users)/", "\n".join(texts)), "a machine's path"

@@ -169,8 +169,10 @@ def test_a_result_draws_and_becomes_json(tmp_path):
     image = np.full((40, 60, 3), 128, "uint8")
     drawn = result.draw(image)
     assert drawn.width == 480 and drawn.height > 320
-    left, right = (np.array(drawn)[50, x].tolist() for x in (50, 400))
-    assert left != right
+    colours = np.int32(swins.mask_drawing.class_colours(13))
+    for x, number in ((50, 0), (400, 12)):  # 100 of 255 parts are the class's colour
+        wanted = (128 * 155 + colours[number] * 100) // 255
+        assert np.array(drawn)[50, x].tolist() == wanted.tolist()
     result.index_image().save(tmp_path / "mask.png")
     with Image.open(tmp_path / "mask.png") as saved:
         assert saved.mode == "P" and (np.array(saved) == mask).all()
