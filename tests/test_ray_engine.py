@@ -1,4 +1,4 @@
-"""Many machines: parts, rows and counts as one process gives them. benchmarks/ray_engine.py shows the same on Ray itself."""
+"""Many machines: parts, rows and counts as one process gives them; benchmarks/ray_cluster.py shows it on Ray itself."""
 
 import csv
 import json

@@ -1,8 +1,8 @@
-"""`swins eval` and `predict` of 10,007 garments on a Ray cluster of two nodes beside one process -> ray_engine.csv.
+"""`swins eval` and `predict` of 10,007 garments on a Ray cluster of two nodes beside one process -> ray_cluster.csv.
 
-Command: python benchmarks/ray_engine.py [IMAGES], where Ray is (pip install 'swins[ray]'). It takes the embedded model and
-test images (and the first seven of these again), writes them as PNG files, and starts two nodes on this machine, each with
-one core of its own; one process has both. Then:
+Command: python benchmarks/ray_cluster.py [IMAGES], where Ray is (pip install 'swins[ray]'). It takes the embedded model
+and test images (and the first seven of these again), writes them as PNG files, and starts two nodes on this machine,
+each with one core of its own; one process has both. Then:
 
     one process     swins eval
     two nodes       the same on the cluster: the table must be equal, byte for byte
@@ -80,8 +80,8 @@ class Cluster:
     def start(self, core, *arguments):
         """Start a node, and wait until the cluster counts it."""
         command = ["taskset", "-c", str(core), RAY, "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
-        log = open(self.folder / f"node{len(self.nodes)}.log", "w")
-        with log:
+        log_path = self.folder / f"node{len(self.nodes)}.log"
+        with open(log_path, "w") as log:
             store = "--object-store-memory=200000000"
             node = subprocess.Popen(
                 [*command, store, *arguments], stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True
@@ -91,7 +91,7 @@ class Cluster:
         deadline = time.monotonic() + LONGEST
         while self.alive() < alive:
             if node.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"a node did not start: {pathlib.Path(log.name).read_text()}")
+                sys.exit(f"a node did not start: {log_path.read_text()}")
             time.sleep(1)
 
     def alive(self):
