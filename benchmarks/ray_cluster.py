@@ -1,8 +1,8 @@
 """`swins eval` and `predict` of 10,007 garments on a Ray cluster of two nodes beside one process -> ray_cluster.csv.
 
-Command: python benchmarks/ray_cluster.py [IMAGES], where Ray is (pip install 'swins[ray]'). It takes the embedded model
-and test images (and the first seven of these again), writes them as PNG files, and starts two nodes on this machine,
-each with one core of its own; one process has both. Then:
+Command: python benchmarks/ray_cluster.py [IMAGES [MODEL]], where Ray is (pip install 'swins[ray]'). It takes the
+embedded model, or one that was exported of it, and the embedded test images, the first seven of them twice, writes
+these as PNG files, and starts two nodes on this machine, each with one core; one process has both. Then:
 
     one process     swins eval
     two nodes       the same on the cluster: the table must be equal, byte for byte
@@ -48,7 +48,7 @@ ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TMPDIR": tempfile.gettempdir(),
+    "RAY_health_check_failure_threshold": "10",
 }
 
 
@@ -73,44 +73,32 @@ class Cluster:
     def __init__(self, folder):
         self.folder, self.port, self.nodes = folder, free_port(), []
         self.address = f"127.0.0.1:{self.port}"
-        head = ("--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={folder}/ray")
-        self.start(0, *head, "--node-ip-address=127.0.0.1")
-        self.start(1, f"--address={self.address}", "--node-ip-address=127.0.0.1")
+
+    def begin(self):
+        """Start both nodes."""
+        head = ("--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}/ray")
+        self.start(0, *head)
+        self.replace_second()
 
     def start(self, core, *arguments):
-        """Start a node, and wait until the cluster counts it."""
+        """Start a node, and wait until it says so; where Ray gives up, as on a busy machine, it is asked again."""
         command = ["taskset", "-c", str(core), RAY, "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
-        log_path = self.folder / f"node{len(self.nodes)}.log"
-        with open(log_path, "w") as log:
-            store = "--object-store-memory=200000000"
-            node = subprocess.Popen(
-                [*command, store, *arguments], stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True
-            )
-        alive = sum(other.poll() is None for other in self.nodes) + 1
-        self.nodes.append(node)
-        deadline = time.monotonic() + LONGEST
-        while self.alive() < alive:
-            if node.poll() is not None or time.monotonic() > deadline:
+        command += ["--object-store-memory=200000000", "--node-ip-address=127.0.0.1", *arguments]
+        log_path, deadline, node = self.folder / f"node{len(self.nodes)}.log", time.monotonic() + LONGEST, None
+        while not (node and "Ray runtime started" in log_path.read_text()):
+            if time.monotonic() > deadline:
                 sys.exit(f"a node did not start: {log_path.read_text()}")
+            if node is None or node.poll() is not None:
+                if node:
+                    end(self.nodes.pop(), signal.SIGKILL)
+                with open(log_path, "w") as log:
+                    node = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True)
+                self.nodes.append(node)
             time.sleep(1)
 
-    def alive(self):
-        """How many nodes the cluster counts, asked in a process of its own."""
-        code = (
-            "import ray, sys; ray.init(address=sys.argv[1], logging_level='ERROR', log_to_driver=False); "
-            "print(sum(node['Alive'] for node in ray.nodes()))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code, self.address], capture_output=True, text=True, env=ENVIRONMENT
-        )
-        return int(done.stdout) if not done.returncode else 0
-
     def replace_second(self):
-        """Start a second node anew, if it was killed."""
-        if self.nodes[-1].poll() is not None:
-            while self.alive() > 1:  # it takes some seconds to be missed
-                time.sleep(1)
-            self.start(1, f"--address={self.address}", "--node-ip-address=127.0.0.1")
+        """Start a second node."""
+        self.start(1, f"--address={self.address}")
 
     def kill_second(self):
         end(self.nodes[-1], signal.SIGKILL)
@@ -189,16 +177,15 @@ def predicted(name, rows, one, out, seconds):
     }
 
 
-def main(count=IMAGES):
+def main(count=IMAGES, exported=None):
     rows, count = [], int(count)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = pathlib.Path(folder)
-        data, model, one = folder / "data", folder / "model", folder / "one.csv"
+        data, model, one = folder / "data", exported or folder / "model", folder / "one.csv"
         write_images(data, count)
-        name = CHECKPOINT.stem
-        for arguments in (("convert", "-m", name, "--checkpoint", CHECKPOINT, "-o", model), ("export", model)):
-            out, err, _ = run(*arguments)
-            print(out, flush=True)
+        if not exported:
+            run("convert", "-m", CHECKPOINT.stem, "--checkpoint", CHECKPOINT, "-o", model)
+            run("export", model)
         evaluation = ("eval", model, "--data", data, "--batch", BATCH, "--quiet", "--predictions")
 
         def add(row):
@@ -209,6 +196,7 @@ def main(count=IMAGES):
         add(evaluated("one process", one, one, *run(*evaluation, one)))
         cluster = Cluster(folder)
         stack.callback(cluster.stop)
+        cluster.begin()
         engine = ("--engine", "ray", "--address", cluster.address)
         third = -(-(count + AGAIN) // 256) // 3 + 1
 
@@ -230,7 +218,7 @@ def main(count=IMAGES):
         add(evaluated("command killed, given again", target, one, *run(*evaluation, target, *engine)))
 
         target = folder / "rows"
-        saved = ("predict", data, "-m", model / "saved_model", "--batch", BATCH, "--rows", target, *engine)
+        saved = ("predict", data, "-m", pathlib.Path(model, "saved_model"), "--batch", BATCH, "--rows", target, *engine)
         out, err, seconds = run(*saved)
         if not out:
             sys.exit(err)

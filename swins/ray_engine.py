@@ -10,6 +10,7 @@ Ray is imported by `connect` and `on_ray` alone; Keras by workers, not by this m
 
 import contextlib
 import functools
+import logging
 import os
 import pathlib
 import pickle
@@ -29,9 +30,10 @@ HELD = 2  # parts that a worker has: the one that it works on, and the next
 PATIENCE = 10  # seconds for a machine that is named to answer
 SHOWN = 20  # images that cannot be read, that are named
 START = "start one on a machine, ray start --head, and join others to it, ray start --address=HOST:6379"
-LEAVING_CARDS = {  # to workers on the same machine
+SETTINGS = {  # of the first process: cards are left to workers on the same machine, and Ray's own lines out
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 PASSED_ON = ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS")  # settings that workers have as the first process does
 
@@ -115,13 +117,12 @@ class Worker:
 
     Args:
         work: a Predicting or a Scoring.
-        settings: of its environment, made before Keras is imported, unless the machine has its own.
+        settings: of its environment, made before Keras is imported.
     """
 
     def __init__(self, work, settings):
         self.work, self.function = work, None
-        for name, value in settings.items():
-            os.environ.setdefault(name, value)
+        os.environ.update(settings)
 
     def __call__(self, batch):
         """{"part": numbers, "samples": pickled} -> {"part": numbers, "rows": pickled (rows, kinds) or SwinsError}."""
@@ -181,13 +182,14 @@ def connect(address=None):
     Raises:
         SwinsError: if Ray is missing, or there is no such cluster.
     """
-    for name, value in LEAVING_CARDS.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data
     except ModuleNotFoundError as error:
         raise missing_package("--engine ray", "Ray", "ray") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
     if ray.is_initialized():  # of several models
         return ray
