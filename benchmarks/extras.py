@@ -1,6 +1,7 @@
 """Size and time of each extra of a wheel, by `uv pip install` into a fresh environment -> extras.csv.
 
-Command: python benchmarks/extras.py dist/swins-*.whl; `make extras` builds the wheel first. Needs PyPI.
+Command: python benchmarks/extras.py dist/swins-*.whl [EXTRA ...]; `make extras` builds the wheel first. Needs PyPI.
+Where extras are named, the rows of others stay as they are.
 
 An extra is measured beside what it is of use with: its own rows of the environment's size (du) are what it adds. All is
 downloaded before, into uv's cache: seconds are of the resolver, unpacking and linking, not of the network.
@@ -16,7 +17,7 @@ import time
 
 from swins import doctor, files
 
-HERE = pathlib.Path(__file__).parent
+TABLE = pathlib.Path(__file__).with_suffix(".csv")
 UV = pathlib.Path(sys.executable).with_name("uv")
 BACKENDS = ("tensorflow", "jax", "torch")
 SMALLER = "tensorflow-cpu"  # the package, without what NVIDIA's cards need
@@ -60,20 +61,26 @@ def measured(wheel, extra, company):
     return extra, company, more - packages, after - before, f"{seconds:.1f}", f"{cpu:.1f}"
 
 
-def main(wheel):
+def main(wheel, *names):
     _, extras = doctor.stated()
     wheel = pathlib.Path(wheel).absolute()
     with tempfile.TemporaryDirectory() as folder:  # downloads all
         environment = pathlib.Path(folder, "env")
         uv("venv", "--quiet", "--python", sys.executable, environment)
         python = environment / "bin" / "python"
-        uv("pip", "install", "--quiet", "--python", python, f"{wheel}[{','.join(extras)}]", SMALLER)
-    rows = []
-    for extra in ("", *BACKENDS, SMALLER, *(name for name in extras if name not in BACKENDS)):
-        rows.append(measured(wheel, extra, "" if extra in ("", SMALLER) else beside(extra, extras)))
-        print(*rows[-1], sep=",", flush=True)
-    with files.replacing(HERE / "extras.csv") as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
+        wanted = [f"{wheel}[{','.join(names or extras)}]", *([] if names else [SMALLER])]
+        uv("pip", "install", "--quiet", "--python", python, *wanted)
+    order = ("", *BACKENDS, SMALLER, *(name for name in extras if name not in BACKENDS))
+    rows = {}
+    if names:
+        with open(TABLE, newline="", encoding="utf-8") as file:
+            rows = {row[0]: row for row in list(csv.reader(file))[1:]}
+    for extra in names or order:
+        rows[extra] = measured(wheel, extra, "" if extra in ("", SMALLER) else beside(extra, extras))
+        print(*rows[extra], sep=",", flush=True)
+    with files.replacing(TABLE) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        kept = [rows[extra] for extra in order if extra in rows]
+        csv.writer(file, lineterminator="\n").writerows([HEADER, *kept])
 
 
 if __name__ == "__main__":

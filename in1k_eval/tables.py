@@ -312,11 +312,36 @@ def extras():
     return markdown(("extra", "for", "beside", "packages", "MB", "seconds"), rows)
 
 
+def ray_cluster():
+    """A Ray cluster of two nodes beside one process, from benchmarks/ray_cluster.py."""
+    header = ("run", "images", "of these once", "the same table", "done before", "images/s", "over one process")
+    columns = ("run", "images", "distinct", "table_equal", "done_before", "images_per_second", "over_one_process")
+    told = {"True": "yes", "False": "no"}
+    return markdown(header, [[told.get(r[c], r[c]) for c in columns] for r in read("benchmarks/ray_cluster.csv")])
+
+
+def spark_beam():
+    """The programs of docs/many-machines.md, as benchmarks/spark_beam.py ran them."""
+    header = ("program", "version", "images", "answers", "of images once", "as one process")
+    return markdown(header, [tuple(row.values()) for row in read("benchmarks/spark_beam.csv")])
+
+
 TABLES = {f.__name__: f for f in (variants, parity, sizes, size_rules, memory, preprocessing, results, targets)}
 TABLES |= {f.__name__: f for f in (preprocess_layer, inference, onednn, training, reading, growth)}
 TABLES |= {f.__name__: f for f in (detectors, instances, segmenters, denoisers, machine, runs, necks, phases, extras)}
-TABLES["names"] = names
-PAGES = ("install", "keras", "runtimes", "sizes", "memory", "speed", "parity", "accuracy", "reference/README")
+TABLES |= {"names": names, "ray_cluster": ray_cluster, "spark_beam": spark_beam}
+PAGES = (
+    "install",
+    "many-machines",
+    "keras",
+    "runtimes",
+    "sizes",
+    "memory",
+    "speed",
+    "parity",
+    "accuracy",
+    "reference/README",
+)
 PAGES = (*(f"docs/{name}.md" for name in PAGES), "benchmarks/README.md", "recipes/README.md")
 
 

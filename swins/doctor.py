@@ -37,6 +37,7 @@ PURPOSES = {  # of the extras of pyproject.toml, as docs/install.md has them
     "onnx": "export --to onnx",
     "litert": "export --to litert",
     "openvino": "export --to openvino",
+    "ray": "predict and eval over many machines: --engine ray",
     "serve": "ONNX behind FastAPI, as docs/serving.md has it",
     "notebooks": "running the notebooks of a clone",
     "docs": "building the site of a clone: make docs",

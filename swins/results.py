@@ -10,6 +10,7 @@ from swins.box_drawing import TEXT, colour_of, draw_mask, draw_outline, shortene
 from swins.mask_drawing import MOST_NAMES, class_colours, painted, with_legend
 
 MOST = 5  # classes that a result keeps
+RUN_LENGTHS = {"size": [int], "counts": str}  # of a mask, as COCO has them
 BAR = (213, 94, 0)  # vermilion, and what lies behind it: told apart by everybody
 BEHIND = (230, 230, 230)
 LISTED = 10  # detections that a line of text names
@@ -27,6 +28,11 @@ class Classes:
     labels: tuple[int, ...]
     names: tuple[str, ...]
     probabilities: tuple[float, ...]
+
+    @property
+    def kinds(self) -> dict:
+        """Of the values that `to_json` gives."""
+        return {"classes": [{"label": int, "name": str, "probability": float}]}
 
     def to_json(self) -> dict:
         """The same as plain values."""
@@ -107,6 +113,12 @@ class Detections:
             return rows
         return [{**row, name: run_lengths.to_json(mask)} for row, mask in zip(rows, self.masks, strict=True)]
 
+    @property
+    def kinds(self) -> dict:
+        """Of the values that `to_json` gives."""
+        mask = {} if self.masks is None else {"mask": RUN_LENGTHS}
+        return {"detections": [{"label": int, "name": str, "box": [float], "score": float, **mask}]}
+
     def to_json(self) -> dict:
         """The same as plain values; masks are COCO's run lengths, {"size": [H, W], "counts": text}."""
         rows = zip(self.labels.tolist(), self.names, self.boxes.tolist(), self.scores.tolist(), strict=True)
@@ -178,6 +190,11 @@ class Segmentation:
     def __str__(self):
         texts = list(self.captions().values())
         return ", ".join(texts[:LISTED]) + (", ..." if len(texts) > LISTED else "")
+
+    @property
+    def kinds(self) -> dict:
+        """Of the values that `to_json` gives."""
+        return {"size": [int], "classes": [{"label": int, "name": str, "pixels": int, "mask": RUN_LENGTHS}]}
 
     def to_json(self) -> dict:
         """The same as plain values: of each class that occurs its name, pixels, and mask as COCO's run lengths."""

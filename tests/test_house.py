@@ -19,6 +19,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("image_files", "pillow_resampling"),
     ("layers", "boxes", "recipes", "pixel_tensors"),
     ("plans", "v1", "bias_tables", "run_result", "files"),
+    ("part_files",),
     (
         "resnet_plan",
         "v2",
@@ -43,7 +44,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("tasks",),
     ("convert", "evaluate"),
     ("predictor",),
-    ("exports", "train"),
+    ("exports", "train", "ray_engine"),
     ("public",),
     ("cli", "__init__"),
 )

@@ -6,6 +6,7 @@ import pathlib
 import time
 
 from swins.cli.arguments import positive, say, share
+from swins.cli.many_machines import add_engine, engine_of, predict_on_machines
 from swins.errors import SwinsError
 from swins.tags import list_variants, look_up
 
@@ -39,6 +40,7 @@ def what_predict_loads(args) -> str:
             return args.model or PUBLISHED
         raise SwinsError("predict needs pictures: files, or folders of them; --demo brings its own, and small models")
     own = {"pictures": args.images, "-m": args.model, "--variant": args.variant, "--json": args.json}
+    own |= {"--engine": args.engine}
     if given := [name for name, value in own.items() if value]:
         raise SwinsError(
             f"--demo brings its models and pictures; got {', '.join(given)} too; leave out one or the other"
@@ -50,26 +52,26 @@ def predict_command(args):
     from swins import files, predictor
     from swins.data.oddities import notes_on_files
     from swins.images import find_images
-    from swins.task import refuse_options
 
     if args.demo:
         from swins.cli.demonstration import demonstrate
 
         demonstrate(args)
         return
+    engine = engine_of(args, {"-o": args.output, "--json": args.json})
+    options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
     paths = [path for name in args.images for path in (find_images(name) if pathlib.Path(name).is_dir() else [name])]
+    if engine:
+        samples = [(shown(image, i), image) for i, image in enumerate(paths)]
+        predict_on_machines(args, engine, args.model or PUBLISHED, samples, options)
+        return
     good = readable_images(paths, args.skip_unreadable, "nothing was predicted")
     names = [shown(image, i) for i, image in enumerate(good)]
     pairs = zip(names, good, strict=True)
     for line in notes_on_files([(name, path, None) for name, path in pairs if isinstance(path, str | os.PathLike)]):
         say(line)
-    options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
     predict, lines = predictor.load(args.model or PUBLISHED, variant=args.variant), []
-    if not isinstance(predict, predictor.Predictor):
-        raise SwinsError(
-            f"{args.model}: makes images, and says nothing of them; draw some: swins sample -m {args.model}"
-        )
-    refuse_options(predict.task, options, predict.task.predict_options)
+    require_predictor(predict, args.model, options)
     targets = drawings(names, args.output, predict.task.pictures) if args.output else []
     outputs = [*(path for paths in targets for path in paths), *filter(None, [args.json and pathlib.Path(args.json)])]
     refuse_existing(outputs, args.overwrite)
@@ -83,6 +85,16 @@ def predict_command(args):
         files.write(args.json, json.dumps(lines, indent=1) + "\n")
     for path in filter(None, (args.output, args.json)):
         say(f"wrote {path}")
+
+
+def require_predictor(predict, model, options):
+    """Raise SwinsError if what was loaded says nothing of images, or does not take these options."""
+    from swins.predictor import Predictor
+    from swins.task import refuse_options
+
+    if not isinstance(predict, Predictor):
+        raise SwinsError(f"{model}: makes images, and says nothing of them; draw some: swins sample -m {model}")
+    refuse_options(predict.task, options, predict.task.predict_options)
 
 
 def answers(predict, images, batch, options):
@@ -234,6 +246,10 @@ def add(commands):
     sub.add_argument("--batch", type=positive, default=32)
     sub.add_argument("--skip-unreadable", action="store_true", help="take what can be read")
     sub.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_engine(sub)
+    sub.add_argument(
+        "--rows", metavar="DIR", help="with --engine: a row an image, in Parquet files; NAME.jsonl: in lines of JSON"
+    )
     sub.set_defaults(run=predict_command, loads=what_predict_loads, began=time.perf_counter())
 
     sub = commands.add_parser("explain", help="draw what a model looks at: attention, rollout, Grad-CAM")

@@ -1,10 +1,12 @@
 """`swins train` and `swins eval`: models on data sets."""
 
+import contextlib
 import functools
 import json
 import pathlib
 
 from swins.cli.arguments import add_sampling, positive, say
+from swins.cli.many_machines import add_engine, engine_of
 from swins.errors import SwinsError
 
 SCORING = ("classifier", "count", "seed", "steps", "guidance", "sampler", "eta")  # of a diffusion model's samples
@@ -67,7 +69,8 @@ def eval_command(args):
         reports.check_folder(args.report)
     if args.results:
         result_tables.check_table(args.results)
-    scope, _, count = devices.start(join=False)
+    engine = engine_of(args, {})
+    scope, _, count = devices.start(join=False) if not engine else (contextlib.nullcontext, None, 1)
     devices.check_batch("--batch", args.batch, count)
     how = evaluation.Evaluation(
         batch=args.batch,
@@ -78,6 +81,7 @@ def eval_command(args):
         skip_unreadable=args.skip_unreadable,
         progress=not args.quiet,
         report=args.report,
+        engine=engine,
     )
     options = {name: getattr(args, name) for name in EVALUATING}
     paths = evaluation.artefacts_in(args.artefact) if args.all else [args.artefact]
@@ -187,4 +191,5 @@ def add(commands):
     )
     sub.add_argument("--skip-unreadable", action="store_true", help="score what can be read, count the rest")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_engine(sub)
     sub.set_defaults(run=eval_command)

@@ -23,7 +23,8 @@ class Evaluation:
     batch: images at a time; several: whether the model is divided among devices; table: the CSV that the row is added
     to; only_new: unless it has it; predictions: a CSV of the answers to each image, beside which other tables may lie:
     while it is made, an evaluation that is ended goes on; skip_unreadable: score what can be read, where some cannot;
-    progress: whether a bar is drawn; report: a folder for tables, figures and the worst mistakes.
+    progress: whether a bar is drawn; report: a folder for tables, figures and the worst mistakes; engine: what runs the
+    model over the images in place of this process, such as `swins.ray_engine.Engine`: None for this process.
     """
 
     batch: int = 32
@@ -34,6 +35,7 @@ class Evaluation:
     skip_unreadable: bool = False
     progress: bool = True
     report: str | pathlib.Path | None = None
+    engine: object = None
 
 
 def artefacts_in(folder) -> list[pathlib.Path]:
@@ -73,6 +75,10 @@ def evaluate(
     refuse_options(task, options, task.options)
     if task.evaluate and how.report:
         raise SwinsError(f"--report: not of {task.name}; leave out")
+    if task.evaluate and how.engine:
+        raise SwinsError(
+            f"--engine: scores of {task.name} are of all its samples together, and not image by image; leave out"
+        )
     if task.evaluate:
         return sample_evaluation.evaluate(opened, source, options, how, show, say)
     prepared = task.prepare(opened, options)
@@ -87,16 +93,16 @@ def evaluate(
     if how.only_new and result_tables.has_row(how.table, opened.certificate, dataset, prepared):
         say(f"{how.table} has its row")
         return None
-    journal = None
-    if how.predictions:
-        places = {k: str(pathlib.Path(v).resolve()) if pathlib.Path(v).exists() else v for k, v in options.items()}
-        preparation, config = dataclasses.asdict(prepared.preparation), repr(opened.model.get_config())
-        made = [task.name, opened.certificate["weights_sha256"], hashlib.sha256(config.encode()).hexdigest()]
-        identity = [*made, str(pathlib.Path(source).resolve()), places, dataset.count, preparation]
-        journal = records.Journal(records.journal_of(how.predictions), identity, how.skip_unreadable)
-        if journal.rows:
+    identity = identity_of(opened, source, options, dataset, prepared) if how.predictions else []
+    if how.engine:
+        scored = how.engine.score(opened, prepared.preparation, dataset, facts, how, identity)
+    else:
+        journal = None
+        if how.predictions:
+            journal = records.Journal(records.journal_of(how.predictions), identity, how.skip_unreadable)
+        if journal and journal.rows:
             say(f"going on after {len(journal.rows)} of {dataset.count} images")
-    scored = records.run(opened, prepared.preparation, dataset, facts, how, journal)
+        scored = records.run(opened, prepared.preparation, dataset, facts, how, journal)
     for text in scored.unreadable[:SHOWN]:
         say(f"unreadable: {text}")
     if not scored.rows:
@@ -123,6 +129,14 @@ def evaluate(
     if how.table:
         result_tables.append_row(row, how.table)
         say(f"added a row to {how.table}")
-    if journal:
-        journal.path.unlink()
+    if how.predictions:
+        (how.engine or records).forget(how.predictions)
     return row
+
+
+def identity_of(opened, source, options, dataset, prepared) -> list:
+    """What is evaluated, by what: results of another evaluation are not gone on with. As JSON has it."""
+    places = {k: str(pathlib.Path(v).resolve()) if pathlib.Path(v).exists() else v for k, v in options.items()}
+    preparation, config = dataclasses.asdict(prepared.preparation), repr(opened.model.get_config())
+    made = [opened.task.name, opened.certificate["weights_sha256"], hashlib.sha256(config.encode()).hexdigest()]
+    return [*made, str(pathlib.Path(source).resolve()), places, dataset.count, preparation]

@@ -105,6 +105,11 @@ def journal_of(path):
     return pathlib.Path(path).with_name(f".{pathlib.Path(path).name}.journal")
 
 
+def forget(path):
+    """Remove what was kept beside a table of predictions, which is there now."""
+    journal_of(path).unlink(missing_ok=True)
+
+
 class Journal:
     """What was predicted so far, in a file of JSON lines: an evaluation that is ended goes on from there.
 
@@ -163,54 +168,90 @@ def plain(truth):
 @dataclass(frozen=True)
 class Scored:
     """What came of a data set: [(name of an image, record)], texts on files that are no images, images per second of
-    the whole run but the first batch, decoding included."""
+    the whole run but the first batch, decoding included. engine: what ran the model, where that is not this process."""
 
     rows: list
     unreadable: list
     images_per_second: float
+    engine: str = ""
+
+
+def scored(rows, images_per_second, engine="") -> Scored:
+    """The Scored of [(name, truth, record or the text of an error)]."""
+    return Scored(
+        [(name, record) for name, _, record in rows if not isinstance(record, str)],
+        [text for _, _, text in rows if isinstance(text, str)],
+        images_per_second,
+        engine,
+    )
+
+
+def answered_batches(prepare, samples, size, at_once, run, task, facts):
+    """Read samples and run a model on them -> lists of (Decoded, its result or None where it could not be read), batch
+    by batch, in their order.
+
+    Args:
+        prepare: what prepares images; samples: (name, image, truth); size: images of a batch; at_once: batches that
+            `run` takes; run, task, facts: as `answered` takes them.
+    """
+    readable = prefetch(lambda sample: decode(prepare, sample), samples, cores(), ahead=2 * size)
+    for group in batches(readable, size * at_once):
+        good = [sample for sample in group if not sample.error]
+        pairs = [sample.array for sample in good], [sample.size for sample in good]
+        results = iter(answered(*pairs, run, task, facts))
+        yield [(sample, None if sample.error else next(results)) for sample in group]
+
+
+class Recorder:
+    """A model that gives records of samples.
+
+    Args:
+        opened: an Opened.
+        prepare: what prepares its images.
+        facts: of the model, for its answers.
+        how: an Evaluation.
+    """
+
+    def __init__(self, opened, prepare, facts, how):
+        self.opened, self.prepare, self.facts, self.how = opened, prepare, facts, how
+        self.model = opened.task.answering(opened.model, facts)
+
+    def outputs_of(self, images, alone):
+        """{name: output} of images; of several sizes few are alike, so that batches are not filled up."""
+        size = self.how.batch if alone or self.how.several else len(images)
+        return self.opened.task.named(self.opened.model, predict(self.model, images, size, self.how.several))
+
+    def __call__(self, samples):
+        """Lists of (name, truth, record or the text of an error) of samples, batch by batch, in their order."""
+        task, several = self.opened.task, self.how.several and keras.backend.backend() == "tensorflow"
+        at_once = PREDICTED_AT_ONCE if several else 1
+        groups = answered_batches(self.prepare, samples, self.how.batch, at_once, self.outputs_of, task, self.facts)
+        for group in groups:
+            yield [(s.name, plain(s.truth), s.error or task.record(result, s.fitted)) for s, result in group]
 
 
 def run(opened, prepare, dataset, facts, how, journal=None) -> Scored:
     """Run a model over a data set.
 
     Args:
-        opened: an Opened.
-        prepare: what prepares its images.
+        opened, prepare, facts, how: as of a Recorder.
         dataset: a Dataset.
-        facts: of the model, for its answers.
-        how: an Evaluation.
         journal: a Journal; samples that it has are not run again.
     """
-    task, model = opened.task, opened.task.answering(opened.model, facts)
     samples = journal.follow(dataset.samples) if journal else dataset.samples
     rows = list(journal.rows) if journal else []
-    readable = prefetch(lambda sample: decode(prepare, sample), samples, cores(), ahead=2 * how.batch)
     start, warm = None, 0
-
-    def outputs_of(images, alone):  # of several sizes few are alike, so that batches are not filled up
-        size = how.batch if alone or how.several else len(images)
-        return task.named(opened.model, predict(model, images, size, how.several))
-
-    at_once = PREDICTED_AT_ONCE if how.several and keras.backend.backend() == "tensorflow" else 1
     with bar(dataset.count, how.progress) as done:
         done.update(len(rows))
-        for group in batches(readable, how.batch * at_once):
-            good = [sample for sample in group if not sample.error]
-            pairs = [sample.array for sample in good], [sample.size for sample in good]
-            results = iter(answered(*pairs, outputs_of, task, facts))
-            new = [(s.name, plain(s.truth), s.error or task.record(next(results), s.fitted)) for s in group]
+        for new in Recorder(opened, prepare, facts, how)(samples):
             rows += new
             if journal:
                 journal.add(new)
             if start is None:
                 start, warm = time.perf_counter(), len(rows)
-            done.update(len(group))
+            done.update(len(new))
     seconds = time.perf_counter() - (start or 0)
-    return Scored(
-        [(name, record) for name, _, record in rows if not isinstance(record, str)],
-        [text for _, _, text in rows if isinstance(text, str)],
-        (len(rows) - warm) / seconds if start and len(rows) > warm else 0.0,
-    )
+    return scored(rows, (len(rows) - warm) / seconds if start and len(rows) > warm else 0.0)
 
 
 def bar(count, show, unit="img"):

@@ -40,7 +40,7 @@ def row_of(opened, prepared, dataset, scored, facts) -> dict:
         "images_per_second": round(scored.images_per_second, 1),
         "backend": backend,
         "versions": f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}; numpy {np.__version__}",
-        "machine": devices.machine(),
+        "machine": ", ".join(filter(None, [devices.machine(), scored.engine])),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "weights_sha256": certificate["weights_sha256"],
         "source_sha256": certificate.get("source", {}).get("sha256", ""),
