@@ -28,7 +28,6 @@ from swins.part_files import KEYS, LINES, Parts
 LEAST = 256  # images of a part, at least, but for the last
 HELD = 2  # parts that a worker has: the one that it works on, and the next
 PATIENCE = 10  # seconds for a machine that is named to answer
-SHOWN = 20  # images that cannot be read, that are named
 START = "start one on a machine, ray start --head, and join others to it, ray start --address=HOST:6379"
 SETTINGS = {  # of the first process: cards are left to workers on the same machine, and Ray's own lines out
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
