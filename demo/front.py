@@ -6,7 +6,7 @@ Command: make front. Rows are (title, tiles); `make demo` draws a sheet of them 
 import pathlib
 
 import numpy as np
-from embedded import CHECKPOINT, CLASSIFIER, NETWORKS
+from embedded import CHECKPOINT, CLASSIFIER, NETWORKS, sampled
 from pictures import SOURCE
 from PIL import Image, ImageDraw, ImageFont
 
@@ -21,7 +21,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 OUT = ROOT / "docs" / "images" / "front.png"
 WIDTH, SPACE, TITLE, COLOURS = 1280, 10, 34, 256  # of the sheet: pixels, pixels between tiles, of a title; palette
 SHOWN = (9, 5, 7, 0, 2, 8)  # classes of the first row
-SHOWN_NETWORKS = NETWORKS[:2]  # of the rows below it
 CANVASES = Garments(SOURCE, "val", count=7, size=64, objects=(2, 2), scale=(21, 48), colour=False)
 LEAST_SCORE = 0.5  # of a box that is drawn
 SAMPLES_TITLE = "Make: garments from noise, of the class that is asked for (SwinUNet)"
@@ -82,7 +81,8 @@ def samples_row(samples):
 def front():
     """The rows of the sheet at the top of README.md."""
     images = [CANVASES[i].image for i in range(len(CANVASES))]
-    return [attention_row(), *(results_row(network, images, network.found(images)) for network in SHOWN_NETWORKS)]
+    rows = [results_row(network, images, network.found(images)) for network in NETWORKS]
+    return [attention_row(), *rows, samples_row(sampled()[0])]
 
 
 def sheet(rows):

@@ -49,6 +49,6 @@ SEGMENTERS = {name: replace(TINY, backbone=backbone) for name, backbone in BACKB
         auxiliary=32,
         backbone="swin_mini_patch2_window4_28",
         in_chans=1,
-        options={"size_rule": "open_mmlab"},
+        options={"size_rule": "open_mmlab", "window_size": 8},
     ),
 }
