@@ -2,7 +2,7 @@
 
 Command: python benchmarks/ray_cluster.py [IMAGES [MODEL]], where Ray is (pip install 'swins[ray]'). It takes the
 embedded model, or one that was exported of it, and the embedded test images, the first seven of them twice, writes
-these as PNG files, and starts two nodes on this machine, each with one core; one process has both. Then:
+these as PNG files, and starts two nodes on this machine, each of one CPU; one process has both. Then:
 
     one process     swins eval
     two nodes       the same on the cluster: the table must be equal, byte for byte
@@ -48,7 +48,8 @@ ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_failure_threshold": "10",
+    "RAY_health_check_failure_threshold": "20",  # machines may be busy
+    "RAY_worker_register_timeout_seconds": str(LONGEST),
 }
 
 
@@ -68,7 +69,7 @@ def write_images(folder, count):
 
 
 class Cluster:
-    """Two nodes on this machine, each a group of processes on one core."""
+    """Two nodes on this machine, each a group of processes, of one CPU."""
 
     def __init__(self, folder):
         self.folder, self.port, self.nodes = folder, free_port(), []
@@ -77,12 +78,12 @@ class Cluster:
     def begin(self):
         """Start both nodes."""
         head = ("--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.folder}/ray")
-        self.start(0, *head)
+        self.start(*head)
         self.replace_second()
 
-    def start(self, core, *arguments):
+    def start(self, *arguments):
         """Start a node, and wait until it says so; where Ray gives up, as on a busy machine, it is asked again."""
-        command = ["taskset", "-c", str(core), RAY, "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
+        command = [RAY, "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
         command += ["--object-store-memory=200000000", "--node-ip-address=127.0.0.1", *arguments]
         log_path, deadline, node = self.folder / f"node{len(self.nodes)}.log", time.monotonic() + LONGEST, None
         while not (node and "Ray runtime started" in log_path.read_text()):
@@ -98,7 +99,7 @@ class Cluster:
 
     def replace_second(self):
         """Start a second node."""
-        self.start(1, f"--address={self.address}")
+        self.start(f"--address={self.address}")
 
     def kill_second(self):
         end(self.nodes[-1], signal.SIGKILL)
