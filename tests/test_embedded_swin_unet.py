@@ -8,6 +8,7 @@ from conftest import ROOT
 
 import swins
 from swins import recipes
+from swins.tasks.diffusion_sampling import ImageSampler
 
 DEMO = ROOT / "demo" / "swin_unet_mini_patch2_window7_28"
 RECIPE = ROOT / "recipes" / "diffusion_fashion_mnist.py"
@@ -23,6 +24,7 @@ def test_it_is_its_recipes_and_small():
 @pytest.mark.slow
 def test_its_samples_are_recognised():
     """40 images of ten classes, by the embedded classifier, which was trained apart."""
-    samples = swins.load(DEMO)(count=40, steps=20, seed=1)
+    sampler: ImageSampler = swins.load(DEMO)
+    samples = sampler(count=40, steps=20, seed=1)
     answers = swins.load(CLASSIFIER, variant="swin_mini_patch2_window4_28.fashion_mnist")(list(samples.images))
     assert np.mean([answer.names[0] == name for answer, name in zip(answers, samples.names, strict=True)]) >= 0.8
