@@ -80,7 +80,7 @@ preprocessing: env  ## our preprocessing against timm's on PHOTOS and as a layer
 	$(PY) in1k_eval/preprocessing.py $(PHOTOS)
 	$(PY) in1k_eval/preprocess_layer.py $(PHOTOS)
 
-notebooks: env  ## execute the notebooks and keep what they give (about 4 minutes)
+notebooks: env  ## execute the notebooks and keep what they give (about 12 minutes)
 	$(PY) notebooks/run.py
 
 tables: env  ## write the generated tables of docs/, benchmarks/ and recipes/

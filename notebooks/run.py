@@ -10,6 +10,11 @@ from nbclient import NotebookClient
 HERE = pathlib.Path(__file__).parent
 
 
+def of_tensorflow(output):
+    """Whether an output is what TensorFlow says of itself."""
+    return output.get("name") == "stderr" or str(output.get("text")).startswith("WARNING:tensorflow")
+
+
 def execute(path, folder=HERE, **parameters):
     """A notebook, run in `folder` with some of the names of its "parameters" cell set otherwise -> the notebook.
 
@@ -25,8 +30,10 @@ def execute(path, folder=HERE, **parameters):
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute(env=environment)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times
-        # what TensorFlow says of itself as it starts
-        cell.outputs = [o for o in cell.get("outputs", ()) if o.get("name") != "stderr"] if "outputs" in cell else []
+        cell.outputs = [output for output in cell.get("outputs", ()) if not of_tensorflow(output)]
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                output.data.pop("image/jpeg", None)  # Pillow's images come as both
         if cell.cell_type != "code":
             del cell["outputs"]
     return notebook

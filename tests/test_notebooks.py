@@ -1,4 +1,4 @@
-"""Every notebook runs top to bottom on the embedded model; the committed ones hold what they gave, and pictures."""
+"""Every notebook runs top to bottom on the embedded models; the committed ones hold what they gave, and pictures."""
 
 import re
 
@@ -7,13 +7,25 @@ import pytest
 from conftest import ROOT, needs_tensorflow, script
 
 FOLDER = ROOT / "notebooks"
-PICTURES = {"classification": 2, "finetune": 2, "hub": 1, "convert_your_own": 1}
+PICTURES = {
+    "classification": 2,
+    "finetune": 2,
+    "hub": 1,
+    "convert_your_own": 1,
+    "detection": 2,
+    "segmentation": 2,
+    "diffusion": 4,
+}
 SMALLER = {  # parameters set for the test
     "classification": {"COUNT": 2},
     "finetune": {"PER_CLASS": 20, "EPOCHS_FROZEN": 2, "EPOCHS_ALL": 1},
     "hub": {"EPOCHS": 1},
     "convert_your_own": {},
+    "detection": {"COUNT": 32, "EPOCHS": 1},
+    "segmentation": {"COUNT": 32, "EPOCHS": 1},
+    "diffusion": {"EACH": 1, "STEPS": 2, "PER_CLASS": 20, "EPOCHS": 1},
 }
+OWN_FOLDER = ("detection", "segmentation", "diffusion")  # which write into WORK
 
 
 def runner():
@@ -32,12 +44,14 @@ def test_all_are_here():
 @pytest.mark.slow
 @needs_tensorflow
 @pytest.mark.parametrize("name", PICTURES)
-def test_runs_top_to_bottom(name, request):
+def test_runs_top_to_bottom(name, request, tmp_path):
     parameters = dict(SMALLER[name])
     if name == "hub":
         parameters["HANDLE"] = str(request.getfixturevalue("exported") / "saved_model")
     if name == "convert_your_own":
         parameters["DATA"] = str(request.getfixturevalue("idx"))  # fewer images
+    if name in OWN_FOLDER:
+        parameters["WORK"] = str(tmp_path)
     notebook = runner().execute(FOLDER / f"{name}.ipynb", **parameters)
     assert pictures(notebook) == PICTURES[name]
 
