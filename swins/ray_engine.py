@@ -124,12 +124,17 @@ class Worker:
         os.environ.update(settings)
 
     def __call__(self, batch):
-        """{"part": numbers, "samples": pickled} -> {"part": numbers, "rows": pickled (rows, kinds) or SwinsError}."""
+        """{"part": numbers, "samples": pickled} -> {"part": numbers, "rows": pickled (rows, kinds, seconds) or error}.
+
+        The seconds are without the loading of the model.
+        """
         rows = []
         for samples in batch["samples"]:
             try:
                 self.function = self.function or self.work.begin()
-                rows.append(pickle.dumps(self.function(pickle.loads(samples))))
+                start = time.perf_counter()
+                answer = self.function(pickle.loads(samples))
+                rows.append(pickle.dumps((*answer, time.perf_counter() - start)))
             except SwinsError as error:  # said by the first process; others are Ray's to tell
                 rows.append(pickle.dumps(SwinsError(f"{socket.gethostname()}: {error}")))
         return {"part": batch["part"], "rows": rows}
@@ -206,7 +211,8 @@ def connect(address=None):
 
 
 def on_ray(address, work, parts, workers, say):
-    """Have parts worked on by a cluster -> (words on it, an iterator of (part's number, rows, kinds), as they come).
+    """Have parts worked on by a cluster -> (words on it, what comes of them as it comes: an iterator of (part's number,
+    rows, kinds, seconds)).
 
     Args:
         parts: an iterator of (number, samples); work: what workers do with them.
@@ -228,7 +234,7 @@ def on_ray(address, work, parts, workers, say):
 
 
 def worked_on(ray, share, work, references, machines, say):
-    """(part's number, rows, kinds) of parts that lie in Ray's store, as they come."""
+    """(part's number, rows, kinds, seconds) of parts that lie in Ray's store, as they come."""
     from keras.backend import backend
 
     if not references:
@@ -358,30 +364,30 @@ class Engine:
         done = sum(lengths) - sum(missing)
         if done:
             self.say(f"going on after {done} of {count} images")
-        start, began = None, 0
+        start = None  # of the work on the first part that came, without the loading of a model
         with bar(count, progress) as shown:
             shown.update(done)
-            for rows in written(parts, answers):
+            for rows, seconds in written(parts, answers):
                 shown.update(rows)
-                start, began = start or time.perf_counter(), began or rows
-        seconds = time.perf_counter() - (start or 0)
+                start = start or time.perf_counter() - seconds
+        rate = sum(missing) / (time.perf_counter() - start) if start else 0.0
         parts.trim(len(lengths))
         wrong = [n for n, length in enumerate(lengths) if len(parts.read(n, list(KEYS[:1]))) != length]
         if wrong:
             raise SwinsError(f"{parts.folder}: parts must have a row an image; {wrong} have not; remove these files")
-        return len(lengths), (sum(missing) - began) / seconds if start else 0.0, words
+        return len(lengths), rate, words
 
 
 def written(parts, answers):
-    """Write parts as they come, (number, rows, kinds) -> numbers of images whose rows are there."""
+    """Write parts as they come, (number, rows, kinds, seconds) -> (how many images, seconds) of each."""
     held, kinds = [], {}
-    for number, rows, own in answers:
+    for number, rows, own, seconds in answers:
         kinds = own or kinds
         held.append((number, rows))
         if kinds or parts.ending == LINES:  # else no image was read yet, and the columns are not known
             for part in held:
                 parts.write(*part, kinds)
             held = []
-        yield len(rows)
+        yield len(rows), seconds
     for part in held:
         parts.write(*part, kinds)
