@@ -1,7 +1,6 @@
 """Shared fixtures: the embedded checkpoint, its artefact, perturbed references, photographs."""
 
 import contextlib
-import ctypes
 import functools
 import gc
 import hashlib
@@ -61,7 +60,6 @@ needs_tensorflow = pytest.mark.skipif(
 )
 
 
-MUCH_MEMORY = 2 * 2**30  # of a test process
 TRAINING = ("test_train", "test_train_data", "test_checkpoints", "test_run_end", "test_phases")
 
 # the longest first, or one process ends long after the others
@@ -85,21 +83,6 @@ def pytest_collection_modifyitems(items):
     gc.set_threshold(100_000, 20, 100)
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
-
-
-def resident():
-    """Bytes of memory that this process holds; 0 where that cannot be read."""
-    pages = pathlib.Path("/proc/self/statm")
-    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.is_file() else 0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def memory_returned():
-    """What a file's tests leave is collected where it is much: the collector is told above to come by seldom."""
-    yield
-    if resident() > MUCH_MEMORY:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # of glibc, as on all systems that have /proc/self/statm and are tested
 
 
 @pytest.fixture(autouse=True)

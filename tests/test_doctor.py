@@ -164,6 +164,6 @@ def test_the_whole_command_here(command, tmp_path, monkeypatch):
     assert code == 0, report["reasons"]
     lacking = {name: set(facts["lacks"]) for name, facts in report["extras"].items() if facts["lacks"]}
     assert lacking["plot"] == {"matplotlib"} and "tensorflow" not in lacking and "convert" not in lacking
-    assert {name for own in lacking.values() for name in own} == {"matplotlib"}
+    assert {name for own in lacking.values() for name in own} - {"ray"} == {"matplotlib"}  # Ray is not pinned for tests
     assert all("CPU" in facts["devices"] for facts in report["backends"].values())
     assert report["machine"]["cores"] == host.cores() and pathlib.Path(report["swins"]["folder"]).is_dir()
