@@ -24,7 +24,8 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 # XLA: the tests compile much and compute little, and often the same; other processes inherit the first one's folder
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_max_isa=AVX",  # AVX: no fused multiply-add, whose rounding differs
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/swins-compiled-{os.getpid()}")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
