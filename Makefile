@@ -11,7 +11,7 @@ TESTS = KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"
 
 .PHONY: demo test slow check lint env lock parity sizes size-rules memory targets bench profile extras notebooks preprocessing tables front docs clean
 
-demo: env  ## convert, prove, evaluate and export the embedded classifier, predict with the other models (5 minutes at most)
+demo: env  ## convert, prove, evaluate and export the embedded classifier, predict with the other models (2 minutes on 2 cores)
 	$(PY) demo/run.py
 
 test: env  ## every part under TensorFlow, the core under JAX and PyTorch; no network (about 10 minutes on 2 cores)
