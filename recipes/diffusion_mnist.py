@@ -15,9 +15,9 @@ RECIPE = Diffusion(
     data=Data(batch=64),
     noise=Noise("cosine", steps=1000),
     target=Target("v"),
-    sampling=Sampling(every=2, guidance=2.0),
+    sampling=Sampling(every=1, guidance=2.0),
     optim=AdamW(learning_rate=1e-3, per_images=0, weight_decay=0.01, clip_norm=1.0, ema=0.999),
-    schedule=Cosine(warmup_epochs=0.2, warmup_rate=1e-5, min_rate=1e-5),
-    epochs=12,
+    schedule=Cosine(warmup_epochs=0.1, warmup_rate=1e-5, min_rate=1e-5),
+    epochs=3,
     checkpoint_steps=100,
 )

@@ -21,6 +21,10 @@ DENOISERS = {
     "swin_unet_mini_patch2_window7_28": SwinUNetVariant(
         28, 2, 1, embed_dim=64, depths=(2, 2), num_heads=(4, 8), window_size=7, time_dim=48
     ),
+    # The same for small pictures in colour.
+    "swin_unet_mini_patch2_window8_32": SwinUNetVariant(
+        32, 2, 3, embed_dim=64, depths=(2, 2), num_heads=(4, 8), window_size=8, time_dim=48
+    ),
     # Ours, for CIFAR-10.
     "swin_unet_patch2_window4_32": SwinUNetVariant(
         32, 2, 3, embed_dim=96, depths=(2, 2, 4), num_heads=(3, 6, 12), window_size=4
