@@ -310,7 +310,8 @@ def test_batches_have_static_shapes(rng):
     many = Objects(boxes, labels, np.zeros(7, bool), area, (9, 9), 1)
     split = Split("s", [("a", None, many), ("b", None, many)], ("x",) * 7)
     assert with_most(split, 7) is split
-    assert with_most(split, 6).notes == ("images with more than 6 objects, of which the largest train: 2 (a, b)",)
+    note = "images with more than 6 objects (data.objects), of which the largest train: 2 (a, b)"
+    assert with_most(split, 6).notes == (note,)
 
 
 def test_boxes_are_drawn_on_any_image():

@@ -268,5 +268,5 @@ def with_most(split: Split, most: int = MOST_OBJECTS) -> Split:
     if not crowded:
         return split
     few = ", ".join([*crowded[:3], *["..."] * (len(crowded) > 3)])
-    note = f"images with more than {most} objects, of which the largest train: {len(crowded)} ({few})"
+    note = f"images with more than {most} objects (data.objects), of which the largest train: {len(crowded)} ({few})"
     return replace(split, notes=(*split.notes, note))
