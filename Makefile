@@ -14,7 +14,7 @@ TESTS = KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"
 demo: env  ## convert, prove, evaluate and export the embedded classifier, predict with the other models (2 minutes on 2 cores)
 	$(PY) demo/run.py
 
-test: env  ## every part under TensorFlow, the core under JAX and PyTorch; no network (about 10 minutes on 2 cores)
+test: env  ## every part under TensorFlow, the core under JAX and PyTorch; no network
 	$(call TESTS,tensorflow,not slow)
 	$(call TESTS,jax,backends and core) tests
 	$(call TESTS,torch,backends and core) tests
