@@ -56,9 +56,12 @@ def test_pages_say_its_scores(name):
 
 
 @pytest.mark.parametrize("guidance", [2, 4])
-def test_its_page_says_how_good_samples_are(guidance):
-    """The files have what `swins eval` printed."""
-    scores = json.loads((DEMO / SWIN_UNET / f"scores_guidance_{guidance}.json").read_text())
+@pytest.mark.parametrize(
+    "scored", [DEMO / SWIN_UNET / "scores", ROOT / "benchmarks/diffusers_unet"], ids=["ours", "diffusers"]
+)
+def test_its_page_says_how_good_samples_are(scored, guidance):
+    """The files have what `swins eval` and benchmarks/diffusers_unet.py printed."""
+    scores = json.loads((scored.parent / f"{scored.name}_guidance_{guidance}.json").read_text())
     row = [f"{100 * scores[name]:.1f}" for name in ("recognised", "recognised_least", "recognised_real")]
     row += [f"{scores[name]:.3f}" for name in ("frechet", "frechet_real")]
     assert f"| {guidance} | {' | '.join(row)} |" in (DEMO / SWIN_UNET / "README.md").read_text()
