@@ -61,7 +61,8 @@ class Optimiser(Section):
     all rates are. weight_decay is not of variables of one axis, nor of those whose path has a part of no_decay, unless
     decay_all; with decay_biases it is also of variables of one axis that no_decay does not name, as with mmcv's
     custom_keys. layer_decay: each layer learns this times as fast as the next. clip_norm: largest norm of all
-    gradients, 0 for none. ema: momentum of the average of the weights that is evaluated and kept; 0 for none.
+    gradients, 0 for none. ema: momentum of the average of the weights that is evaluated and kept, 0 for none; after n
+    updates it is (1 + n) / (10 + n) at most, so that the first weights are soon forgotten.
     accumulate: micro-batches that a batch is computed in, one after the other, for want of memory; validation takes as
     few images.
     """

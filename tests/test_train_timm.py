@@ -246,6 +246,25 @@ def test_sgd_is_torchs(theirs, nesterov):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), theirs[f"sgd/{nesterov}"][i], rtol=1e-5)
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("accumulate", [None, 3])
+def test_the_average_soon_forgets_the_first_weights(accumulate):
+    """diffusers' EMAModel: weights and average after every update, the momentum at most (1 + n) / (10 + n)."""
+    weight = keras.Variable([5.0, -3.0], name="kernel")
+    optimizer = optimisers.Sgd(0.1, momentum=0, use_ema=True, ema_momentum=0.4, gradient_accumulation_steps=accumulate)
+    optimizer.build([weight])
+    value = average = np.array([5.0, -3.0])
+    for n in range(12):
+        gradient = np.array([1.0, 0.5]) * (-1) ** n + n
+        for _ in range(accumulate or 1):
+            optimizer.apply([keras.ops.convert_to_tensor(gradient.astype("float32"))])
+        value = value - 0.1 * gradient
+        momentum = min(0.4, (1 + n) / (10 + n)) if n else 0.0
+        average = momentum * average + (1 - momentum) * value
+    optimizer.average_into([weight])
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), average, rtol=1e-5)
+
+
 def test_the_optimiser_survives_saving(tmp_path):
     model = swins.SwinTransformer(image_size=28, patch_size=4, embed_dim=8, depths=(1,), num_heads=(1,), num_classes=3)
     moved(model)
