@@ -9,6 +9,7 @@ from conftest import DATA
 
 from swins.data import cifar10, class_folders, labelled
 from swins.data.layouts import find_splits
+from swins.data.run_parts import trained_on_too
 from swins.errors import SwinsError
 from swins.labels import FASHION_MNIST, class_names
 from swins.labels import table as class_table
@@ -158,6 +159,10 @@ def test_parts_of_a_data_set(folders, tmp_path):
             assert dataset.notes[0].endswith("(data.held_out=0.3, seed=5)")
     assert all(FASHION_MNIST[label] == name.split("/")[0] for name, _, label in dataset.samples)
     assert "is not known" in labelled.find_part(folders, "val", classes, tmp_path, run).notes[0]
+    both = len(training) + len(validation)
+    assert f"it was trained on {len(training)} of them; --split val" in trained_on_too(tmp_path / "run", both)
+    for path, count in ((tmp_path / "run", len(validation)), (tmp_path / "run", None), (tmp_path, both)):
+        assert trained_on_too(path, count) is None
     for part, training_run, text in (
         ("val", None, "no validation images of its own, .* is of none; give the run's folder"),
         ("test", run, "has no test images; leave --split out, or choose train or val"),

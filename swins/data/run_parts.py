@@ -22,6 +22,23 @@ def recorded(path, part: str) -> str | None:
         return None
 
 
+def trained_on_too(path, count: int | None) -> str | None:
+    """What to say of a data set of `count` images of which a run seems to have trained on some; None for nothing.
+
+    path: of the model, as for `recorded`.
+    """
+    stated = [recorded(path, part) for part in RECORDED]
+    if count is None or not all(stated):
+        return None
+    trained, held_out = (int(text.split()[0]) for text in stated)
+    if count != trained + held_out:
+        return None
+    return (
+        f"{count} images, as many as {path} divided: if they are the same, it was trained on {trained} of them; "
+        "--split val scores the others"
+    )
+
+
 def part_of_run(source, part: str, path, training: dict | None, splits: Callable) -> Split:
     """One of the Splits that a run divided a data set into that has no validation images of its own.
 

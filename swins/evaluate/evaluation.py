@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from swins.data.run_parts import trained_on_too
 from swins.data.split import left_out
 from swins.errors import SwinsError
 from swins.evaluate import records, reports, result_tables, sample_evaluation
@@ -86,7 +87,8 @@ def evaluate(
     dataset = task.dataset(source, opened, facts, options)
     if dataset.strays:
         say(left_out(source, dataset.strays))
-    for note in dataset.notes:
+    trained_on = None if options.get("split") else trained_on_too(path, dataset.count)
+    for note in (*dataset.notes, *filter(None, [trained_on])):
         say(note)
     if how.table:
         result_tables.check_table(how.table, result_tables.columns_of(task))
