@@ -2,7 +2,8 @@
 
     python tests/devices.py DATA OUT
 
-The last line is a list: of one device, and of all of them; as one of several processes it trains on all alone. ASKED_AT is the step after which the last of two processes is sent SIGTERM. TF_DEVICES makes so many virtual devices on
+The last line is a list: of one device, and of all of them; as one of several processes it trains on all alone.
+ASKED_AT is the step after which the last of two processes is sent SIGTERM. TF_DEVICES makes so many virtual devices on
 TensorFlow; XLA_FLAGS and KERAS_DISTRIBUTION_* are JAX's and Keras' own.
 """
 
