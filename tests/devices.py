@@ -1,16 +1,20 @@
-"""Train a small model for two epochs, evaluate another on 10,007 images, and print what came of it, under some backend.
+"""Train a small model for two epochs and evaluate another on 10,007 images, under some backend; print what came of it.
 
     python tests/devices.py DATA OUT
 
+The last line is a list: of one device, and of all of them; as one of several processes it trains on all alone.
 ASKED_AT is the step after which the last of two processes is sent SIGTERM. TF_DEVICES makes so many virtual devices on
 TensorFlow; XLA_FLAGS and KERAS_DISTRIBUTION_* are JAX's and Keras' own.
 """
 
+import contextlib
 import json
 import os
+import pathlib
 import signal
 import sys
 import time
+from unittest import mock
 
 import keras
 import numpy as np
@@ -72,35 +76,48 @@ class Asked(loop.Progress):
 
 
 def virtual_devices():
-    """Make of TensorFlow's CPU as many devices as TF_DEVICES says."""
+    """Make of TensorFlow's CPU as many devices as TF_DEVICES says; its graphs take their few steps as they come."""
     if os.environ.get("TF_DEVICES") and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         (cpu,) = tf.config.list_physical_devices("CPU")
         virtual = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["TF_DEVICES"])
         tf.config.set_logical_device_configuration(cpu, virtual)
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
-def main(data, out):
-    virtual_devices()
+def one_then_all(work, out):
+    """[what a function of a folder gives on the first device alone, what it gives on all]."""
+    with mock.patch.object(devices, "start", lambda join=True: (contextlib.nullcontext, devices.ALONE, 1)):
+        one = work(pathlib.Path(out) / "one")
+    return [one, work(pathlib.Path(out) / "all")]
+
+
+def trained(data, out):
+    """What a run says of itself."""
     said = []
 
     def say(text):
         said.append(text)
         print(text, file=sys.stderr)
 
-    if os.environ.get("ASKED_AT"):
-        loop.Progress = Asked
     loop.train(RECIPE, data, out, say=say)
-    rows = [dict(part.split(" ") for part in line.split(", ")) for line in said if "val_loss" in line]
-    told = {
+    return {
         "went_on": any("going on after" in line for line in said),
         "devices": next(line for line in said if "device(s)" in line).split(", ")[-1],
-        "rows": rows,
+        "rows": [dict(part.split(" ") for part in line.split(", ")) for line in said if "val_loss" in line],
     }
-    if not os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES"):
-        told["evaluated"] = evaluated()
-    print(json.dumps(told))
+
+
+def main(data, out):
+    virtual_devices()
+    if os.environ.get("ASKED_AT"):
+        loop.Progress = Asked
+    if os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES"):
+        results = [trained(data, out)]
+    else:
+        results = one_then_all(lambda place: {**trained(data, place), "evaluated": evaluated()}, out)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -22,43 +22,46 @@ KERAS_LAYER = """
 import json, os, sys
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 import numpy as np, tensorflow as tf, tensorflow_hub as hub, tf_keras
-folder, out = sys.argv[1:]
-with np.load(out + "/data.npz") as data:
-    x, y = data["x"], data["y"]
-layer = hub.KerasLayer(folder, trainable=True)
-np.save(out + "/call.npy", layer(x, training=False).numpy())
-facts = {"differ": float(tf.reduce_max(tf.abs(layer(x, training=True) - layer(x, training=True))))}
-model = tf_keras.Sequential([layer])
-loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-model.compile(tf_keras.optimizers.Adam(1e-3), loss)
-before = [v.numpy() for v in layer.trainable_variables]
-facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
-facts["trainable"] = len(before)
-facts["changed"] = sum((a != v.numpy()).any() for a, v in zip(before, layer.trainable_variables))
-facts["swins"] = "swins" in sys.modules
-print(json.dumps(facts, default=int))
+data, *pairs = sys.argv[1:]
+with np.load(data + "/data.npz") as arrays:
+    x, y = arrays["x"], arrays["y"]
+def tune(folder, out):
+    layer = hub.KerasLayer(folder, trainable=True)
+    np.save(out + "/call.npy", layer(x, training=False).numpy())
+    facts = {"differ": float(tf.reduce_max(tf.abs(layer(x, training=True) - layer(x, training=True))))}
+    model = tf_keras.Sequential([layer])
+    loss = tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf_keras.optimizers.Adam(1e-3), loss)
+    before = [v.numpy() for v in layer.trainable_variables]
+    facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
+    facts["trainable"] = len(before)
+    facts["changed"] = sum((a != v.numpy()).any() for a, v in zip(before, layer.trainable_variables))
+    return {**facts, "swins": "swins" in sys.modules}
+print(json.dumps([tune(*pair) for pair in zip(pairs[::2], pairs[1::2])], default=int))
 """
 
 HUB_LAYER = """
 import json, sys
 import keras, numpy as np, swins
-handle, out = sys.argv[1:]
-with np.load(out + "/data.npz") as data:
-    x, y = data["x"], data["y"]
-layer = swins.HubLayer(handle)
-np.save(out + "/call.npy", layer(x, training=False).numpy())
-facts = {"differ": float(np.abs(layer(x, training=True) - layer(x, training=True)).max())}
-model = keras.Sequential([keras.Input(x.shape[1:]), layer])
-model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-model.optimizer.build(model.trainable_variables)  # before tracing, which is then done once
-before = [v.numpy() for v in layer.trainable_variables]
-facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
-facts["trainable"] = len(before)
-facts["changed"] = sum(bool((a != v.numpy()).any()) for a, v in zip(before, layer.trainable_variables))
-model.save(out + "/model.keras")
-again = keras.saving.load_model(out + "/model.keras", safe_mode=False)
-facts["round_trip"] = float(np.abs(again.predict(x, verbose=0) - model.predict(x, verbose=0)).max())
-print(json.dumps(facts, default=int))
+data, *pairs = sys.argv[1:]
+with np.load(data + "/data.npz") as arrays:
+    x, y = arrays["x"], arrays["y"]
+def tune(handle, out):
+    layer = swins.HubLayer(handle)
+    np.save(out + "/call.npy", layer(x, training=False).numpy())
+    facts = {"differ": float(np.abs(layer(x, training=True) - layer(x, training=True)).max())}
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer])
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)  # before tracing, which is then done once
+    before = [v.numpy() for v in layer.trainable_variables]
+    facts["losses"] = model.fit(x, y, batch_size=32, epochs=4, verbose=0).history["loss"]
+    facts["trainable"] = len(before)
+    facts["changed"] = sum(bool((a != v.numpy()).any()) for a, v in zip(before, layer.trainable_variables))
+    model.save(out + "/model.keras")
+    again = keras.saving.load_model(out + "/model.keras", safe_mode=False)
+    facts["round_trip"] = float(np.abs(again.predict(x, verbose=0) - model.predict(x, verbose=0)).max())
+    return facts
+print(json.dumps([tune(*pair) for pair in zip(pairs[::2], pairs[1::2])], default=int))
 """
 
 
@@ -83,24 +86,28 @@ def in_bfloat16(converted, tmp_path_factory):
     return folder, half
 
 
-@pytest.mark.parametrize(
-    ("script", "policy"),
-    [
-        pytest.param(HUB_LAYER, "float32", id="HubLayer", marks=pytest.mark.slow),
-        pytest.param(HUB_LAYER, "mixed_bfloat16", id="HubLayer-half", marks=pytest.mark.slow),
-        pytest.param(KERAS_LAYER, "float32", id="KerasLayer", marks=pytest.mark.slow),
-        pytest.param(KERAS_LAYER, "mixed_bfloat16", id="KerasLayer-half", marks=pytest.mark.slow),
-    ],
-)
-def test_layers_fine_tune_in_a_fresh_process(exported, in_bfloat16, data, script, policy):
-    folder, model = exported / "saved_model", artefacts.load_model(exported)
-    if policy != "float32":
-        folder, model = in_bfloat16
-    command = [sys.executable, "-W", "ignore", "-P", "-c", script, str(folder), str(data)]
+@pytest.fixture(scope="module", params=[HUB_LAYER, KERAS_LAYER], ids=["HubLayer", "KerasLayer"])
+def tuned(request, exported, in_bfloat16, data, tmp_path_factory):
+    """What a fresh process tells of a layer that it fine-tunes, of either model: {policy: (facts, folder, model)}."""
+    models = {
+        "float32": (exported / "saved_model", artefacts.load_model(exported)),
+        "mixed_bfloat16": in_bfloat16,
+    }
+    outs = {policy: tmp_path_factory.mktemp(policy) for policy in models}
+    pairs = [str(path) for policy, (folder, _) in models.items() for path in (folder, outs[policy])]
+    command = [sys.executable, "-W", "ignore", "-P", "-c", request.param, str(data), *pairs]
     done = subprocess.run(command, capture_output=True, text=True, cwd=data)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout.splitlines()[-1])
-    assert facts.get("swins") is (False if script is KERAS_LAYER else None)
+    assert [told.get("swins") for told in facts] == [False if request.param is KERAS_LAYER else None] * 2
+    rows = zip(models, facts, strict=True)
+    return {policy: (told, outs[policy], models[policy][1]) for policy, told in rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_layers_fine_tune_in_a_fresh_process(tuned, data, policy):
+    facts, folder, model = tuned[policy]
     assert facts["differ"] > 0, "drop-path is not active"
     assert facts["changed"] == facts["trainable"] == len(model.trainable_variables)
     assert facts["losses"][-1] < 0.5 * facts["losses"][0], facts
@@ -108,7 +115,7 @@ def test_layers_fine_tune_in_a_fresh_process(exported, in_bfloat16, data, script
     with np.load(data / "data.npz") as arrays:
         expected = model.predict(arrays["x"], verbose=0)
     tolerance = 1e-5 if policy == "float32" else 3e-2  # bfloat16 rounds to 8 bits, elsewhere in another order
-    assert difference(np.load(data / "call.npy"), expected)["relative"] <= tolerance
+    assert difference(np.load(folder / "call.npy"), expected)["relative"] <= tolerance
 
 
 def test_frozen_layers_do_not_train_or_drop(exported, data):

@@ -59,27 +59,26 @@ def two_processes(**more):
 def test_several_devices_and_processes_give_the_losses_of_one(idx, tmp_path):
     """One device, four virtual ones on JAX and TensorFlow, and two processes of JAX, one of which is asked to end."""
     cases = {
-        "jax 1": [{}],
-        "jax 4": [{"XLA_FLAGS": FOUR_DEVICES}],
         "jax 2 processes": two_processes(),
-        "tensorflow 1": [{"TF_DEVICES": "1"}],
-        "tensorflow 4": [{"TF_DEVICES": "4"}],
+        "jax": [{"KERAS_BACKEND": "jax", "XLA_FLAGS": FOUR_DEVICES}],
+        "tensorflow": [{"KERAS_BACKEND": "tensorflow", "TF_DEVICES": "4"}],
     }
     for step in ("1", "6"):  # and again when it has gone on
         for code, _, err in together(tmp_path / "jax_2_processes", idx, two_processes(ASKED_AT=step)):
             assert code == 143 and "the state after step" in err, err[-2000:]
     losses, counts, evaluated = {}, {}, {}
-    for name, environments in cases.items():
-        environments = [{"KERAS_BACKEND": name.split()[0], **environment} for environment in environments]
-        for code, out, err in together(tmp_path / name.replace(" ", "_"), idx, environments):
-            assert code == 0, (name, err[-2000:])
-            told = json.loads(out.splitlines()[-1])
-            counts[name], evaluated[name] = told["devices"], told.get("evaluated")
-            found = [[float(row[k]) for k in ("loss", "val_loss", "val_top1")] for row in told["rows"]]
-            losses.setdefault(name, found)
-            assert losses[name] == found and (len(found) == 2 or told["went_on"])
-            assert {row["val_images"] for row in told["rows"]} == {"70"}
-            assert told["went_on"] == (name == "jax 2 processes")
+    for case, environments in cases.items():
+        for code, out, err in together(tmp_path / case.replace(" ", "_"), idx, environments):
+            assert code == 0, (case, err[-2000:])
+            results = json.loads(out.splitlines()[-1])
+            names = [case] if "processes" in case else [f"{case} 1", f"{case} 4"]
+            for name, told in zip(names, results, strict=True):
+                counts[name], evaluated[name] = told["devices"], told.get("evaluated")
+                found = [[float(row[k]) for k in ("loss", "val_loss", "val_top1")] for row in told["rows"]]
+                losses.setdefault(name, found)
+                assert losses[name] == found and (len(found) == 2 or told["went_on"])
+                assert {row["val_images"] for row in told["rows"]} == {"70"}
+                assert told["went_on"] == (name == "jax 2 processes")
     assert counts["jax 4"] == counts["tensorflow 4"] == "4 device(s)" and counts["jax 2 processes"] == "2 device(s)"
     for name in ("jax 4", "jax 2 processes", "tensorflow 4"):
         alone = losses[f"{name.split()[0]} 1"][-len(losses[name]) :]  # what went on tells of the epochs since
@@ -105,24 +104,17 @@ def test_several_processes_without_jax_are_refused(idx, tmp_path, monkeypatch):
 @pytest.mark.slow
 @needs_tensorflow
 @pytest.mark.parametrize(
-    ("name", "tolerances"), [("ssd", {"jax": 1e-5, "tensorflow": 0.25}), ("mask_rcnn", {"jax": 1e-5})]
+    ("name", "backend", "count", "tolerance"),
+    [("ssd", "jax", 4, 1e-5), ("ssd", "tensorflow", 2, 0.25), ("mask_rcnn", "jax", 4, 1e-5)],
 )
-def test_detectors_have_the_losses_of_one_device_on_several(name, tolerances, tmp_path):
-    """Four of JAX: the whole batch's. Four of TensorFlow: each divides by its own part's objects, so near them.
+def test_detectors_have_the_losses_of_one_device_on_several(name, backend, count, tolerance, tmp_path):
+    """JAX: the whole batch's. TensorFlow: each device divides by its own part's objects, so near them.
 
     A Mask R-CNN passes there too (2 devices, measured), but takes minutes to trace.
     """
-    four = {"XLA_FLAGS": FOUR_DEVICES}
-    cases = {"jax 1": {}, "jax 4": four, "tensorflow 1": {"TF_DEVICES": "1"}, "tensorflow 4": {"TF_DEVICES": "4"}}
-    losses = {}
-    for case, environment in cases.items():
-        if case.split()[0] not in tolerances:
-            continue
-        place, backend = tmp_path / case.replace(" ", "_"), {"KERAS_BACKEND": case.split()[0]}
-        ((code, out, err),) = started(place, "dense_devices.py", [name, str(place)], [{**backend, **environment}])
-        assert code == 0, (case, err[-2000:])
-        losses[case] = json.loads(out.splitlines()[-1])
-    for backend, tolerance in tolerances.items():
-        one, four = (losses[f"{backend} {count}"] for count in (1, 4))
-        assert (one.pop("devices"), four.pop("devices")) == (1, 4)
-        assert four == pytest.approx(one, rel=tolerance), backend
+    environment = {"KERAS_BACKEND": backend, "XLA_FLAGS": FOUR_DEVICES, "TF_DEVICES": str(count)}
+    ((code, out, err),) = started(tmp_path, "dense_devices.py", [name, str(tmp_path / "runs")], [environment])
+    assert code == 0, err[-2000:]
+    one, several = json.loads(out.splitlines()[-1])
+    assert (one.pop("devices"), several.pop("devices")) == (1, count)
+    assert several == pytest.approx(one, rel=tolerance)

@@ -5,6 +5,7 @@ model (to_onnx.py). Names are a JSON list: ONNX' metadata_props and OpenVINO's r
 lines of labels.txt, which `unzip` finds in the file.
 """
 
+import functools
 import json
 import pathlib
 import warnings
@@ -29,10 +30,23 @@ class Source:
     fixed: pathlib.Path
     class_names: tuple = ()
 
+    @functools.cached_property
+    def onnx(self):
+        """An ONNX protocol buffer, converted once for the files of all precisions, which change copies."""
+        return to_onnx.convert(self.model, self.output)
+
+    @functools.cached_property
+    def openvino(self):
+        """OpenVINO's model, converted once for the files of all precisions."""
+        import openvino
+
+        return openvino.convert_model(str(self.saved_model))
+
 
 def write_onnx(source, path, precision, _):
     """A Source as an ONNX file, batch and open sides dynamic."""
-    proto = to_onnx.convert(source.model, source.output)
+    proto = type(source.onnx)()
+    proto.CopyFrom(source.onnx)
     if precision == "float16":
         to_onnx.halve(proto)
     if source.class_names:
@@ -66,7 +80,7 @@ def write_openvino(source, path, precision, _):
     """A Source as OpenVINO's .xml and .bin, batch and open sides dynamic."""
     import openvino
 
-    converted = openvino.convert_model(str(source.saved_model))
+    converted = source.openvino
     if source.class_names:
         converted.set_rt_info(json.dumps(source.class_names), CLASS_NAMES)
     openvino.save_model(converted, path, compress_to_fp16=precision == "float16")

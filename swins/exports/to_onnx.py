@@ -4,6 +4,9 @@ tf2onnx copies every constant for each of its dozen optimizers, again and again,
 weights of a Swin-T, 113 MB, took 6 GB. No optimizer reads them; what is small, tables and masks, they fold as before.
 """
 
+import contextlib
+import os
+
 import keras
 import numpy as np
 
@@ -14,10 +17,35 @@ LARGEST = 2**31 - 1  # bytes of a protocol buffer
 LEAST = 2**16  # bytes of a weight that stays outside of the conversion
 
 
+@contextlib.contextmanager
+def uncopied():
+    """tf2onnx optimises its graph itself, not a copy for each of its optimizers, which takes half of its time."""
+    from tf2onnx.constants import ENV_TF2ONNX_CATCH_ERRORS as NAME
+
+    before = os.environ.get(NAME)
+    os.environ[NAME] = "FALSE"
+    try:
+        yield
+    finally:
+        del os.environ[NAME]
+        if before is not None:
+            os.environ[NAME] = before
+
+
+def converted(function, signature):
+    """tf2onnx's graph of a function; where one of its optimizers fails, the one without what that has done."""
+    import tf2onnx
+
+    try:
+        with uncopied():
+            return tf2onnx.convert.from_function(function, signature, opset=OPSET)[0]
+    except Exception:  # an optimizer's, whatever it is, or one of the conversion, which is raised again
+        return tf2onnx.convert.from_function(function, signature, opset=OPSET)[0]
+
+
 def graph_of(model, output):
     """(ONNX graph that takes `images` and the large weights by name, {name: array} of these)."""
     import tensorflow as tf
-    import tf2onnx
 
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -35,8 +63,7 @@ def graph_of(model, output):
     signature = [tf.TensorSpec((None, *model.input.shape[1:]), tf.float32, name="images")]
     signature += [tf.TensorSpec(arrays[i].shape, tf.float32, name=name) for i, name in zip(outside, names, strict=True)]
     function = tf.function(call, input_signature=signature, autograph=False)
-    proto, _ = tf2onnx.convert.from_function(function, signature, opset=OPSET)
-    return proto, {name: arrays[i] for i, name in zip(outside, names, strict=True)}
+    return converted(function, signature), {name: arrays[i] for i, name in zip(outside, names, strict=True)}
 
 
 def convert(model, output):
