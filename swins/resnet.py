@@ -10,6 +10,7 @@ import keras
 from keras import initializers, layers
 
 from swins.changes import Recorded
+from swins.convolutions import Conv2D
 from swins.layers import NORM_EPSILON
 from swins.plans import with_overrides
 from swins.resnet_plan import VariantResNet, plan_resnet
@@ -28,7 +29,7 @@ def convolution(x, channels, kernel, stride, name, dtype):
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad", dtype=dtype, **LAST)(x)
     padding = "same" if stride == 1 else "valid"
     kaiming = initializers.VarianceScaling(**KAIMING)
-    return layers.Conv2D(
+    return Conv2D(
         channels, kernel, stride, padding, use_bias=False, kernel_initializer=kaiming, name=name, dtype=dtype, **LAST
     )(x)
 

@@ -17,7 +17,7 @@ FLOORS = (  # a module imports only from earlier rows; a package's modules may i
     ("recipe_files", "demo_files", "doctor"),
     ("mask_drawing", "changes", "windows", "settings", "checked_numbers", "run_lengths", "score"),
     ("image_files", "pillow_resampling"),
-    ("layers", "boxes", "recipes", "pixel_tensors"),
+    ("layers", "convolutions", "boxes", "recipes", "pixel_tensors"),
     ("plans", "v1", "bias_tables", "run_result", "files"),
     ("part_files",),
     (

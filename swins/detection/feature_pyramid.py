@@ -4,9 +4,10 @@ Letters: B images, (H, W) cells of a map, C channels.
 """
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from swins.changes import Composite
+from swins.convolutions import Conv2D
 
 
 def doubled(x):
@@ -39,10 +40,8 @@ class FeaturePyramid(Composite):
     def build(self, shapes):
         options = {"data_format": "channels_last", "dtype": self.dtype_policy}  # Xavier uniform, zero bias
         levels = range(len(shapes))
-        self.lateral_convs = [layers.Conv2D(self.width, 1, name=f"lateral_convs_{i}", **options) for i in levels]
-        self.fpn_convs = [
-            layers.Conv2D(self.width, 3, padding="same", name=f"fpn_convs_{i}", **options) for i in levels
-        ]
+        self.lateral_convs = [Conv2D(self.width, 1, name=f"lateral_convs_{i}", **options) for i in levels]
+        self.fpn_convs = [Conv2D(self.width, 3, padding="same", name=f"fpn_convs_{i}", **options) for i in levels]
         for lateral, smooth, shape in zip(self.lateral_convs, self.fpn_convs, shapes, strict=True):
             lateral.build((None, None, None, shape[-1]))
             smooth.build((None, None, None, self.width))

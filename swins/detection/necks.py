@@ -13,11 +13,12 @@ import itertools
 import keras
 from keras import layers, ops
 
+from swins.convolutions import Conv2D
 from swins.errors import SwinsError
 
 WIDTH = 256  # channels of every map that a neck gives
 
-conv = functools.partial(layers.Conv2D, data_format="channels_last")  # Xavier uniform, zero bias
+conv = functools.partial(Conv2D, data_format="channels_last")  # Xavier uniform, zero bias
 
 
 @keras.saving.register_keras_serializable("swins")

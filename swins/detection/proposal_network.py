@@ -4,9 +4,10 @@ Letters: B images, (H, W) cells of a map, C channels, A anchors of a map: row, c
 """
 
 import keras
-from keras import layers, ops
+from keras import ops
 
 from swins.changes import Composite
+from swins.convolutions import Conv2D
 
 
 @keras.saving.register_keras_serializable("swins")
@@ -28,9 +29,7 @@ class ProposalHead(Composite):
 
         def conv(channels, side, name, **options):
             normal = keras.initializers.RandomNormal(stddev=0.01)
-            return layers.Conv2D(
-                channels, side, data_format="channels_last", kernel_initializer=normal, name=name, **options
-            )
+            return Conv2D(channels, side, data_format="channels_last", kernel_initializer=normal, name=name, **options)
 
         self.rpn_conv = conv(width, 3, "rpn_conv", padding="same", activation="relu", dtype=self.dtype_policy)
         self.rpn_cls = conv(self.anchors, 1, "rpn_cls", dtype="float32")

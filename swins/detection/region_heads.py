@@ -8,6 +8,7 @@ import keras
 from keras import initializers, layers, ops
 
 from swins.changes import Composite
+from swins.convolutions import Conv2D
 from swins.layers import NORM_EPSILON
 
 BOX_SIDE, MASK_SIDE = 7, 14  # of the features that box and mask heads take; masks have twice the side
@@ -91,7 +92,7 @@ class ConvBoxHead(BoxHead):
     def inputs(self, side, channels):
         self.shared_convs, self.shared_norms = [], []
         for i in range(self.CONVOLUTIONS):
-            convolution = layers.Conv2D(
+            convolution = Conv2D(
                 channels,
                 3,
                 padding="same",
@@ -136,13 +137,13 @@ class MaskHead(Composite):
         _, _, side, _, channels = shape
         options = {"dtype": self.dtype_policy, "activation": "relu", **LAST}
         self.convs = [
-            layers.Conv2D(channels, 3, padding="same", kernel_initializer=kaiming(), name=f"convs_{i}", **options)
+            Conv2D(channels, 3, padding="same", kernel_initializer=kaiming(), name=f"convs_{i}", **options)
             for i in range(self.CONVOLUTIONS)
         ]
         self.upsample = layers.Conv2DTranspose(
             channels, 2, strides=2, kernel_initializer=kaiming(), name="upsample", **options
         )
-        self.conv_logits = layers.Conv2D(
+        self.conv_logits = Conv2D(
             self.num_classes, 1, kernel_initializer=kaiming(), name="conv_logits", dtype="float32", **LAST
         )
         for part in (*self.convs, self.upsample):

@@ -7,6 +7,7 @@ import keras
 from keras import layers
 
 from swins.changes import Composite
+from swins.convolutions import Conv2D
 from swins.layers import layer_norm
 from swins.patch_expanding import PatchExpanding
 
@@ -14,7 +15,7 @@ from swins.patch_expanding import PatchExpanding
 def conv(channels, side, name, dtype, **options):
     """A convolution that keeps the map's size."""
     same = {"padding": "same", "data_format": "channels_last", "name": name, "dtype": dtype}
-    return layers.Conv2D(channels, side, **{**same, **options})
+    return Conv2D(channels, side, **{**same, **options})
 
 
 @keras.saving.register_keras_serializable("swins.diffusion")

@@ -7,6 +7,7 @@ import keras
 from keras import initializers, layers, ops
 
 from swins.changes import Composite
+from swins.convolutions import Conv2D
 from swins.layers import NORM_EPSILON
 
 KAIMING = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # arXiv:1502.01852
@@ -76,7 +77,7 @@ class ConvNorm(Composite):
     def build(self, shape):
         options = {"data_format": "channels_last", "dtype": self.dtype_policy, "use_bias": False}
         kaiming = initializers.VarianceScaling(**KAIMING)
-        self.conv = layers.Conv2D(
+        self.conv = Conv2D(
             self.channels, self.kernel, padding="same", kernel_initializer=kaiming, name="conv", **options
         )
         self.bn = layers.BatchNormalization(-1, 0.9, NORM_EPSILON, name="bn", dtype=self.dtype_policy)

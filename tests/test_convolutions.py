@@ -1,0 +1,39 @@
+"""Convolutions in strips of rows are those of whole maps."""
+
+import keras
+import numpy as np
+import pytest
+
+from swins import convolutions
+from swins.convolutions import Conv2D, strips_of
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("kernel", [3, (5, 1), (1, 3)])
+@pytest.mark.parametrize("shape", [(1, 96, 20, 4), (1, 18, 7, 3), (2, 64, 4, 1024), (1, 25, 9, 2)])
+def test_strips_are_the_whole(shape, kernel, monkeypatch):
+    images = np.random.default_rng(0).standard_normal(shape, "float32")
+    layer = Conv2D(6, kernel, padding="same", activation="relu", bias_initializer="ones", data_format="channels_last")
+    plain = keras.layers.Conv2D.from_config({**layer.get_config(), "name": "plain"})
+    plain.build(shape)
+    layer.build(shape)
+    layer.set_weights(plain.get_weights())
+    monkeypatch.setattr(convolutions, "on_tensorflows_cpu", lambda: True)
+    cut = strips_of(shape)
+    assert cut == {96: 3, 18: 2, 64: 2, 25: 1}[shape[1]]
+    wanted, got = (keras.ops.convert_to_numpy(each(images)) for each in (plain, layer))
+    assert wanted.shape == got.shape
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_maps_that_stay_whole():
+    for shape in ((None, 64, 64, 8), (1, None, 64, 8), (1, 15, 64, 8), (2, 64, 64, 8), (8, 16, 16, 2048)):
+        assert strips_of(shape) == 1
+    images = np.random.default_rng(0).standard_normal((1, 32, 32, 3), "float32")
+    for options in ({"strides": 2}, {"dilation_rate": 2}, {"groups": 3}, {"padding": "valid"}):
+        layer = Conv2D(6, 3, **{"padding": "same", "data_format": "channels_last", **options})
+        plain = keras.layers.Conv2D.from_config({**layer.get_config(), "name": "plain"})
+        plain.build(images.shape)
+        layer.build(images.shape)
+        layer.set_weights(plain.get_weights())
+        np.testing.assert_array_equal(layer(images), plain(images))
