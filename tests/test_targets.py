@@ -162,10 +162,14 @@ def test_a_file_that_differs_is_refused_and_nothing_is_kept(small_artefact, monk
 
 @pytest.mark.slow
 def test_a_stage_of_one_head_does_not_run_in_openvino_and_nothing_is_kept(tmp_path, command):
-    """Its runtime folds an axis of one, and then finds another number of them: a file that it wrote itself."""
+    """Its runtime folds an axis of one, and then finds another number of them: a file that it wrote itself.
+
+    On one core it runs, and gives other rows than there are images.
+    """
     moved(swins.create(NAME, image_size=8, depths=(1, 1), embed_dim=16, num_heads=(1, 2))).save(tmp_path / "one.keras")
     code, _, err = command("export", tmp_path / "one.keras", "--to", "openvino", "-o", tmp_path / "out")
-    assert code == 1 and "model.xml does not run: " in err and "shape" in err, err
+    assert code == 1 and ("model.xml does not run: " in err or "outputs must have the shape" in err), err
+    assert "shape" in err, err
     assert [path.name for path in tmp_path.iterdir()] == ["one.keras"]
 
 

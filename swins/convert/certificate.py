@@ -42,7 +42,16 @@ def native_size(name):
 
 
 def difference(ours, theirs):
-    """{"max_abs", "relative"}: the largest difference, and that over the reference's largest value."""
+    """{"max_abs", "relative"}: the largest difference, and that over the reference's largest value.
+
+    Raises:
+        SwinsError: other shapes, which NumPy might stretch over each other.
+    """
+    if np.shape(ours) != np.shape(theirs):
+        raise SwinsError(
+            f"outputs must have the shape of the reference's; got {np.shape(ours)} and {np.shape(theirs)}; the files "
+            "are of another model, or their runtime computes something else"
+        )
     largest = float(np.max(np.abs(theirs)))
     worst = float(np.max(np.abs(ours - theirs)))
     return {"max_abs": worst, "relative": worst / max(largest, np.finfo("float32").tiny)}
