@@ -7,7 +7,9 @@ Command   swins train recipes/diffusion_cifar10.py --data cifar-10-batches-bin
 Hardware  one GPU
 Expected  no source for this network; DDPM's convolutional UNet of 35.7 million parameters has an FID of 3.17 after
           800,000 updates, which a Frechet distance of other features does not compare with
-Obtained  not run
+Obtained  not run to its end. With a rate of 5e-4 and an average of 0.999, of the first 14,000 images, after 2,000
+          updates and 443 s of one H100 that three other runs shared: error 0.132; planes are on blue, ships on water,
+          lorries before sky, and few have a shape
 """
 
 from swins.recipes import AdamW, Cosine
