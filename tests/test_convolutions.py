@@ -1,4 +1,4 @@
-"""Convolutions in strips of rows are those of whole maps."""
+"""Convolutions in strips of rows, and of pyramids before they are enlarged, are those of whole maps."""
 
 import keras
 import numpy as np
@@ -6,6 +6,10 @@ import pytest
 
 from swins import convolutions
 from swins.convolutions import Conv2D, strips_of
+from swins.segmentation.pyramid_convolution import convolved_pyramid
+from swins.segmentation.pyramid_pooling import resized
+
+SIZES = [((16, 24), (8, 12), (4, 6), (2, 3)), ((13, 9), (7, 5), (1, 2)), ((6, 7), (6, 7)), ((5, 5),)]
 
 
 @pytest.mark.backends
@@ -37,3 +41,20 @@ def test_maps_that_stay_whole():
         layer.build(images.shape)
         layer.set_weights(plain.get_weights())
         np.testing.assert_array_equal(layer(images), plain(images))
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize(
+    "sizes", [((16, 24), (8, 12), (4, 6), (2, 3)), ((13, 9), (7, 5), (1, 2)), ((6, 7), (6, 7)), ((5, 5),)]
+)
+@pytest.mark.parametrize("side", [1, 3, 5])
+def test_a_pyramid_convolved_where_its_maps_are_small(sizes, side):
+    rng = np.random.default_rng(0)
+    maps = [rng.standard_normal((2, *size, 3 + i), "float32") for i, size in enumerate(sizes)]
+    channels = sum(x.shape[-1] for x in maps)
+    conv = Conv2D(4, side, padding="same", use_bias=False, data_format="channels_last")
+    conv.build((None, None, None, channels))
+    together = np.concatenate([keras.ops.convert_to_numpy(resized(x, sizes[0])) for x in maps], -1)
+    wanted, got = (keras.ops.convert_to_numpy(y) for y in (conv(together), convolved_pyramid(conv, maps)))
+    assert wanted.shape == got.shape
+    np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max())

@@ -9,6 +9,7 @@ from keras import initializers, layers, ops
 from swins.changes import Composite
 from swins.convolutions import Conv2D
 from swins.layers import NORM_EPSILON
+from swins.segmentation.pyramid_convolution import convolved_pyramid, resizing_matrix
 
 KAIMING = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # arXiv:1502.01852
 
@@ -24,17 +25,6 @@ def pooling_matrix(length, parts: int):
     end = ((part + 1) * length + parts - 1) // parts
     inside = ops.cast(ops.logical_and(cell >= start, cell < end), "float32")
     return inside / ops.cast(end - start, "float32")
-
-
-def resizing_matrix(length, new):
-    """What interpolates `length` cells linearly at the centres of `new` ones: (new, length), rows of sum 1.
-
-    Lengths may be tensors.
-    """
-    scale = ops.cast(length, "float32") / ops.cast(new, "float32")
-    place = (ops.arange(new, dtype="float32") + 0.5) * scale - 0.5
-    place = ops.clip(place, 0.0, ops.cast(length, "float32") - 1.0)
-    return ops.relu(1.0 - ops.abs(place[:, None] - ops.arange(length, dtype="float32")[None]))
 
 
 def resized(x, size):
@@ -60,9 +50,16 @@ def average_pool(x, parts: int):
     return ops.einsum("oh,bhwc,pw->bopc", rows, ops.cast(x, "float32"), columns)
 
 
+def shapes_of(shape) -> list:
+    """The shapes of several maps, or of one."""
+    return list(shape) if isinstance(shape[0], list | tuple) else [shape]
+
+
 @keras.saving.register_keras_serializable("swins")
 class ConvNorm(Composite):
     """Convolution without bias, batch norm, ReLU: (B, H, W, C) -> (B, H, W, channels).
+
+    Of several maps, the finest first, the others are enlarged to its size, and all are laid together.
 
     Args:
         channels: that it gives.
@@ -81,14 +78,15 @@ class ConvNorm(Composite):
             self.channels, self.kernel, padding="same", kernel_initializer=kaiming, name="conv", **options
         )
         self.bn = layers.BatchNormalization(-1, 0.9, NORM_EPSILON, name="bn", dtype=self.dtype_policy)
-        self.conv.build((None, None, None, shape[-1]))
+        self.conv.build((None, None, None, sum(each[-1] for each in shapes_of(shape))))
         self.bn.build((None, None, None, self.channels))
 
     def compute_output_shape(self, shape):
-        return (*shape[:3], self.channels)
+        return (*shapes_of(shape)[0][:3], self.channels)
 
     def call(self, x, training=None):
-        return ops.relu(self.bn(self.conv(x), training=training))
+        x = convolved_pyramid(self.conv, x) if isinstance(x, list | tuple) else self.conv(x)
+        return ops.relu(self.bn(x, training=training))
 
 
 @keras.saving.register_keras_serializable("swins")

@@ -65,9 +65,7 @@ def fused_map(maps, numbers, dtype):
         laterals[i] = layers.Add(name=f"lateral_{i}", dtype=dtype)([laterals[i], coarser])
     smooth = [ConvNorm(width, 3, name=f"fpn_convs_{i}", dtype=dtype)(x) for i, x in enumerate(laterals[:-1])]
     smooth.append(laterals[-1])
-    smooth[1:] = [like(x, smooth[0], f"fpn_{i}") for i, x in enumerate(smooth[1:], 1)]
-    together = layers.Concatenate(name="fpn_concat", dtype=dtype)(smooth) if len(smooth) > 1 else smooth[0]
-    return ConvNorm(width, 3, name="fpn_bottleneck", dtype=dtype)(together)
+    return ConvNorm(width, 3, name="fpn_bottleneck", dtype=dtype)(smooth if len(smooth) > 1 else smooth[0])
 
 
 @keras.saving.register_keras_serializable("swins")
