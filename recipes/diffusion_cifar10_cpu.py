@@ -6,7 +6,8 @@ Command   swins train recipes/diffusion_cifar10_cpu.py --data cifar-10-batches-b
 Hardware  2 CPU cores
 Expected  colours and outlines of the ten classes, no more: 1,562 updates, of which DDPM's network has 800,000
 Obtained  textures without objects, error 0.317 after 43 minutes of one core beside other work; in training it is at
-          0.13: the average of so few updates still has a fifth of the first weights (0.999 ** 1562). No log is kept
+          0.13: the average, which had no warm-up then, kept a fifth of the first weights (0.999 ** 1562). No log
+          is kept
 """
 
 from swins.recipes import AdamW, Cosine
