@@ -86,7 +86,8 @@ class Part:
     further signature, `all_outputs`; trains: whether it can be trained; of_files: (outputs, sizes (B, 2)) -> outputs of
     image files whose own sizes are these, such as boxes in pixels, or names of classes; difference: (outputs, expected)
     -> how far they are from each other, over the largest value, where that is not entry by entry; tolerance: how far
-    they may be, if more than others, as where an output is computed in many steps.
+    they may be, if more than others, as where an output is computed in many steps; nudged: inputs -> inputs that differ
+    by about a rounding, where those steps may enlarge one: outputs may then differ as much as Keras' own of these do.
 
     Of a model of more than images: example: count -> {name: array (count, ...)} of its inputs; further: model ->
     {name of a further signature: (function of tensors by name -> {name: tensor}, {input: (shape, dtype)})}.
@@ -100,6 +101,7 @@ class Part:
     of_files: Callable | None = None
     difference: Callable | None = None
     tolerance: float | None = None
+    nudged: Callable | None = None
     example: Callable | None = None
     further: Callable | None = None
 

@@ -14,7 +14,7 @@ from swins.task import Part
 from swins.tasks.diffusion_sampling import ImageSampler, normal_noise
 
 MANY_STEPS = 2e-4  # what a sampler may differ, whose steps add up: 1e-4 of the range from -1 to 1
-SEED = 0
+SEED, NUDGE = 0, 1e-6  # of an example's noise; of its part, what a network's rounding comes to in float32
 
 
 class SamplingModel(keras.Model):
@@ -80,6 +80,12 @@ def example_of(network, names):
     return example
 
 
+def nudged(inputs: dict) -> dict:
+    """Inputs of a sampler whose noise differs by about the rounding of a network's step, up or down."""
+    signs = np.random.default_rng(SEED).choice(np.float32([-1, 1]), inputs["noise"].shape)
+    return {**inputs, "noise": inputs["noise"] * (1 + np.float32(NUDGE) * signs)}
+
+
 def run_of(model, certificate) -> dict:
     """What the run that made an artefact says.
 
@@ -105,6 +111,7 @@ def parts(model, certificate, deploy):
             lambda: SamplingModel(model, run),
             trains=False,
             tolerance=MANY_STEPS,
+            nudged=nudged,
             example=example_of(model, of_sampler),
             further=from_seed,
         ),
