@@ -14,7 +14,7 @@ SIZES = [((16, 24), (8, 12), (4, 6), (2, 3)), ((13, 9), (7, 5), (1, 2)), ((6, 7)
 
 @pytest.mark.backends
 @pytest.mark.parametrize("kernel", [3, (5, 1), (1, 3)])
-@pytest.mark.parametrize("shape", [(1, 96, 20, 4), (1, 18, 7, 3), (2, 64, 4, 1024), (1, 25, 9, 2)])
+@pytest.mark.parametrize("shape", [(1, 96, 20, 4), (1, 18, 7, 3), (1, 64, 4, 5), (1, 25, 9, 2)])
 def test_strips_are_the_whole(shape, kernel, monkeypatch):
     images = np.random.default_rng(0).standard_normal(shape, "float32")
     layer = Conv2D(6, kernel, padding="same", activation="relu", bias_initializer="ones", data_format="channels_last")
@@ -31,7 +31,7 @@ def test_strips_are_the_whole(shape, kernel, monkeypatch):
 
 
 def test_maps_that_stay_whole():
-    for shape in ((None, 64, 64, 8), (1, None, 64, 8), (1, 15, 64, 8), (2, 64, 64, 8), (8, 16, 16, 2048)):
+    for shape in ((None, 64, 64, 8), (1, None, 64, 8), (1, 15, 64, 8), (2, 64, 64, 8), (8, 128, 16, 2048)):
         assert strips_of(shape) == 1
     images = np.random.default_rng(0).standard_normal((1, 32, 32, 3), "float32")
     for options in ({"strides": 2}, {"dilation_rate": 2}, {"groups": 3}, {"padding": "valid"}):

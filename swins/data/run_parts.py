@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Callable
 
 from swins.data.split import Split
@@ -27,12 +28,10 @@ def trained_on_too(path, count: int | None) -> str | None:
 
     path: of the model, as for `recorded`.
     """
-    stated = [recorded(path, part) for part in RECORDED]
-    if count is None or not all(stated):
+    counts = [re.match(r"\d+(?= images)", str(recorded(path, part))) for part in RECORDED]
+    if not all(counts) or count != sum(int(found[0]) for found in counts):
         return None
-    trained, held_out = (int(text.split()[0]) for text in stated)
-    if count != trained + held_out:
-        return None
+    trained = int(counts[0][0])
     return (
         f"{count} images, as many as {path} divided: if they are the same, it was trained on {trained} of them; "
         "--split val scores the others"

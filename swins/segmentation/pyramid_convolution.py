@@ -3,8 +3,7 @@
 Enlarging acts on cells and a kernel's tap on channels, so they change places: a map is multiplied with the nine taps of
 its part of a 3x3 kernel where it is small, and what each tap gave is enlarged, moved by the tap's place and added up,
 all by two matrices, one of rows and one of columns. It is the same sum in another order. Of UPerNet on four levels the
-convolution after it has 2.7 times fewer products so. UPerNet Swin-T of 512x512 pixels, CPU seconds on a core, enlarged
-first and as here: TensorFlow's graph 4.0 and 2.0 for one image, 16 and 8 for four; XLA 3.9 and 2.1 for one.
+convolution after it has 2.7 times fewer products so; benchmarks/README.md has the network beside transformers'.
 
 Letters: B images, (H, W) cells of the finest map, (h, w) of another, C channels, F filters, S side of the kernel.
 """
