@@ -9,8 +9,9 @@ import itertools
 import keras
 from keras import layers, ops
 
-from swins import v2_cr, windows
+from swins import v2_cr
 from swins.layers import gelu
+from swins.map_sides import sides
 
 KERNEL, STRIDE, PADDING = 5, 2, 3  # of the offset network, in tokens
 
@@ -29,7 +30,7 @@ def stretch(x, size):
     """Resize bilinearly, corners onto corners (torch's align_corners): float32 (B, h, w, C) -> (B, *size, C)."""
     rows, columns = (
         ops.relu(1.0 - ops.abs(steps(wide)[:, None] * (last(narrow) / ops.maximum(last(wide), 1.0)) - steps(narrow)))
-        for wide, narrow in zip(size, windows.sides(x), strict=True)
+        for wide, narrow in zip(size, sides(x), strict=True)
     )
     return ops.einsum("bhwc,ih,jw->bijc", x, rows, columns)
 
@@ -82,13 +83,13 @@ class Block(v2_cr.Block):
         """Offsets of each head over half the map, from -1 to 1: (B, H, W, C) -> (B, H, W, heads, 2), (x, y)."""
         edge = (PADDING, PADDING)
         y = self.offset_2(gelu(self.offset_0(ops.pad(x, ((0, 0), edge, edge, (0, 0))))))
-        y = stretch(ops.cast(y, "float32"), windows.sides(x))
+        y = stretch(ops.cast(y, "float32"), sides(x))
         return ops.tanh(ops.reshape(y, (*ops.shape(x)[:3], self.num_heads, 2)))
 
     def deform(self, x):
         """Sample each head's channels at its offsets: (B, H, W, C) -> (B, H, W, C)."""
         offsets = self.offsets(x)
-        height, width = windows.sides(x)
+        height, width = sides(x)
         rows = steps(height)[:, None, None] + offsets[..., 1] * (last(height) / 2)
         columns = steps(width)[:, None] + offsets[..., 0] * (last(width) / 2)
         inside = ops.clip(rows, 0.0, last(height)), ops.clip(columns, 0.0, last(width))

@@ -19,6 +19,7 @@ from keras import layers, ops
 from swins import deformable, v1, v2, windows
 from swins.changes import Composite
 from swins.layers import NORM_EPSILON, gelu, on_tokens, softmax
+from swins.map_sides import sides
 from swins.renamed import Renamed
 from swins.sequential import by_queries
 from swins.size_rules import SIZE_RULES
@@ -49,9 +50,9 @@ def places(size, window, shift, size_rule):
     tokens = ops.reshape(ops.arange(1, h * w + 1), (1, h, w, 1))
     shift = windows.shift_for(rule, size, window, shift)
     rolled, restore = getattr(windows, rule.order)(tokens, window, shift)
-    rows, columns = (side // m for side, m in zip(windows.sides(rolled), window, strict=True))
+    rows, columns = (side // m for side, m in zip(sides(rolled), window, strict=True))
     ordered = ops.reshape(ops.arange(rows * columns * m * n), (-1, m * n, 1))
-    back = restore(windows.reverse(ordered, window, windows.sides(rolled)))
+    back = restore(windows.reverse(ordered, window, sides(rolled)))
     lowest, rightmost = (
         ops.cast(ops.logical_and(ops.arange(count) == count - 1, s > 0), "int32")
         for count, s in zip((rows, columns), shift, strict=True)
@@ -290,7 +291,7 @@ class Block(Renamed, Part):
         return tokens + self.mlp(self.norm2(tokens))
 
     def call(self, x):
-        y = self.branches(ops.reshape(x, (-1, x.shape[-1])), windows.sides(x))
+        y = self.branches(ops.reshape(x, (-1, x.shape[-1])), sides(x))
         return ops.reshape(y, ops.shape(x))
 
 

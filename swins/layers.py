@@ -6,9 +6,11 @@ Letters: B batch, (H, W) tokens of a feature map, C channels, P patch side in pi
 import math
 
 import keras
-from keras import initializers, layers, ops
+from keras import layers, ops
 
 from swins.changes import Composite
+from swins.fresh_weights import papers_normal, torch_convolution
+from swins.map_sides import laid_out
 from swins.windows import pad
 
 NORM_EPSILON = 1e-5  # PyTorch's; the Keras default is 1e-3
@@ -35,9 +37,8 @@ def layer_norm(name, dtype=None, gamma="ones"):
 
 
 def dense(units, name, dtype=None, use_bias=True):
-    """Linear layer over channels, initialised as the papers do: normal of deviation 0.02, truncated."""
-    normal = initializers.TruncatedNormal(stddev=0.02)
-    return layers.Dense(units, use_bias=use_bias, kernel_initializer=normal, name=name, dtype=dtype)
+    """Linear layer over channels, initialised as the papers do."""
+    return layers.Dense(units, use_bias=use_bias, kernel_initializer=papers_normal(), name=name, dtype=dtype)
 
 
 def drop_path(rate, name, dtype=None):
@@ -50,8 +51,7 @@ def on_tokens(function, x):
 
     TensorFlow's oneDNN fuses matmul, bias and GELU only for matrices: the MLP is 1.5 to 3 times faster.
     """
-    y = function(ops.reshape(x, (-1, x.shape[-1])))
-    return ops.reshape(y, (*ops.shape(x)[:-1], y.shape[-1]))
+    return laid_out(function(ops.reshape(x, (-1, x.shape[-1]))), x)
 
 
 @keras.saving.register_keras_serializable("swins")
@@ -103,7 +103,8 @@ class PatchEmbed(Composite):
         self.patch_size = patch_size
 
     def build(self, shape):
-        same = {"data_format": "channels_last", "dtype": self.dtype_policy}
+        fresh = torch_convolution(self.patch_size**2 * shape[-1])
+        same = {"data_format": "channels_last", "dtype": self.dtype_policy, **fresh}
         self.proj = layers.Conv2D(self.dim, self.patch_size, self.patch_size, name="proj", **same)
         self.norm = layer_norm("norm", self.dtype_policy)
         self.proj.build(shape)

@@ -7,11 +7,13 @@ D channels of a head.
 import math
 
 import keras
-from keras import initializers, layers, ops
+from keras import layers, ops
 
 from swins import windows
 from swins.changes import Composite
+from swins.fresh_weights import papers_normal
 from swins.layers import Mlp, dense, drop_path, layer_norm, on_tokens, softmax
+from swins.map_sides import sides
 from swins.renamed import Renamed
 from swins.sequential import by_queries
 from swins.size_rules import SIZE_RULES
@@ -44,11 +46,9 @@ class Attention(layers.Layer):
         self.qkv.build((None, dim))
         self.proj = dense(dim, "proj", self.dtype_policy)
         self.proj.build((None, dim))
-        self.relative_position_bias_table = self.add_weight(
-            shape=(self.relative_index.max() + 1, self.num_heads),
-            initializer=initializers.TruncatedNormal(stddev=0.02),
-            name="relative_position_bias_table",
-        )
+        shape = (self.relative_index.max() + 1, self.num_heads)
+        table = self.add_weight(shape=shape, initializer=papers_normal(), name="relative_position_bias_table")
+        self.relative_position_bias_table = table
 
     def project(self, x):
         """Queries and keys whose dot products are the logits, and values: (B*K, N, C) -> thrice (B*K, heads, N, D)."""
@@ -74,7 +74,8 @@ class Attention(layers.Layer):
         logits = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))
         if shift_mask is None:
             return softmax(logits + ops.cast(bias, logits.dtype))
-        per_image = ops.reshape(logits, (-1, ops.shape(shift_mask)[0], *logits.shape[1:]))
+        count = shift_mask.shape[0] or ops.shape(shift_mask)[0]
+        per_image = ops.reshape(logits, (-1, count, *logits.shape[1:]))
         bias = ops.cast(bias + ops.cast(shift_mask, bias.dtype)[:, None], logits.dtype)
         return ops.reshape(softmax(per_image + bias), (-1, *logits.shape[1:]))
 
@@ -155,9 +156,9 @@ class Block(Renamed, Composite):
     def cut(self, x):
         """Roll, pad and cut: (B, H, W, C) -> windows (B*K, N, C), their shift mask or None, and how windows go back."""
         rule = SIZE_RULES[self.size_rule]
-        shift = windows.shift_for(rule, windows.sides(x), self.window_size, self.shift_size)
+        shift = windows.shift_for(rule, sides(x), self.window_size, self.shift_size)
         x, restore = getattr(windows, rule.order)(x, self.window_size, shift)
-        size = windows.sides(x)
+        size = sides(x)
         still = all(map(windows.is_zero, shift))
         mask = None if still else windows.shift_mask(size, self.window_size, shift, rule.masked)
         cut = windows.partition(x, self.window_size)

@@ -2,19 +2,13 @@
 
 Letters: B batch, (H, W) tokens of a feature map, C channels, (M, M') window sides, N = M * M' tokens of a window,
 K windows of one image. A `size`, `window` or `shift` is a pair (vertical, horizontal) in tokens.
-
-`ops.rearrange` is told every axis: what it infers is no number where JAX traces.
 """
 
 import numpy as np
 from keras import ops
 
+from swins.map_sides import parts, sides
 from swins.size_rules import MASKED
-
-
-def sides(x):
-    """(H, W) of a map (B, H, W, C): integers, or scalar tensors in a TensorFlow graph that takes any size."""
-    return ops.shape(x)[1:3]
 
 
 def is_zero(number):
@@ -24,23 +18,16 @@ def is_zero(number):
 
 def partition(x, window):
     """Cut a feature map into non-overlapping windows, row by row: (B, H, W, C) -> (B*K, N, C)."""
-    (m, n), (h, w) = window, sides(x)
-    return ops.rearrange(x, "b (h m) (w n) c -> (b h w) (m n) c", m=m, n=n, h=h // m, w=w // n)
+    (m, n), (h, w), c = window, sides(x), x.shape[-1]
+    cut = ops.transpose(ops.reshape(x, (-1, h // m, m, w // n, n, c)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(cut, (-1, m * n, c))
 
 
 def reverse(windows, window, size):
     """Put windows back into the map they were cut from: (B*K, N, C) -> (B, H, W, C)."""
-    (m, n), (h, w) = window, (side // m for side, m in zip(size, window, strict=True))
-    b = ops.shape(windows)[0] // (h * w)
-    return ops.rearrange(windows, "(b h w) (m n) c -> b (h m) (w n) c", b=b, m=m, n=n, h=h, w=w)
-
-
-def parts(x, at, axis):
-    """A map up to row or column `at`, and from it. Known sizes are split: TensorFlow is slow at slices' gradients."""
-    side, rows = ops.shape(x)[axis], (slice(None),) * axis
-    if isinstance(side, int) and isinstance(at, int):
-        return ops.split(x, [at % side], axis)
-    return x[(*rows, slice(at))], x[(*rows, slice(at, None))]
+    (m, n), (h, w), c = window, size, windows.shape[-1]
+    back = ops.transpose(ops.reshape(windows, (-1, h // m, w // n, m, n, c)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(back, (-1, h, w, c))
 
 
 def roll(x, shift):
@@ -63,7 +50,7 @@ def pad(x, multiple):
 def crop(x, size):
     """Undo `pad`: keep the first rows and columns, (B, H', W', C) -> (B, *size, C)."""
     for axis, side in enumerate(size, 1):
-        x = x if is_zero(ops.shape(x)[axis] - side) else parts(x, side, axis)[0]
+        x = x if isinstance(side, int) and side == x.shape[axis] else parts(x, side, axis)[0]
     return x
 
 
@@ -90,8 +77,18 @@ def neighbours(x):
     The order is (row, column) = (0,0), (1,0), (0,1), (1,1): the column offset is the slow axis.
     """
     x = pad(x, (2, 2))
-    h, w = sides(x)
-    return ops.rearrange(x, "b (h p) (w q) c -> b h w (q p c)", p=2, q=2, h=h // 2, w=w // 2)
+    (h, w), c = sides(x), x.shape[-1]
+    pairs = ops.transpose(ops.reshape(x, (-1, h // 2, 2, w // 2, 2, c)), (0, 1, 3, 4, 2, 5))
+    return ops.reshape(pairs, (-1, h // 2, w // 2, 4 * c))
+
+
+def regions(side, m, s):
+    """Number of the region of each place along an axis of a rolled map -> (side,) integers, 0 to 2."""
+    if isinstance(side, int) and isinstance(s, int):
+        place = np.arange(side)
+        return np.int32(place >= side - m) + np.int32(place >= side - s)
+    place = ops.arange(side)
+    return ops.cast(place >= side - m, "int32") + ops.cast(place >= side - s, "int32")
 
 
 def region_ids(size, window, shift):
@@ -100,12 +97,9 @@ def region_ids(size, window, shift):
     Along an axis the rolled map has three regions: all but the last window, the part of the last window that was
     already there, and the part that came around the edge (Swin, arXiv:2103.14030, figure 4).
     """
-    rows, columns = (
-        ops.cast(ops.arange(side) >= side - m, "int32") + ops.cast(ops.arange(side) >= side - s, "int32")
-        for side, m, s in zip(size, window, shift, strict=True)
-    )
-    ids = ops.reshape(3 * rows[:, None] + columns[None, :], (1, *size, 1))
-    return partition(ids, window)[:, :, 0]
+    rows, columns = (regions(*along) for along in zip(size, window, shift, strict=True))
+    ids = ops.add(3 * rows[:, None], columns[None, :])  # a graph keeps sides, not maps
+    return ops.squeeze(partition(ops.reshape(ids, (1, *size, 1)), window), -1)
 
 
 def shift_mask(size, window, shift, masked=MASKED):

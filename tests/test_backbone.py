@@ -52,6 +52,7 @@ def stages(monkeypatch):
     monkeypatch.setitem(PRETRAINED, "swin_stages_test", ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("open_size", [False, True], ids=["fixed", "open"])
 def test_maps_are_those_of_transformers_backbone(transformers, stages, open_size):
     with np.load(transformers / "maps.npz") as file:
@@ -89,6 +90,7 @@ def test_norms_that_a_file_lacks_are_fresh_and_named(transformers, stages, check
         swins.backbone(MINI, norms=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["mmdet", "mmdet_three_stages", "mmseg", "microsoft_detection", "microsoft_segmentation"]
 )

@@ -45,6 +45,7 @@ def theirs(folder):
         yield arrays
 
 
+@pytest.mark.slow
 def test_every_operation_is_timms_to_the_pixel(theirs):
     picture, compared = Image.fromarray(theirs["picture"]), 0
     for key in theirs:
@@ -178,6 +179,24 @@ def test_groups_are_timms(folder, name, kind):
     assert set(ours) == set(expected)
     for parameter, (decay, scale) in expected.items():
         assert ours[parameter] == (decay, pytest.approx(scale)), parameter
+
+
+@pytest.mark.parametrize("name", ["SwinTransformer", "SwinTransformerV2"])
+def test_fresh_weights_are_spread_as_timms(folder, name):
+    numbers = {"image_size": 64, "embed_dim": 24, "depths": (2, 3), "num_heads": (2, 4), "num_classes": 5}
+    ours = swin_rules.state_dict(getattr(swins, name)(window_size=4, **numbers))
+    expected = json.loads((folder / "fresh.json").read_text())
+    compared = 0
+    for parameter, value in ours.items():
+        spread, largest = expected.get(f"{name}/{parameter}", (None, None))  # buffers are no parameters
+        if spread:
+            noise = 4 / np.sqrt(value.size)  # four deviations of what two estimates differ by
+            assert value.std() == pytest.approx(spread, rel=max(noise, 0.02)), parameter
+            assert 0.6 < np.abs(value).max() / largest < 1.6, parameter
+            compared += value.size > 4000 or "patch_embed.proj" in parameter
+        elif spread == 0:
+            assert np.ptp(value) == 0 and np.abs(value).max() == pytest.approx(largest, rel=1e-6), parameter
+    assert compared >= 6
 
 
 TEN = Split("ten", [], tuple("0123456789"))

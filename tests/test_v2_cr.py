@@ -75,7 +75,7 @@ def test_the_position_network_drops_in_training_only():
     np.testing.assert_array_equal(outputs[2], outputs[3])
 
 
-@pytest.mark.parametrize("chunk", [1, 6, 16, 99])
+@pytest.mark.parametrize("chunk", [6, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (1, 16, 99))])
 def test_attention_in_chunks_equals_attention_at_once(chunk):
     x = np.random.default_rng(1).standard_normal((2, 32, 32, 3), dtype="float32")
     for paper in (swins.SwinTransformer, swins.SwinTransformerV2, swins.SwinTransformerV2CR):
@@ -86,6 +86,7 @@ def test_attention_in_chunks_equals_attention_at_once(chunk):
         assert relative(parts(x), ops.convert_to_numpy(whole(x))) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"query_chunk": 6}, {"remat": True}, BOTH])
 def test_chunks_and_remat_change_no_gradient(options):
     rng = np.random.default_rng(2)

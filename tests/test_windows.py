@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from conftest import needs_tensorflow
 from keras import ops
 
+import swins
 from swins import windows
 
 pytestmark = [pytest.mark.backends, pytest.mark.core]
@@ -77,3 +79,15 @@ def test_relative_index_literal():
 def test_relative_index_covers_the_table_once_per_offset():
     index = windows.relative_index((3, 5))
     assert sorted(set(index.ravel())) == list(range(5 * 9))
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(("size", "most"), [(28, 1200), (None, 3000)])
+def test_graphs_have_few_nodes(size, most):
+    """Of the embedded classifier's form; where shapes of known sizes were tensors, it had 2,514."""
+    import tensorflow as tf
+
+    model = swins.create("swin_mini_patch2_window4_28", image_size=size or (None, None))
+    images = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32)
+    graph = tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(images).graph
+    assert len(graph.get_operations()) <= most

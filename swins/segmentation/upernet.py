@@ -6,7 +6,7 @@ Letters: B images, (H, W) cells of a map, C channels, K classes.
 from dataclasses import asdict
 
 import keras
-from keras import initializers, layers
+from keras import layers
 
 from swins.changes import Recorded
 from swins.errors import SwinsError, unknown_name
@@ -42,12 +42,15 @@ def of_pyramid(pyramid, levels):
 
 
 def classifier(x, numbers, name):
-    """Logits of each cell, in float32: (B, H, W, C) -> (B, H, W, K). In training whole channels are dropped before."""
+    """Logits of each cell, in float32: (B, H, W, C) -> (B, H, W, K). In training whole channels are dropped before.
+
+    Fresh weights are Glorot's, as segmentation-models-pytorch's; from mmsegmentation's, of a deviation of 0.01, they
+    take hundreds of updates to grow.
+    """
     if numbers.drop_rate:
         whole = (None, 1, 1, x.shape[-1])
         x = layers.Dropout(numbers.drop_rate, noise_shape=whole, name=f"{name}_drop", dtype="float32")(x)
-    normal = initializers.RandomNormal(stddev=0.01)
-    options = {"data_format": "channels_last", "dtype": "float32", "kernel_initializer": normal}
+    options = {"data_format": "channels_last", "dtype": "float32"}
     return layers.Conv2D(numbers.num_classes, 1, name=name, **options)(x)
 
 

@@ -1,5 +1,6 @@
 """Optimisers as PyTorch has them, with a decay and a rate for each variable."""
 
+import types
 from dataclasses import dataclass
 
 import keras
@@ -62,6 +63,7 @@ class Grouped(keras.optimizers.Optimizer):
             together, options = options.get("global_clipnorm"), {**options, "global_clipnorm": None}
         super().__init__(learning_rate=learning_rate, name=name, **options)
         self.clip_together = together
+        self.scratch = types.SimpleNamespace()  # what an update computes once for all variables
         self.groups = {path: g if isinstance(g, Group) else Group(*g) for path, g in (groups or {}).items()}
 
     def build(self, variables):
@@ -82,12 +84,17 @@ class Grouped(keras.optimizers.Optimizer):
                 total = tf.distribute.get_replica_context().all_reduce("sum", grads)
                 scale = self.clip_together / tf.maximum(tf.linalg.global_norm(total), self.clip_together)
                 grads = [g * scale for g in grads]
+        self.prepare()
         return super().apply(grads, trainable_variables)
+
+    def prepare(self):
+        """Put into `scratch` what does not depend on a variable: each would add its nodes to TensorFlow's graph."""
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         group, moments = self.group_by_index[index], [moment[index] for moment in self.kept]
-        rate = ops.cast(learning_rate, variable.dtype) * group.rate_scale
+        rate = ops.cast(learning_rate, variable.dtype)
+        rate = rate if group.rate_scale == 1 else rate * group.rate_scale
         self.update(ops.cast(gradient, variable.dtype), variable, moments, rate, group.weight_decay)
 
     def _update_model_variables_moving_average(self, trainable_variables):
@@ -96,13 +103,16 @@ class Grouped(keras.optimizers.Optimizer):
         The momentum grows with the updates n that were averaged, min(ema_momentum, (1 + n) / (10 + n)): diffusers'
         EMAModel. Of 1,500 updates the last 150 then count most, and not the first.
         """
-        momentum, micro = self.ema_momentum, self.gradient_accumulation_steps or 1
-        averaged = ops.cast(self.iterations, "float32")
-        self.ema_momentum = ops.minimum(momentum, (1 + averaged) / (10 + averaged))
+        micro, averaged = self.gradient_accumulation_steps or 1, ops.cast(self.iterations, "float32")
+        momentum = ops.minimum(self.ema_momentum, (1 + averaged) / (10 + averaged))
         if micro > 1:
-            self.ema_momentum = ops.where(ops.equal((self._iterations + 1) % micro, 0), self.ema_momentum, 1.0)
-        super()._update_model_variables_moving_average(trainable_variables)
-        self.ema_momentum = momentum
+            momentum = ops.where(ops.equal((self._iterations + 1) % micro, 0), momentum, 1.0)
+        momentum = ops.where(ops.equal(self.iterations, 0), 0.0, momentum)
+        rest = 1 - momentum
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            if average is not None:
+                old, new = (ops.cast(share, variable.dtype) for share in (momentum, rest))
+                average.assign(old * average + new * variable)
 
     def finalize_variable_values(self, variables):
         """Does nothing: Keras would put the averages in the weights' place after each of a run's several fits."""
@@ -137,14 +147,20 @@ class AdamW(Grouped):
         super().__init__(learning_rate, groups, name=name, **options)
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
+    def prepare(self):
+        step = ops.cast(self.iterations + 1, "float32")
+        betas = (ops.cast(beta, "float32") for beta in (self.beta_1, self.beta_2))
+        self.scratch.corrections = [1 - ops.power(beta, step) for beta in betas]
+
     def update(self, gradient, variable, moments, rate, decay):
-        m, v = moments
-        step = ops.cast(self.iterations + 1, variable.dtype)
-        self.assign(m, m + (gradient - m) * (1 - self.beta_1))
-        self.assign(v, self.beta_2 * v + (1 - self.beta_2) * gradient * gradient)
-        first = m / (1 - ops.power(ops.cast(self.beta_1, variable.dtype), step))
-        second = v / (1 - ops.power(ops.cast(self.beta_2, variable.dtype), step))
-        self.assign(variable, variable * (1 - rate * decay) - rate * first / (ops.sqrt(second) + self.epsilon))
+        m, v = (ops.convert_to_tensor(moment) for moment in moments)
+        m = m + (gradient - m) * (1 - self.beta_1)
+        v = self.beta_2 * v + (1 - self.beta_2) * gradient * gradient
+        for moment, value in zip(moments, (m, v), strict=True):
+            self.assign(moment, value)
+        first, second = (ops.cast(correction, variable.dtype) for correction in self.scratch.corrections)
+        decayed = variable * (1 - rate * decay) if decay else variable
+        self.assign(variable, decayed - rate * (m / first) / (ops.sqrt(v / second) + self.epsilon))
 
     def get_config(self):
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
@@ -167,9 +183,10 @@ class Sgd(Grouped):
         self.momentum, self.nesterov = momentum, nesterov
 
     def update(self, gradient, variable, moments, rate, decay):
-        (m,) = moments
-        gradient = gradient + decay * variable
-        self.assign(m, self.momentum * m + gradient)
+        (moment,) = moments
+        gradient = gradient + decay * variable if decay else gradient
+        m = self.momentum * moment + gradient
+        self.assign(moment, m)
         step = gradient + self.momentum * m if self.nesterov else m
         self.assign(variable, variable - rate * step)
 
