@@ -143,8 +143,8 @@ def run(*arguments, parts=None, until=0, then=None):
 
 def evaluated(name, predictions, one, out, err, seconds):
     """A row of HEADER of an evaluation."""
-    if not predictions.is_file():
-        sys.exit(f"{name}: {err}")
+    if not (predictions.is_file() and out.startswith("{")):
+        sys.exit(f"{name}: {out[-2000:]}{err[-8000:]}")
     print(*(line for line in err.splitlines() if "going on" in line or "lost" in line), sep="\n", flush=True)
     row, lines = json.loads(out), predictions.read_text().splitlines()[1:]
     before = [line for line in err.splitlines() if line.startswith("going on after ")]
@@ -156,7 +156,7 @@ def evaluated(name, predictions, one, out, err, seconds):
         "table_equal": predictions.read_bytes() == one.read_bytes(),
         "top1": row["top1"],
         "seconds": f"{seconds:.0f}",
-        "images_per_second": row["images_per_second"],
+        "images_per_second": row["images_per_second"] or 0.0,
         "done_before": int(before[0].split()[3]) if before else 0,
     }
 

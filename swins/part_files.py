@@ -90,6 +90,19 @@ class Parts:
             return arrow()[1].read_table(path, columns=columns).to_pylist()
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
+    def holds(self, number, named, skip_unreadable) -> bool:
+        """Whether a part is done, and has the rows of these images.
+
+        Args:
+            named: (image's name, what is true of it, as JSON, where rows have that) of each.
+            skip_unreadable: whether what could not be read stays so; it is tried again otherwise.
+        """
+        if not self.path(number).is_file():
+            return False
+        rows = self.read(number, list(KEYS))
+        alike = [(row["image"], *([row["truth"]] if "truth" in row else [])) for row in rows] == named
+        return alike and (skip_unreadable or not any(row.get("unreadable") for row in rows))
+
     def write(self, number, rows, kinds) -> None:
         """Write a part, whole or not at all.
 

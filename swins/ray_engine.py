@@ -16,6 +16,7 @@ import pathlib
 import pickle
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from swins.part_files import KEYS, LINES, Parts
 LEAST = 256  # images of a part, at least, but for the last
 HELD = 2  # parts that a worker has: the one that it works on, and the next
 PATIENCE = 10  # seconds for a machine that is named to answer
+NAMESPACE = "swins"  # of clusters that we join
 START = "start one on a machine, ray start --head, and join others to it, ray start --address=HOST:6379"
 SETTINGS = {  # of the first process: cards are left to workers on the same machine, and Ray's own lines out
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
@@ -204,10 +206,25 @@ def connect(address=None):
         except OSError as error:
             raise SwinsError(f"{address}: no Ray cluster answers there ({error}); {START}") from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SwinsError(f"{address}: no Ray cluster that can be joined ({first_line(error)}); {START}") from error
     return ray
+
+
+@contextlib.contextmanager
+def lines_apart():
+    """What Ray prints goes to standard error, as results are printed where it does.
+
+    A thread prints of machines that died until the cluster is left: one that `connect` joined is left here.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            ray = sys.modules.get("ray")
+            if ray and ray.is_initialized() and ray.get_runtime_context().namespace == NAMESPACE:
+                ray.shutdown()
 
 
 def on_ray(address, work, parts, workers, say):
@@ -273,22 +290,6 @@ def everywhere(sample):
     return name, os.path.abspath(image) if isinstance(image, str | os.PathLike) else image, *truth
 
 
-def holds(parts, number, samples, skip_unreadable) -> bool:
-    """Whether a part has the rows of these samples, (name, image, ...).
-
-    skip_unreadable: whether what could not be read stays so; else it is tried again, as it may have been mended.
-    """
-    from swins.evaluate.records import plain
-
-    if not parts.path(number).is_file():
-        return False
-    rows = parts.read(number, list(KEYS))
-    alike = [(row["image"], *([row["truth"]] if "truth" in row else [])) for row in rows] == [
-        (name, *map(plain, truth)) for name, _, *truth in samples
-    ]
-    return alike and (skip_unreadable or not any(row.get("unreadable") for row in rows))
-
-
 def beside(predictions) -> pathlib.Path:
     """The folder beside a table of predictions that has what is known of it while it is made."""
     path = pathlib.Path(predictions)
@@ -316,7 +317,8 @@ class Engine:
         with files.lock(parts.folder):
             numbers, rate, words = self.work_through(parts, work, samples, count, progress, skip_unreadable)
         rows = [row for number in range(numbers) for row in parts.read(number, list(KEYS))]
-        return len(rows), [row["unreadable"] for row in rows if row.get("unreadable")], f"{rate:.1f} images/s, {words}"
+        unreadable = [row["unreadable"] for row in rows if row.get("unreadable")]
+        return len(rows), unreadable, f"{rate or 0:.1f} images/s, {words}"
 
     def score(self, opened, preparation, dataset, facts, how, identity):
         """What `swins.evaluate.records.run` gives, an Evaluation's `engine`: the same rows, in the same order."""
@@ -348,7 +350,7 @@ class Engine:
             parts: where the rows go; work: what workers do; samples: (name, image, ...), `count` of them.
             skip_unreadable: whether what could not be read stays so; it is tried again otherwise.
         """
-        from swins.evaluate.records import bar, batches
+        from swins.evaluate.records import bar, batches, plain
 
         size = -(-LEAST // work.batch) * work.batch  # batches are those of one process
         lengths, missing = [], []
@@ -356,21 +358,23 @@ class Engine:
         def waiting():
             for number, part in enumerate(batches(iter(map(everywhere, samples)), size)):
                 lengths.append(len(part))
-                if not holds(parts, number, part, skip_unreadable):
+                named = [(name, *map(plain, truth)) for name, _, *truth in part]
+                if not parts.holds(number, named, skip_unreadable):
                     missing.append(len(part))
                     yield number, part
 
-        words, answers = on_ray(self.address, work, waiting(), self.workers, self.say)
-        done = sum(lengths) - sum(missing)
-        if done:
-            self.say(f"going on after {done} of {count} images")
-        start = None  # of the work on the first part that came, without the loading of a model
-        with bar(count, progress) as shown:
-            shown.update(done)
-            for rows, seconds in written(parts, answers):
-                shown.update(rows)
-                start = start or time.perf_counter() - seconds
-        rate = sum(missing) / (time.perf_counter() - start) if start else 0.0
+        with lines_apart():
+            words, answers = on_ray(self.address, work, waiting(), self.workers, self.say)
+            done = sum(lengths) - sum(missing)
+            if done:
+                self.say(f"going on after {done} of {count} images")
+            start = None  # of the work on the first part that came, without the loading of a model
+            with bar(count, progress) as shown:
+                shown.update(done)
+                for rows, seconds in written(parts, answers):
+                    shown.update(rows)
+                    start = start or time.perf_counter() - seconds
+        rate = sum(missing) / (time.perf_counter() - start) if start else None
         parts.trim(len(lengths))
         wrong = [n for n, length in enumerate(lengths) if len(parts.read(n, list(KEYS[:1]))) != length]
         if wrong:

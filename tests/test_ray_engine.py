@@ -1,9 +1,11 @@
 """Many machines: parts, rows and counts as one process gives them; benchmarks/ray_cluster.py shows it on Ray itself."""
 
+import contextlib
 import csv
 import json
 import pickle
 import sys
+from unittest import mock
 
 import pytest
 from PIL import Image
@@ -26,6 +28,7 @@ def cluster(monkeypatch):
 
         def answers():
             for number, samples in reversed(parts):
+                print("(raylet) as Ray does of a machine that died: on standard output, where results are")
                 handed.append(number)
                 answer = worker({"part": [number], "samples": [pickle.dumps(samples)]})
                 yield number, *opened(pickle.loads(answer["rows"][0]))
@@ -200,6 +203,22 @@ def test_no_ray_and_no_cluster_are_said_before_anything_is_loaded(monkeypatch, u
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(SwinsError, match=r"auto: no Ray cluster .*find any running Ray instance\.\); start one"):
         ray_engine.connect()
+
+
+@pytest.mark.parametrize("namespace", [ray_engine.NAMESPACE, "a user's"])
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_cluster_that_was_joined_is_left_when_the_work_ends(namespace, failing, monkeypatch, capsys):
+    """Ray's own lines, which a thread prints on standard output, come until then: before the results."""
+    ray = mock.MagicMock()
+    ray.get_runtime_context.return_value.namespace = namespace
+    ray.shutdown = lambda: print("the last line")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(SwinsError) if failing else contextlib.nullcontext(), ray_engine.lines_apart():
+        print("a line")
+        if failing:
+            raise SwinsError("a worker's")
+    out, err = capsys.readouterr()
+    assert not out and err.split("\n")[:-1] == ["a line", "the last line"][: 1 + (namespace == ray_engine.NAMESPACE)]
 
 
 @pytest.fixture

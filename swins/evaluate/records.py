@@ -15,6 +15,7 @@ from swins.data.split import fitted
 from swins.devices import cores
 from swins.errors import SwinsError, missing_package
 from swins.images import prepared
+from swins.notices import without_retracing
 
 PREDICTED_AT_ONCE = 8  # batches, where `predict` divides them: it takes long to begin
 
@@ -74,10 +75,11 @@ def predict(model, images, size, several=False):
         return np.concatenate([array, np.zeros((total - count, *array.shape[1:]), array.dtype)])
 
     padded = keras.tree.map_structure(filled_up, images)
-    if several and keras.backend.backend() == "tensorflow":
-        outputs = model.predict(padded, batch_size=size, verbose=0)
-    else:
-        outputs = model.predict_on_batch(padded)
+    with without_retracing():
+        if several and keras.backend.backend() == "tensorflow":
+            outputs = model.predict(padded, batch_size=size, verbose=0)
+        else:
+            outputs = model.predict_on_batch(padded)
     return keras.tree.map_structure(lambda y: np.asarray(y)[:count], outputs)
 
 
@@ -168,11 +170,12 @@ def plain(truth):
 @dataclass(frozen=True)
 class Scored:
     """What came of a data set: [(name of an image, record)], texts on files that are no images, images per second of
-    the whole run but the first batch, decoding included. engine: what ran the model, where that is not this process."""
+    the whole run but the first batch, decoding included, None if that was all. engine: what ran the model, where that
+    is not this process."""
 
     rows: list
     unreadable: list
-    images_per_second: float
+    images_per_second: float | None
     engine: str = ""
 
 
@@ -251,7 +254,7 @@ def run(opened, prepare, dataset, facts, how, journal=None) -> Scored:
                 start, warm = time.perf_counter(), len(rows)
             done.update(len(new))
     seconds = time.perf_counter() - (start or 0)
-    return scored(rows, (len(rows) - warm) / seconds if start and len(rows) > warm else 0.0)
+    return scored(rows, (len(rows) - warm) / seconds if start and len(rows) > warm else None)
 
 
 def bar(count, show, unit="img"):

@@ -37,7 +37,7 @@ def row_of(opened, prepared, dataset, scored, facts) -> dict:
         "images": len(scored.rows),
         "unreadable": len(scored.unreadable),
         **{name: None if value is None else round(value, 5) for name, value in scores.items()},
-        "images_per_second": round(scored.images_per_second, 1),
+        "images_per_second": speed_of(scored),
         "backend": backend,
         "versions": f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}; numpy {np.__version__}",
         "machine": ", ".join(filter(None, [devices.machine(), scored.engine])),
@@ -46,6 +46,12 @@ def row_of(opened, prepared, dataset, scored, facts) -> dict:
         "source_sha256": certificate.get("source", {}).get("sha256", ""),
     }
     return {column: row[column] for column in columns_of(opened.task)}
+
+
+def speed_of(scored) -> float | None:
+    """Images a second of a Scored or an Evaluated, three digits of it; None where there was nothing to measure."""
+    rate = scored.images_per_second
+    return None if rate is None else float(f"{rate:.3g}")
 
 
 def cells(values) -> list:

@@ -30,7 +30,7 @@ def evaluate(opened, source, options: dict, how, show, say) -> dict:
         "images": scored.images,
         "unreadable": 0,
         **{name: None if value is None else round(value, 5) for name, value in scored.values.items()},
-        "images_per_second": round(scored.images_per_second, 1),
+        "images_per_second": result_tables.speed_of(scored),
         "backend": backend,
         "versions": f"keras {keras.__version__}; {backend} {sys.modules[backend].__version__}; numpy {np.__version__}",
         "machine": devices.machine(),
