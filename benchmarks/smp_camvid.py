@@ -1,12 +1,13 @@
-"""segmentation-models-pytorch's UPerNet on Swin-T beside recipes/upernet_camvid.py: the same batches and scores.
+"""segmentation-models-pytorch's UPerNet on Swin-T, from scratch, beside a recipe of ours: the same batches and scores.
 
 Batches are those of our reader, with its augmentation and seed; numbers of the optimiser, warm-up and drop path are the
 recipe's, float32 (in TF32 on a GPU) or bfloat16 by model.dtype. The rate falls with the seconds that are left, so that
-the run ends with them; they count from before the first batch is read. The decoder is as wide as ours, 512; theirs has
+the run ends with them; they count from before the first batch is read. The decoder is as wide as ours; theirs has
 no auxiliary head and no dropout before the classifier. Images are padded to multiples of 32, which it asks for.
 
     pip install segmentation-models-pytorch
-    KERAS_BACKEND=torch python benchmarks/smp_camvid.py train CamVid 200 OUT [model.dtype=mixed_bfloat16 ...]
+    KERAS_BACKEND=torch python benchmarks/smp_camvid.py train upernet_camvid CamVid 200 OUT \
+        optim.learning_rate=2e-4 [model.dtype=mixed_bfloat16 ...]
     KERAS_BACKEND=torch python benchmarks/smp_camvid.py eval CamVid OUT
                                         writes OUT/result.json, four pictures, and prints JSON: scores of the test split
 """
@@ -23,7 +24,7 @@ import numpy as np
 import segmentation_models_pytorch as smp
 import torch
 
-from swins import devices, recipes
+from swins import devices, recipe_files, recipes
 from swins.data import miou_scores
 from swins.data.segmentation_layouts import find_segmentation_split
 from swins.evaluate import records
@@ -32,8 +33,6 @@ from swins.segmentation.upernet import LOGITS
 from swins.tasks import segmentation, segmentation_evaluation
 from swins.train import input_pipeline
 
-RECIPE = pathlib.Path(__file__).parents[1] / "recipes/upernet_camvid.py"
-SCRATCH = ("model.weights=", "optim.learning_rate=2e-4")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEP = 32  # pixels that sides must be a multiple of
 EVERY = 5  # seconds between rows of the log
@@ -47,7 +46,7 @@ def network(recipe, classes):
     return smp.UPerNet(
         encoder_name="tu-swin_tiny_patch4_window7_224",
         encoder_weights=None,
-        decoder_channels=512,
+        decoder_channels=recipe.model.width or 512,
         classes=len(classes),
         img_size=tuple(sides),
         drop_path_rate=recipe.model.drop_path_rate,
@@ -75,8 +74,9 @@ def groups(model, optim):
 
 def rate_at(recipe, part):
     """The learning rate after a part, from 0 to 1, of the run: linear warm-up, then half a cosine."""
-    schedule, scale = recipe.schedule, recipe.data.batch / recipe.optim.per_images
-    peak, warm = recipe.optim.learning_rate, schedule.warmup_epochs / recipe.epochs
+    schedule, optim = recipe.schedule, recipe.optim
+    scale = recipe.data.batch / optim.per_images if optim.per_images else 1
+    peak, warm = optim.learning_rate, schedule.warmup_epochs / recipe.epochs
     if part < warm:
         rate = schedule.warmup_rate + (peak - schedule.warmup_rate) * part / warm
     else:
@@ -85,11 +85,11 @@ def rate_at(recipe, part):
     return rate * scale
 
 
-def train(data, seconds, out, *settings):
-    """Train for so many seconds; OUT gets settings.json, log.csv and model.pt."""
+def train(name, data, seconds, out, *settings):
+    """Train as a recipe says for so many seconds; OUT gets settings.json, log.csv and model.pt."""
     seconds, folder = float(seconds), pathlib.Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = recipes.with_settings(recipes.load(RECIPE), [*SCRATCH, *settings])
+    recipe = recipes.with_settings(recipes.load(recipe_files.find(name)), settings)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     torch.manual_seed(recipe.seed)
     split = segmentation.splits(data, recipe)[0]
@@ -127,7 +127,8 @@ def train(data, seconds, out, *settings):
                 losses, said = [], now
     torch.save(model.state_dict(), folder / "model.pt")
     run = {
-        "settings": [*SCRATCH, *settings],
+        "recipe": name,
+        "settings": list(settings),
         "updates": update,
         "epochs": round(update * recipe.data.batch / len(split), 1),
     }
@@ -140,7 +141,7 @@ def score(data, out):
     """The scores of the test images, as `swins eval RUN --split test` has them, as JSON, and pictures of some."""
     folder = pathlib.Path(out)
     run = json.loads((folder / "run.json").read_text())
-    recipe = recipes.with_settings(recipes.load(RECIPE), run["settings"])
+    recipe = recipes.with_settings(recipes.load(recipe_files.find(run["recipe"])), run["settings"])
     model = network(recipe, run["classes"])
     model.load_state_dict(torch.load(folder / "model.pt", map_location=DEVICE, weights_only=True))
     model.eval()

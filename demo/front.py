@@ -104,7 +104,7 @@ def main():
     """Write the sheet, whole."""
     OUT.parent.mkdir(exist_ok=True)
     with files.replacing(OUT) as partial:
-        picture = sheet(front()).quantize(COLOURS, dither=Image.Dither.NONE)
+        picture = sheet(front()).quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         picture.save(partial, format="PNG", optimize=True)
     print(f"{OUT.relative_to(ROOT)}: {OUT.stat().st_size / 1024:.0f} KB")
 

@@ -96,7 +96,9 @@ def classifier():
     result_tables.append_row(row, OUT / "results.csv")
     top1_torch = float(np.mean(theirs.argmax(1) == labels))
     disagree = int(np.sum(theirs.argmax(1) != predicted))
-    print(f"PyTorch top-1 {top1_torch:.4f}; Keras top-1 {row['top1']:.4f}, {row['images_per_second']:.0f} images/s")
+    rate = row["images_per_second"]
+    speed = "" if rate is None else f", {rate:.0f} images/s"  # one batch has no speed: it includes compiling
+    print(f"PyTorch top-1 {top1_torch:.4f}; Keras top-1 {row['top1']:.4f}{speed}")
     print(f"predictions that differ: {disagree} of {len(labels)}")
 
     step("export SavedModels, each run where swins is not")

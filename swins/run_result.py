@@ -64,8 +64,8 @@ def require_finished(path):
     log = record.with_name("log.csv")
     done = max(len(log.read_text().splitlines()) - 1, 0) if log.is_file() else 0
     raise SwinsError(
-        f"{path}: an unfinished run of `swins train` ({name}, {done} of {epochs} epochs), which has no model yet; the "
-        f"command that began it goes on: swins train RECIPE --data DATA -o {path}"
+        f"{path}: an unfinished run of `swins train` ({name}, {done} of {epochs} epochs), which has no model yet; it "
+        f"may be at work; else the same command, begun again, goes on: swins train RECIPE --data DATA -o {path}"
     )
 
 

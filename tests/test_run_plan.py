@@ -1,6 +1,8 @@
 """What a run says before it begins: its updates, whether they are enough, and what of its schedule does not fit."""
 
+import contextlib
 import dataclasses
+import json
 import math
 import re
 
@@ -10,10 +12,12 @@ from conftest import ROOT
 from training import SMALL, changed
 
 from swins import recipes
+from swins.data.split import Split
 from swins.errors import SwinsError
 from swins.recipes import AdamW, Cosine, Poly, Sgd, Steps
 from swins.tasks.classification import CLASSIFICATION, Classification
 from swins.train import loop, run_plan
+from swins.train.folder import Run
 from swins.train.schedules import rates_of
 
 FINETUNE = recipes.load(ROOT / "recipes" / "finetune.py")
@@ -26,13 +30,13 @@ def told(recipe, images):
 
 def test_too_few_updates_are_said_with_settings_that_would_do():
     assert told(FINETUNE, 45) == (
-        "45 images, 32 a batch: 1 step an epoch, 10 updates in all: too few to learn; "
-        "--set data.batch=8 --set optim.per_images=8 --set epochs=40 would do"
+        "45 images, 32 a batch: 1 step an epoch, 10 updates in all: few to learn from; "
+        "--set data.batch=8 --set optim.per_images=8 --set epochs=40 makes 200"
     )
     assert told(FINETUNE, 12_800) == "12,800 images, 32 a batch: 400 steps an epoch, 4,000 updates in all"
-    assert told(FINETUNE, 320).endswith("too few to learn; --set epochs=20 would do")
+    assert told(FINETUNE, 320).endswith("few to learn from; --set epochs=20 makes 200")
     counted = dataclasses.replace(FINETUNE, updates_per_epoch=50, epochs=2)
-    assert "50 steps an epoch, 100 updates in all: too few to learn; --set epochs=4 would do" in told(counted, 45)
+    assert "50 steps an epoch, 100 updates in all: few to learn from; --set epochs=4 makes 200" in told(counted, 45)
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 7, 12, 31, 45, 100, 161, 1000])
@@ -83,7 +87,7 @@ def test_a_run_says_its_plan_before_anything_is_made(idx, tmp_path, monkeypatch)
     recipe = recipes.with_settings(changed(SMALL, schedule={"warmup_epochs": 5}), ["epochs=1"])
     with pytest.raises(KeyboardInterrupt):
         loop.train(recipe, idx, tmp_path / "run", say=lines.append)
-    assert lines[0].startswith("200 images, 20 a batch: 10 steps an epoch, 10 updates in all: too few to learn; ")
+    assert lines[0].startswith("200 images, 20 a batch: 10 steps an epoch, 10 updates in all: few to learn from; ")
     assert lines[1] == "the warm-up of 50 updates does not fit 10: it is 1, a tenth"
     with pytest.raises(SwinsError, match=r"got 400 and 200; lower it: --set data.batch=32 --set epochs=34$"):
         loop.train(changed(SMALL, data={"batch": 400}), idx, tmp_path / "run", say=lines.append)
@@ -92,9 +96,37 @@ def test_a_run_says_its_plan_before_anything_is_made(idx, tmp_path, monkeypatch)
 def test_a_run_that_ended_near_guessing_says_so():
     guessed = CLASSIFICATION.guessing({"classes": list("abcde")})
     assert guessed == pytest.approx(1.6094, abs=1e-4) and CLASSIFICATION.guessing({}) is None
-    line = run_plan.near_guessing(FINETUNE, 1.552, guessed)
+    line = run_plan.near_guessing(FINETUNE, 1.552, 1.6, guessed)
     assert line.startswith("the validation loss, 1.552, is near that of guessing, 1.609: the run has learnt little")
     assert line.endswith("with a higher rate: --set optim.learning_rate=0.001")
-    assert run_plan.near_guessing(FINETUNE, 1.2, guessed) == run_plan.near_guessing(FINETUNE, 1.2, None) == ""
+    assert run_plan.near_guessing(FINETUNE, 1.2, 1.6, guessed) == run_plan.near_guessing(FINETUNE, 1.2, 1.6, None) == ""
+    by_heart = run_plan.near_guessing(FINETUNE, 1.552, 0.8, guessed)
+    assert "0.800, is not: what was learnt holds for the images to train on alone" in by_heart
+    assert by_heart.endswith(f"--set frozen.epochs={FINETUNE.epochs} --set frozen.learning_rate=0.001")
     whole = dataclasses.replace(FINETUNE, epochs=1, schedule=Cosine(warmup_epochs=1))
     assert run_plan.shortened(whole, 4) == ["the warm-up of 4 updates takes all 4: it is left out"]
+
+
+def test_a_run_that_learnt_by_heart_says_since_when():
+    def rows(*losses):
+        return [{"epoch": str(i), "loss": trained, "val_loss": val} for i, (trained, val) in enumerate(losses, 1)]
+
+    last = dataclasses.replace(FINETUNE, keep=None)
+    line = run_plan.learnt_by_heart(last, rows(("9.0", "7.0"), ("6.0", "5.8"), ("1.1", "8.0")))
+    assert line.startswith("the validation loss, 8.000, was 5.800 after epoch 2 of 3: ") and "keep=best" in line
+    assert run_plan.learnt_by_heart(FINETUNE, rows(("6.0", "5.8"), ("1.1", "8.0"))).endswith(
+        "or fewer epochs"
+    )  # it keeps
+    assert not run_plan.learnt_by_heart(last, rows(("6.0", "5.8"), ("1.1", "6.0")))  # hardly risen
+    assert not run_plan.learnt_by_heart(last, rows(("6.0", "5.8"), ("7.0", "8.0")))  # diverged
+    assert run_plan.chance_in(99).startswith("; by 99 validation images") and not run_plan.chance_in(100)
+
+
+def test_a_folder_of_another_kind_of_work_is_named_in_a_line(tmp_path):
+    split = Split("none", [], ("a", "b"))
+    record = recipes.as_json(FINETUNE) | {"recipe": "Detection", "training data": ""}
+    (tmp_path / "recipe.json").write_text(json.dumps(record))
+    with contextlib.closing(Run(tmp_path, CLASSIFICATION, print)) as run, pytest.raises(SwinsError) as refused:
+        run.open(FINETUNE, (split, split), False)
+    assert "another kind of work (Detection, now Classification); choose another folder" in str(refused.value)
+    assert len(str(refused.value)) < 300

@@ -34,6 +34,11 @@ class SegmentPreparation:
         """(height, width) of validation images."""
         return self.whole.image_size
 
+    @property
+    def mean(self) -> tuple:
+        """Of each channel's pixels."""
+        return self.whole.mean
+
 
 def splits(source, recipe):
     """The Splits of a data set: (to train on, to validate on)."""

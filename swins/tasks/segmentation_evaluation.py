@@ -133,7 +133,20 @@ def dataset(source, opened, facts, options) -> Dataset:
     return Dataset(split.name, len(split), (split[i] for i in range(len(split))), split.strays, split.notes)
 
 
+def remarks(records, facts) -> list[str]:
+    """A line where all pixels are said to be of one class, which scores more than it seems."""
+    matrix = miou_scores.matrix_of(records, len(facts["classes"]))
+    said, there = (set(matrix.sum(axis).nonzero()[0].tolist()) for axis in (0, 1))
+    if len(said) != 1 or len(there) < 2:
+        return []
+    return [
+        f"all pixels of the validation images are called {facts['classes'][said.pop()]}, of {len(there)} classes that "
+        "are there: more updates help, or --set loss.class_weights=balanced"
+    ]
+
+
 FUNCTIONS = {
+    "remarks": remarks,
     "scores": tuple(Score(name, words, percent=True) for name, words in miou_scores.SCORES.items()),
     "known": known,
     "prepare": prepare,

@@ -25,16 +25,12 @@ class Model(detection_settings.Model):
 
     weights: "" for fresh ones, "pretrained" for the backbone's published ones, or a path: a UPerNet's of any program,
     whose classifiers are made anew for another number of classes, or a backbone's, which fills that alone; image_size:
-    None for any; auxiliary: channels of the head that helps in training, 0 for none.
+    None for any; width: channels of the decoder's maps; auxiliary: of the head that helps in training, 0 for none.
     """
 
     name: str = setting("upernet_swin_tiny", "a variant's name", bool)
+    width: int | None = at_least(None, 1)
     auxiliary: int | None = at_least(None, 0)
-
-    def options(self) -> dict:
-        """What `swins.create` takes of it, but what the variant decides."""
-        given = super().options()
-        return given if self.auxiliary is None else {**given, "auxiliary": self.auxiliary}
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Run:
         self.rows, self.step, self.seconds = [], 0, 0.0
         self.unvalidated = self.best = self.record = self.lock = None
         self.unreadable = self.not_scored = None
+        self.remarks = []  # on the last validation
 
     def open(self, recipe, splits, overwrite):
         """Make the folder, or find that it is of the same recipe and data, and take it for this process alone.
@@ -66,6 +67,12 @@ class Run:
             self.clear(path)
         elif path.is_file():
             record = recorded(path)
+            kinds = record.get("recipe"), settings["recipe"]
+            if kinds[0] != kinds[1]:
+                raise SwinsError(
+                    f"{self.folder} holds a run of another kind of work ({kinds[0]}, now {kinds[1]}); choose another "
+                    "folder with -o"
+                )
             changed = differences({k: v for k, v in record.items() if k != "changes"}, settings)
             if set(changed) - set(TUNED):
                 raise SwinsError(

@@ -33,7 +33,7 @@ from swins.train.folder import Run, save_model
 from swins.train.optimisers import optimiser
 from swins.train.phases import phase_of_epoch, phase_of_state
 from swins.train.progress import Ending, EveryBatch, Progress
-from swins.train.run_plan import enough, near_guessing, plan, settings_text
+from swins.train.run_plan import chance_in, enough, learnt_by_heart, near_guessing, plan, settings_text
 from swins.train.schedules import peak_rate
 from swins.train.trainee import Trainee, momentum_of_statistics
 from swins.train.validation import Validation, examiner, validate
@@ -158,6 +158,7 @@ def fit(trainee, run, job, ending, tensorboard):
         missing = run.not_scored.of_all()
         if not records:
             raise SwinsError(f"{validation.name}: none of its {len(validation)} validation images can be read")
+        run.remarks = job.task.remarks(records, facts)
         return Validation(loss, job.task.scored(records, facts), len(validation) - missing, missing)
 
     progress = Progress(run, recipe, per_epoch, validated, run.unreadable, ending, writes=share.index == 0)
@@ -334,14 +335,18 @@ def finish(trainee, run, job):
     if kept is run.rows[-1]:
         save_model(trainee, run.folder / "model.keras")
     else:
-        run.say(f"model.keras has the weights of the best epoch, {kept['epoch']} of {len(run.rows)}")
+        chance = chance_in(int(kept["val_images"]))
+        run.say(f"model.keras has the weights of the best epoch, {kept['epoch']} of {len(run.rows)}{chance}")
         if not (run.folder / "best.keras").is_file():
             raise SwinsError(f"{run.folder / 'best.keras'} is gone; --set keep=None takes the last epoch's weights")
         with replacing(run.folder / "model.keras") as partial:
             shutil.copyfile(run.folder / "best.keras", partial)
     run.write_log()  # it may have been killed before it did
-    if line := near_guessing(job.recipe, float(kept["val_loss"]), job.task.guessing(job.facts)):
-        run.say(line)
+    losses = float(kept["val_loss"]), float(run.rows[-1]["loss"])
+    line = near_guessing(job.recipe, *losses, job.task.guessing(job.facts))
+    line = line or learnt_by_heart(job.recipe, run.rows)
+    for remark in filter(None, (line, *run.remarks)):
+        run.say(remark)
     result = {
         "task": job.task.name,
         "recipe": as_json(job.recipe),

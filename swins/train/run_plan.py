@@ -1,4 +1,4 @@
-"""What a run is going to do, said before anything long: its updates, and settings that would do where they are few."""
+"""What a run is going to do, said before anything long, and what became of it, with settings that help."""
 
 import math
 
@@ -10,6 +10,8 @@ from swins.train.schedules import wanted_warm_up, warm_up
 # half of what fresh weights of a head are (0.02); fewer leave it near guessing. docs/training.md has a measurement.
 LEAST_UPDATES = 200
 NEAR = 0.95  # of the loss of a guess
+RISEN = 1.1  # times the lowest validation loss
+FEW = 100  # validation images, of whose scores chance has a large part
 RAISED = 10  # times the rate: less is hardly another run, and a rate that is too high shows within an epoch
 LEAST_STEPS = 5  # an epoch, so that a validation is not after every other update
 
@@ -45,26 +47,57 @@ def plan(recipe, images: int, updates_per_epoch: int) -> list[str]:
     text = f"{images:,} images, {recipe.data.batch} a batch: {counted(updates_per_epoch, 'step')} an epoch, "
     text += f"{counted(updates, 'update')} in all"
     if updates < LEAST_UPDATES:
-        text += f": too few to learn; {settings_text(enough(recipe, images))} would do"
+        text += f": few to learn from; {settings_text(enough(recipe, images))} makes {LEAST_UPDATES}"
     lines = [line for phase in phases(recipe) for line in shortened(phase.recipe, updates_per_epoch)]
     if (recipe.frozen.epochs or 0) > recipe.epochs:
         lines.append(f"frozen.epochs {recipe.frozen.epochs} do not fit {recipe.epochs}: the backbone never learns")
     return [text, *lines]
 
 
-def near_guessing(recipe, loss: float, guessed: float | None) -> str:
+def near_guessing(recipe, loss: float, trained: float, guessed: float | None) -> str:
     """A line on a run that ended near where one that guesses is; "" of others.
 
     Args:
-        loss: of the validation, at the end; guessed: the loss of a guess, where it is known.
+        loss, trained: of the validation and of the training, at the end; guessed: the loss of a guess, where it is
+            known.
     """
     if not guessed or loss < NEAR * guessed:
         return ""
+    near = f"the validation loss, {loss:.3f}, is near that of guessing, {guessed:.3f}"
     rate = f"{RAISED * recipe.optim.learning_rate:.3g}"
+    head_alone = {"frozen.epochs": recipe.epochs, "frozen.learning_rate": rate}
+    if trained < NEAR * guessed:
+        return (
+            f"{near}, and that of the training, {trained:.3f}, is not: what was learnt holds for the images to train "
+            "on alone; more of them help, or to train the head alone, the same command with another "
+            f"folder (-o) and {settings_text(head_alone)}"
+        )
     return (
-        f"the validation loss, {loss:.3f}, is near that of guessing, {guessed:.3f}: the run has learnt little; begin "
-        f"another, in another folder (-o), with a higher rate: {settings_text({'optim.learning_rate': rate})}"
+        f"{near}: the run has learnt little; begin "
+        f"the same command, in another folder (-o), with a higher rate: {settings_text({'optim.learning_rate': rate})}"
     )
+
+
+def learnt_by_heart(recipe, rows: list) -> str:
+    """A line on a run whose validation loss rose while that of the training fell; "" of others.
+
+    Args:
+        recipe: the run's; rows: of log.csv, one an epoch.
+    """
+    losses = [float(row["val_loss"]) for row in rows]
+    lowest = min(range(len(rows)), key=losses.__getitem__)
+    if losses[-1] < RISEN * losses[lowest] or float(rows[-1]["loss"]) >= float(rows[lowest]["loss"]):
+        return ""
+    return (
+        f"the validation loss, {losses[-1]:.3f}, was {losses[lowest]:.3f} after epoch {rows[lowest]['epoch']} of "
+        f"{len(rows)}: what was learnt since holds for the images to train on alone; more of them help, or fewer "
+        f"epochs{'' if recipe.keep else ', or --set keep=best'}"
+    )
+
+
+def chance_in(images: int) -> str:
+    """What to know of a best epoch by so many validation images; "" where they are many."""
+    return f"; by {counted(images, 'validation image')}: which is best is largely chance" if images < FEW else ""
 
 
 def shortened(recipe, updates_per_epoch: int) -> list[str]:

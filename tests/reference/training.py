@@ -130,6 +130,15 @@ def starts(out):
         assert layer.bias.abs().max().item() < 1.02 * largest
 
 
+def fresh():
+    """Spread and largest number of what timm's networks begin with: {"class/parameter": (deviation, largest)}."""
+    found = {}
+    for network in (SwinTransformer, SwinTransformerV2):
+        for name, parameter in network(**SMALL, window_size=4).named_parameters():
+            found[f"{network.__name__}/{name}"] = (parameter.std(correction=0).item(), parameter.abs().max().item())
+    return found
+
+
 def schedules(out):
     """Learning rates at 12 steps, Microsoft's way of calling the schedule."""
     parameter = torch.nn.Parameter(torch.zeros(1))
@@ -222,6 +231,7 @@ def main():
         part(out)
     np.savez(OUT / "training.npz", **out)
     (OUT / "groups.json").write_text(json.dumps(groups()))
+    (OUT / "fresh.json").write_text(json.dumps(fresh()))
 
 
 if __name__ == "__main__":
