@@ -9,6 +9,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from swins import notices
+
 if TYPE_CHECKING:
     from swins.public import *  # noqa: F403 (names of __all__, for type checkers)
 
@@ -96,4 +98,5 @@ def is_command_line():
 
 
 if not is_command_line():
-    import_all()
+    with notices.unless_asked_for():
+        import_all()

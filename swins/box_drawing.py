@@ -1,5 +1,7 @@
 """Boxes, masks, and what is written beside them, on a picture."""
 
+import colorsys
+
 import numpy as np
 
 PALETTE = (  # M. A. Petroff's ten colours, which people with colour blindness tell apart: arXiv:2107.02270
@@ -14,6 +16,8 @@ PALETTE = (  # M. A. Petroff's ten colours, which people with colour blindness t
     (113, 117, 129),
     (146, 218, 221),
 )
+GOLDEN = 0.618034  # of the circle of hues, from a class's to the next one's
+LEVELS = ((0.85, 0.95), (0.6, 0.75), (0.95, 0.6), (0.45, 0.95))  # saturation and value, one after the other
 SHADE = (16, 16, 16)  # around a box, so that it is seen on any colour
 OPACITY = 100  # of a mask, of 255
 TEXT = 11  # pixels of the names' letters
@@ -21,8 +25,11 @@ GREY = (299, 587, 114)  # thousandths of red, green and blue in luma: ITU-R BT.6
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
-    """The colour of a class."""
-    return PALETTE[label % len(PALETTE)]
+    """The colour of a class: after those of the palette hues that lie far apart."""
+    if label < len(PALETTE):
+        return PALETTE[label]
+    rgb = colorsys.hsv_to_rgb(label * GOLDEN % 1, *LEVELS[label % len(LEVELS)])
+    return tuple(round(255 * part) for part in rgb)
 
 
 def blended(pixels, colour):

@@ -10,7 +10,6 @@ import os
 import pathlib
 import platform
 import re
-import signal
 import subprocess
 import sys
 import tomllib
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import swins
 from swins import host
+from swins.errors import ending
 
 PURPOSES = {  # of the extras of pyproject.toml, as docs/install.md has them
     "tensorflow": "the backend TensorFlow, Keras' own choice; it alone writes SavedModels and what is made of them",
@@ -140,9 +140,7 @@ def run(command) -> tuple[str, str]:
         done = subprocess.run(command, capture_output=True, env={**os.environ, **QUIET}, timeout=LONGEST)
     except subprocess.TimeoutExpired as expired:
         return (expired.stdout or b"").decode(), f"its process had not ended after {LONGEST} seconds"
-    how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"code {done.returncode}"
-    last = " ".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])[:300]
-    return done.stdout.decode(), f"its process ended with {how}{last and f'; the last that it said: {last}'}"
+    return done.stdout.decode(), ending(done.returncode, done.stderr.decode(errors="replace"))
 
 
 def package_facts(name, versions, answer) -> dict:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import signal
 
 ADDRESS = re.compile(r" <[\w.]+ object at 0x[0-9a-fA-F]+>")  # of the object that a library could not read
 
@@ -24,6 +25,21 @@ def missing_package(purpose, package, extra):
 def first_line(error):
     """The first line of an error's text without objects' addresses, or its type when it has none."""
     return ADDRESS.sub("", next(iter(str(error).splitlines()), "")) or type(error).__name__
+
+
+def ending(code, said, most=400):
+    """How a process ended that failed, and the last it said without the lines of a traceback.
+
+    Args:
+        code: its exit code, negative for a signal's number.
+        said: text of its standard error.
+        most: characters of it that are given.
+    """
+    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+    lines = said.strip().splitlines()
+    begin = next((i for i in range(len(lines), 0, -1) if lines[i - 1].startswith((" ", "Traceback "))), len(lines) - 1)
+    last = " ".join(lines[begin:] or lines[-1:])[:most].strip()
+    return f"its process ended with {how}{last and f'; the last that it said: {last}'}"
 
 
 def words(name):

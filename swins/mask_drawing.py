@@ -1,39 +1,50 @@
 """Masks of classes on a picture: colours, outlines, and a legend of what they mean."""
 
-import colorsys
-
 import numpy as np
 
-from swins.box_drawing import PALETTE, TEXT, blended, shortened
+from swins.box_drawing import GREY, TEXT, blended, colour_of, shortened
 
 MOST_NAMES = 24  # of a legend
 COLUMN = 160  # pixels of one of its columns, at least
-GOLDEN = 0.618034  # of the circle of hues, from a class's to the next one's
-LEVELS = ((0.85, 0.95), (0.6, 0.75), (0.95, 0.6), (0.45, 0.95))  # saturation and value, one after the other
 
 
-def class_colours(count: int) -> np.ndarray:
-    """A colour for each class, (count, 3) uint8: those of boxes first, then hues that lie far apart."""
-    colours = [list(colour) for colour in PALETTE[:count]]
-    for k in range(len(colours), count):
-        rgb = colorsys.hsv_to_rgb(k * GOLDEN % 1, *LEVELS[k % len(LEVELS)])
-        colours.append([round(255 * part) for part in rgb])
-    return np.uint8(colours).reshape(-1, 3)
+BACKGROUND = "background"  # what a first class is called that is left clear
+CLEAR = (128, 128, 128)  # its colour in a legend
+
+
+def class_colours(names) -> np.ndarray:
+    """A colour for each class, that of its boxes, which know no background: (classes, 3) uint8."""
+    first = has_background(names)
+    return np.uint8([colour_of(k - first) if k >= first else CLEAR for k in range(len(names))]).reshape(-1, 3)
+
+
+def has_background(names) -> bool:
+    """Whether the first class is what is behind all others."""
+    return len(names) > 1 and names[0] == BACKGROUND
 
 
 def borders(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a mask (H, W) whose right or lower neighbour is of another class -> (H, W) bool."""
+    """Pixels of a mask (H, W) beside one of another class, on both sides of the border -> (H, W) bool."""
     edge = np.zeros(mask.shape, bool)
-    edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
-    edge[:-1] |= mask[:-1] != mask[1:]
+    for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        other = mask[here] != mask[there]
+        edge[here] |= other
+        edge[there] |= other
     return edge
 
 
-def painted(pixels: np.ndarray, mask: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 under the translucent colours of a mask (H, W) of classes, whose borders are opaque."""
-    shown = colours[mask]
-    picture = blended(pixels, shown)
-    edge = borders(mask)
+def painted(pixels: np.ndarray, mask: np.ndarray, names) -> np.ndarray:
+    """Pixels (H, W, 3) uint8 in grey under the translucent colours of a mask (H, W) of classes, opaque at borders.
+
+    In grey, for colours under colours would be others than the legend's; background has none.
+    """
+    shown = class_colours(names)[mask]
+    grey = (np.int32(pixels) @ np.int32(GREY) // 1000)[..., None]
+    picture, edge = blended(grey, shown), borders(mask)
+    if has_background(names):
+        clear = mask == 0
+        picture[clear] = np.broadcast_to(np.uint8(grey), picture.shape)[clear]
+        edge &= ~clear
     picture[edge] = shown[edge]
     return picture
 

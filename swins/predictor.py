@@ -3,6 +3,7 @@
 import json
 import pathlib
 from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from swins.opening import Opened, open_model
 from swins.pixel_classifier import PixelClassifier
 from swins.run_result import FACTS, saved_facts
 from swins.task import Prepared, Task, refuse_options, task_named
+
+if TYPE_CHECKING:
+    from swins.tasks.diffusion_sampling import ImageSampler
 
 SAVED_MODEL = "saved_model.pb"
 BATCH = 32
@@ -63,8 +67,10 @@ class Predictor:
 
 def load(
     source, *, variant: str | None = None, protocol: str | None = None, raw: bool = False
-) -> Predictor | PixelClassifier:
+) -> "Predictor | PixelClassifier | ImageSampler":
     """A Predictor of an artefact, a training run, a .keras file, a checkpoint, a SavedModel, or published weights.
+
+    Of a diffusion model it is an ImageSampler, which makes images in place of looking at them.
 
     Args:
         source: a path; or a variant's name, which means its published weights, fetched through the Hugging Face Hub.

@@ -35,7 +35,11 @@ def test_those_of_a_score_and_none():
     sure = THREE.at_least(0.875)
     assert str(sure) == "2 found: dress 0.93, bag 0.88" and sure.boxes.tolist() == THREE.boxes[:2].tolist()
     none = THREE.at_least(0.99)
-    assert str(none) == "nothing found of a score of at least 0.99" and none.boxes.shape == (0, 4) and none.names == ()
+    assert (
+        str(none) == "nothing found of a score of at least 0.99; the highest is 0.93"
+        and none.boxes.shape == (0, 4)
+        and none.names == ()
+    )
     assert none.to_json() == {"detections": []} and none.to_coco(1, [1, 2, 3]) == [] and not len(none.at_least(0))
     nothing = detections_of(np.zeros((0, 4)), [], [], 0, NAMES, (9, 9))
     assert str(nothing) == "nothing found" and nothing.boxes.dtype == np.float32 and nothing.boxes.shape == (0, 4)

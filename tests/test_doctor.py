@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import subprocess
 import sys
 import tomllib
 
@@ -11,6 +12,7 @@ from conftest import ROOT
 
 from swins import doctor, host, import_probe
 from swins.cli import demonstration, doctor_commands
+from swins.errors import ending
 
 FINE = {"version": "1", "seconds": 0.1, "error": None, "missing": False}
 ABSENT = {"version": None, "seconds": 0.1, "error": "ModuleNotFoundError: no", "missing": True}
@@ -110,6 +112,15 @@ def test_a_module_that_ends_its_process_is_named_and_the_others_asked_anew(tmp_p
     assert (raises["error"], raises["missing"]) == ("RuntimeError: lib.so", False)
     assert hangs["error"] == "its process had not ended after 1 seconds"
     assert none["missing"]
+
+
+def test_an_ending_says_the_error_and_no_traceback():
+    raised = subprocess.run([sys.executable, "-c", "raise ValueError('a\\nb')"], capture_output=True, text=True)
+    assert "Traceback" in raised.stderr
+    assert ending(1, raised.stderr) == "its process ended with code 1; the last that it said: ValueError: a b"
+    assert ending(-11, "") == "its process ended with SIGSEGV"
+    assert ending(2, "a notice") == "its process ended with code 2; the last that it said: a notice"
+    assert len(ending(1, "x" * 10_000)) < 500
 
 
 def test_extras_are_understood_as_written_and_as_installed(monkeypatch, tmp_path):

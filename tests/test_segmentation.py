@@ -169,7 +169,7 @@ def test_a_result_draws_and_becomes_json(tmp_path):
     image = np.full((40, 60, 3), 128, "uint8")
     drawn = result.draw(image)
     assert drawn.width == 480 and drawn.height > 320
-    colours = np.int32(swins.mask_drawing.class_colours(13))
+    colours = np.int32(swins.mask_drawing.class_colours(result.names))
     for x, number in ((50, 0), (400, 12)):  # 100 of 255 parts are the class's colour
         wanted = (128 * 155 + colours[number] * 100) // 255
         assert np.array(drawn)[50, x].tolist() == wanted.tolist()
@@ -180,7 +180,30 @@ def test_a_result_draws_and_becomes_json(tmp_path):
         np.arange(150, dtype="int32").reshape(10, 15), tuple(f"a long name of a class {i}" for i in range(150))
     )
     assert many.draw(np.zeros((10, 15), "uint8"), 640).width == 640
-    assert len(np.unique(swins.mask_drawing.class_colours(150), axis=0)) == 150
+    assert len(np.unique(swins.mask_drawing.class_colours(many.names), axis=0)) == 150
+
+
+def test_background_is_left_clear_and_the_others_have_the_colours_of_boxes():
+    names = ("background", "a", "b")
+    mask = np.zeros((20, 30), "int32")
+    mask[:, 15:] = 2
+    colours = swins.mask_drawing.class_colours(names)
+    assert (colours[1:] == swins.mask_drawing.class_colours(names[1:])).all()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 1), "uint8").repeat(3, -1)
+    painted = swins.mask_drawing.painted(pixels, mask, names)
+    assert (painted[:, :15] == pixels[:, :15]).all() and (painted[:, 15] == colours[2]).all()
+    assert (swins.mask_drawing.painted(pixels, mask, ("sky", *names[1:]))[:, :14] != pixels[:, :14]).any()
+
+
+def test_a_validation_that_finds_one_class_alone_is_told_of():
+    def record(truth, predicted):
+        return {"truth": truth, "predicted": predicted, "pixels": [5] * len(truth)}
+
+    facts = {"classes": ["background", "a", "b"]}
+    (line,) = SEGMENTATION.remarks([record([0, 1], [0, 0]), record([2], [0])], facts)
+    assert line.startswith("all pixels of the validation images are called background, of 3 classes that are there")
+    for fine in (record([0, 1], [0, 1]), record([0], [0])):
+        assert not SEGMENTATION.remarks([fine], facts)
 
 
 def opened(model, **training):

@@ -235,6 +235,32 @@ def test_a_body_without_end_and_ports_that_cannot_be_taken(served, tmp_path, com
         rest_server.open_server(served, port=99999)
 
 
+def test_a_client_that_goes_away_leaves_no_traceback(served, monkeypatch, capfd):
+    gone, answered = threading.Event(), threading.Event()
+
+    def predict(request):
+        gone.wait(20)
+        answered.set()
+        return {"predictions": [0.0] * 2_000_000}  # more than a socket keeps
+
+    monkeypatch.setattr(served, "predict", predict)
+    with running(served) as address:
+        client = http.client.HTTPConnection(address.removeprefix("http://"))
+        client.request("POST", "/v1/models/my_model:predict", b"{}")
+        client.close()
+        gone.set()
+        assert answered.wait(20)
+        assert ask(f"{address}/v1/models/my_model")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+    with rest_server.Server(("127.0.0.1", 0), None) as server:
+        for error, said in ((ValueError("a mistake"), True), (BrokenPipeError(), False)):
+            try:
+                raise error
+            except Exception:
+                server.handle_error(None, ("127.0.0.1", 1))
+            assert ("Traceback" in capfd.readouterr().err) == said
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_server_ends_with_one_line_and_as_done(served, number, monkeypatch, capfd):
     """And TensorFlow's notices on devices are not seen, where a model is loaded; what is no notice is."""

@@ -19,8 +19,8 @@ from swins.cli import (
     weight_commands,
 )
 from swins.cli.arguments import say
-from swins.cli.notices import LOG_LEVEL, SETTINGS, without_notices
 from swins.errors import SwinsError
+from swins.notices import LOG_LEVEL, SETTINGS, warnings_as_lines, without_notices
 
 GROUPS = (
     *(variant_commands, weight_commands, training_commands, export_commands, serving_commands, picture_commands),
@@ -80,7 +80,8 @@ def run(arguments):
             if hasattr(args, "loads"):  # for seconds, TensorFlow's import among them
                 say(f"loading {args.loads(args)}")
             start()
-        return args.run(args) or 0
+        with warnings_as_lines():
+            return args.run(args) or 0
     except BrokenPipeError:
         raise
     except (SwinsError, OSError, ModuleNotFoundError) as error:

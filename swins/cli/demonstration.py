@@ -34,7 +34,7 @@ def demonstrate(args):
     targets = {demo: drawings(paths, folders[demo]) if folders else [] for demo, _, paths in shown}
     refuse_existing([path for rows in targets.values() for row in rows for path in row], args.overwrite)
     threshold = THRESHOLD if args.threshold is None else args.threshold
-    print("Each picture is called as what is on it; none was trained on.\n")
+    print("A picture's name says what is on it; none was trained on.\n")
     for demo, model, paths in shown:
         predict = predictor.load(model, variant=demo.variant)
         options = {"threshold": threshold} if "threshold" in predict.task.predict_options else {}

@@ -70,8 +70,14 @@ def predict_command(args):
     pairs = zip(names, good, strict=True)
     for line in notes_on_files([(name, path, None) for name, path in pairs if isinstance(path, str | os.PathLike)]):
         say(line)
+    if args.json:
+        refuse_existing([pathlib.Path(args.json)], args.overwrite)
+    if args.output:  # what one kind of work draws of each, and others with an ending; before a model is loaded
+        refuse_existing([path for (path,) in drawings(names, args.output)], args.overwrite)
     predict, lines = predictor.load(args.model or PUBLISHED, variant=args.variant), []
     require_predictor(predict, args.model, options)
+    if predict.task.name == "classification" and not predict.facts.get("classes"):
+        say("the model's classes have no names: class 0 is the first; an export has those that --classes gives it")
     targets = drawings(names, args.output, predict.task.pictures) if args.output else []
     outputs = [*(path for paths in targets for path in paths), *filter(None, [args.json and pathlib.Path(args.json)])]
     refuse_existing(outputs, args.overwrite)
@@ -118,7 +124,7 @@ def draw_result(task, result, image, paths):
 def refuse_existing(paths, overwrite):
     """Raise SwinsError if a file is there that is not to be replaced."""
     if existing := [path for path in paths if path.exists() and not overwrite]:
-        raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another")
+        raise SwinsError(f"{existing[0]} exists and would be replaced; pass --overwrite, or choose another place")
 
 
 def shown(image, number):

@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 
-from swins.cli import notices
+from swins import notices
 from swins.cli.arguments import positive, say, whole
 
 

@@ -31,7 +31,7 @@ def train_command(args):
     from swins import recipes, run_result
     from swins.score import NONE
     from swins.task import task_of_recipe
-    from swins.train import loop
+    from swins.train import loop, run_plan
 
     if not args.recipe:
         raise SwinsError("train needs a recipe: a file, or a name such as finetune; --list names all")
@@ -55,7 +55,8 @@ def train_command(args):
         verb = "nothing was written; there are" if result == before else "wrote"
         print(f"{verb} {pathlib.Path(folder, 'model.keras')}{which}, log.csv{drawn}")
         if epoch and best.get("epoch") not in (None, epoch):
-            print(f"best.keras is of epoch {best['epoch']}: {headline.words} {best[headline.name]:.4f}")
+            score = f"{headline.words} {best[headline.name]:.4f}"
+            print(f"best.keras is of epoch {best['epoch']}: {score}{run_plan.chance_in(int(result['images']))}")
 
 
 def eval_command(args):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swins.data.coco_json import coco_parts, from_coco
-from swins.data.folder_parts import by_part, chosen, held, listed, places_in, recognised, with_images
+from swins.data.folder_parts import by_part, chosen, held, listed, named_after, places_in, recognised, with_images
 from swins.data.garment_objects import PREFIX, from_garments
 from swins.data.matching import listing
 from swins.data.run_parts import divided_by_run, require_part
@@ -120,8 +120,7 @@ def find_evaluation_split(
         split = of_run(part)
     else:
         split = usable(source, layout.read(folder, chosen(source, known, part), masks), "evaluate", masks)
-    if part:
-        split = dataclasses.replace(split, name=f"{split.name}/{part}")
+    split = named_after(split, known, part)
     if not classes:
         return split
     split = of_classes(split, tuple(classes), "the model's")

@@ -43,7 +43,19 @@ def chosen(source, known: dict, part: str | None):
     """Of {name of a part: what it is} the one that is asked for, or the first that models are scored on."""
     if part and part not in known:
         raise SwinsError(f"{source}: has no {part} images; it has those of {' and '.join(known)}")
-    return next(known[name] for name in ((part,) if part else ("val", "train", "test")) if name in known)
+    return known[part or scored(known)]
+
+
+def scored(known: dict) -> str:
+    """The name of the part that models are scored on where none is asked for."""
+    return next(name for name in ("val", "train", "test") if name in known)
+
+
+def named_after(split: Split, known: dict, part: str | None) -> Split:
+    """A Split whose name says its part, where one was asked for or there are several."""
+    if not part and len(known) < 2:
+        return split
+    return dataclasses.replace(split, name=f"{split.name}/{part or scored(known)}")
 
 
 def listed(split: Split) -> str:

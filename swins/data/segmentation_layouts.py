@@ -14,7 +14,7 @@ import numpy as np
 from swins.data.class_folders import TEST, TRAINING, VALIDATION
 from swins.data.class_masks import IGNORED, MOST_CLASSES, VALUES, few, table_of
 from swins.data.class_weights import pixel_counts
-from swins.data.folder_parts import by_part, chosen, held, places_in, recognised, with_images
+from swins.data.folder_parts import by_part, chosen, held, named_after, places_in, recognised, with_images
 from swins.data.garment_masks import semantic_garments
 from swins.data.garment_objects import PREFIX
 from swins.data.mask_folders import MaskFolders, split_of, survey, with_classes
@@ -317,7 +317,7 @@ def find_segmentation_split(
     known = by_part(parts)
     if divided_by_run(part, known, of_run):
         split = of_run(part)
-        return of_classes(replace(split, name=f"{split.name}/{part}"), tuple(classes))
+        return of_classes(named_after(split, known, part), tuple(classes))
     place = chosen(source, known, part)
     own = layout.meaning(folder, parts)
     if {*map(spelling, values.classes)} <= {*map(spelling, own.classes)}:  # the same, in the data's own order
@@ -328,8 +328,8 @@ def find_segmentation_split(
     surveyed = survey(place)
     names, table, notes = resolved(source, meaning, surveyed.values(), values.void is not None)
     split = with_images(source, split_of(folder.name, surveyed, names, table), "evaluate")
-    split = replace(split, name=f"{split.name}/{part}" if part else split.name, notes=(*split.notes, *notes))
-    return of_classes(split, tuple(classes))
+    split = replace(split, notes=(*split.notes, *notes))
+    return of_classes(named_after(split, known, part), tuple(classes))
 
 
 def refuse_values(source, values):

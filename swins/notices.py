@@ -1,9 +1,12 @@
 """TensorFlow's lines on standard error: the settings that end most of them, and the holding back of the rest."""
 
 import contextlib
+import logging
 import os
 import re
+import sys
 import tempfile
+import warnings
 
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 SETTINGS = {  # of TensorFlow, made before it is imported unless the user has
@@ -11,6 +14,18 @@ SETTINGS = {  # of TensorFlow, made before it is imported unless the user has
     "TF_ENABLE_ONEDNN_OPTS": "1",  # which it leaves off on processors without AVX-512: a third slower
 }
 NOTICE = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions")
+
+
+@contextlib.contextmanager
+def warnings_as_lines():
+    """Warnings are lines on standard error like all that a command says, without the code that gave them."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        print(f"note: {message}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager
@@ -32,6 +47,21 @@ def without_notices():
             for line in written:
                 if not NOTICE.match(line):
                     os.write(2, line)
+
+
+@contextlib.contextmanager
+def without_retracing():
+    """Hold back TensorFlow's warning of a function that is traced anew, which takes several models for one."""
+
+    def kept(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(kept)
+    try:
+        yield
+    finally:
+        logger.removeFilter(kept)
 
 
 def unless_asked_for():
