@@ -242,7 +242,7 @@ def runs():
         r, name = json.loads(path.read_text()), path.parent.name
         of = f"{r['images']:,} images"
         hours = f"{r['hours']:.2f}"
-        scores = {"top-1": r.get("top1"), "AP": r.get("AP"), "AP50": r.get("AP50")}
+        scores = {"top-1": r.get("top1"), "AP": r.get("AP"), "AP50": r.get("AP50"), "mIoU": r.get("mIoU")}
         score = ", ".join(f"{title} {100 * value:.2f}" for title, value in scores.items() if value is not None)
         score = score or f"mean squared error {r['error']:.4g}"
         rows.append((f"[`{name}`](results/{name}/)", score, of, hours, r["machine"], r["versions"]))
@@ -314,8 +314,8 @@ def extras():
 
 def ray_cluster():
     """A Ray cluster of two nodes beside one process, from benchmarks/ray_cluster.py."""
-    header = ("run", "images", "of these once", "the same table", "done before")
-    columns = ("run", "images", "distinct", "table_equal", "done_before")  # rates: not measured on a quiet machine yet
+    header = ("run", "images", "of these once", "the same table", "done before", "images/s", "over one process")
+    columns = ("run", "images", "distinct", "table_equal", "done_before", "images_per_second", "over_one_process")
     told = {"True": "yes", "False": "no"}
     return markdown(header, [[told.get(r[c], r[c]) for c in columns] for r in read("benchmarks/ray_cluster.csv")])
 

@@ -37,7 +37,10 @@ SINCE = {  # the same of recipes that record their classes
     "frozen.epochs": None,
     "frozen.learning_rate": None,
 }
-SINCE_OF = {"Classification": {"loss.class_weights": None}}  # of one kind of recipe
+SINCE_OF = {  # of one kind of recipe
+    "Classification": {"loss.class_weights": None},
+    "Segmentation": {"model.width": None},
+}
 
 
 def renamed_settings(recorded):

@@ -72,7 +72,8 @@ class Detections:
 
     boxes: (n, 4) float32, left, top, right and bottom in pixels of the image; scores: (n,) float32, from 0 to 1,
     descending; labels: (n,) int64, numbers of classes; names: theirs; masks: (n, H, W) bool, the pixels of the image
-    that each object has; None of a detector of boxes alone; least: the score that others were left out below.
+    that each object has; None of a detector of boxes alone; least: the score that others were left out below;
+    best: the highest of all scores, where some were left out.
 
     Example:
     >>> detections = detections_of([[0.1, 0.5, 0.3, 1.0]], [0.75], [1], 1, ("cat", "dog"), (100, 200))
@@ -86,13 +87,15 @@ class Detections:
     names: tuple[str, ...]
     masks: np.ndarray | None = None
     least: float = 0.0
+    best: float | None = None
 
     def __len__(self):
         return len(self.boxes)
 
     def __str__(self):
         if not len(self):
-            return f"nothing found of a score of at least {self.least:g}" if self.least else "nothing found"
+            best = "" if self.best is None else f"; the highest is {self.best:.2f}"
+            return f"nothing found of a score of at least {self.least:g}{best}" if self.least else "nothing found"
         more = ", ..." if len(self) > LISTED else ""
         return f"{len(self)} found: {', '.join(self.captions()[:LISTED])}{more}"
 
@@ -105,7 +108,8 @@ class Detections:
         kept = self.scores >= threshold
         names = tuple(name for name, keep in zip(self.names, kept, strict=True) if keep)
         masks = None if self.masks is None else self.masks[kept]
-        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names, masks, threshold)
+        best = max(self.scores.tolist(), default=None)
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept], names, masks, threshold, best)
 
     def with_masks(self, rows: list[dict], name: str) -> list[dict]:
         """Rows, one an object, each with the object's run lengths by a name; the same where there are no masks."""
@@ -219,8 +223,8 @@ class Segmentation:
         size = (width, max(1, round(picture.height * width / picture.width)))
         picture = picture.resize(size) if size != picture.size else picture
         rows, columns = (np.arange(to) * side // to for side, to in zip(self.mask.shape, size[::-1], strict=True))
-        colours = class_colours(len(self.names))
-        pixels = painted(np.array(picture), self.mask[rows[:, None], columns], colours)
+        colours = class_colours(self.names)
+        pixels = painted(np.array(picture), self.mask[rows[:, None], columns], self.names)
         captions = list(self.captions().items())
         legend = [(colours[k], text) for k, text in captions[:MOST_NAMES]]
         if len(captions) > MOST_NAMES:
@@ -234,7 +238,7 @@ class Segmentation:
         if len(self.names) > 256:
             return Image.fromarray(self.mask.astype(np.uint16))
         picture = Image.fromarray(self.mask.astype(np.uint8), "P")
-        picture.putpalette(class_colours(len(self.names)).tobytes())
+        picture.putpalette(class_colours(self.names).tobytes())
         return picture
 
 

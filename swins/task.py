@@ -200,6 +200,7 @@ class Task:
         record: (result, truth) -> what scoring needs of one image, as JSON; a truth that is no JSON has a to_json().
         revise: ([(name of an image, record)], {option: value}) -> the same, changed.
         score: [record] -> {name: number}, in the order of `scores`; None where there is nothing to compute it from.
+        remarks: ([record], facts) -> lines on what a run's last validation shows beside its scores.
         evaluate: (Opened, source, {option: value}, bar) -> Evaluated, of what is scored by what it makes and not image
             by image: None of others; bar: count -> a context with update(n). sample_scores: the Scores that it gives.
         columns: ([record], facts) -> (header, [row]) of a table of predictions.
@@ -258,6 +259,7 @@ class Task:
     evaluate: Callable | None = None
     sample_scores: tuple[Score, ...] = ()
     revise: Callable = lambda rows, options: rows
+    remarks: Callable = lambda records, facts: []
     columns: Callable = lambda records, facts: (sorted(records[0]), [[row[k] for k in sorted(row)] for row in records])
     tables: Callable = lambda records, facts: {}
     report: Callable | None = None

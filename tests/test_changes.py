@@ -143,6 +143,7 @@ def test_a_layer_kept_in_float32_stays_so(rng, tmp_path):
     assert swins.deploy(model, dtype="float32")
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("family", FAMILIES)
 def test_adapters_are_merged(family, rng, tmp_path):

@@ -197,6 +197,7 @@ def test_a_change_on_the_way_is_recorded_with_its_step(model, tmp_path, idx):
     assert other.changes() == [{"setting": "optim.clip_norm", "from": 5.0, "to": 1.0, "step": 7}]
 
 
+@pytest.mark.slow
 def test_other_settings_do_not_go_on(idx, tmp_path):
     loop.train(dataclasses.replace(SMALL, epochs=1), idx, tmp_path / "run", say=quiet)
     with pytest.raises(SwinsError, match=r"other settings \(epochs: 1, now 2\)"):

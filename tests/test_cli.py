@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from swins.cli.command_line import main
-from swins.cli.notices import SETTINGS, without_notices
 from swins.describe import stage_costs
 from swins.errors import unknown_name
+from swins.notices import SETTINGS, without_notices
 from swins.plans import VariantV2CR, plan_stages
 from swins.tags import PRETRAINED, list_variants, look_up
 

@@ -87,6 +87,7 @@ def test_equals_the_model(case, portable, rng):
     assert not deployed.trainable_variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [backends_if(rule in ("timm", "open_mmlab"), rule) for rule in RULES])
 @pytest.mark.parametrize("family", [swins.SwinTransformer, swins.SwinTransformerV2, swins.SwinTransformerV2CR])
 def test_any_size_in_one_graph(family, rule, rng):

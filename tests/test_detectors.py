@@ -129,6 +129,7 @@ def test_heads_of_other_classes_are_fresh_and_named(tmp_path):
         assert np.array_equal(value, before[path]) == (not path.startswith("scores_")), path
 
 
+@pytest.mark.slow
 def test_anything_else_loads_strictly(tmp_path):
     of_file(tmp_path)
     with pytest.raises(SwinsError) as raised:
@@ -164,6 +165,7 @@ def test_a_file_of_the_backbone_fills_that_alone(tmp_path):
         create(PICO, weights=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_network_of_another_kind_gives_its_backbone(tmp_path, monkeypatch):
     source, file = of_file(tmp_path, num_classes=4), tmp_path / "model.keras"
     images, names = pictures(), ("mask_rcnn_swin_mini_fpn", "upernet_swin_mini")

@@ -45,6 +45,7 @@ def outputs(library):
         yield arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "whose", "build", "classes", "dialect", "wrappers"), CASES, ids=[case[0] for case in CASES]
 )

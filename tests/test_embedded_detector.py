@@ -35,6 +35,7 @@ def test_it_is_good_enough():
     assert json.loads((DEMO / "result.json").read_text())["AP50"] >= 0.85
 
 
+@pytest.mark.slow
 def test_it_finds_garments(canvases, results):
     scores = coco_scores(canvases[1], results, swins.load(DEMO).facts["classes"])
     assert scores["AP50"] >= 0.83  # of 200 canvases of 2000

@@ -186,6 +186,7 @@ def test_a_checkpoint_is_explained_too(checkpoint, pictures, command):
     assert code == 0 and "0.png | class 9 9" in text, err
 
 
+@pytest.mark.slow
 def test_the_command_draws_what_can_be_read(converted, pictures, command):
     from PIL import Image
 

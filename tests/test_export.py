@@ -111,6 +111,7 @@ def test_equal_input_gives_equal_archives(exported, tmp_path):
     assert (tmp_path / "a.tar.gz").read_bytes() == (exported / "model.tar.gz").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_is_refused_and_nothing_is_kept(small_artefact, monkeypatch):
     artefact = small_artefact
     real, before = saved_model_writer.save, sorted(p.name for p in artefact.iterdir())

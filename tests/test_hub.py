@@ -118,6 +118,7 @@ def test_layers_fine_tune_in_a_fresh_process(tuned, data, policy):
     assert difference(np.load(folder / "call.npy"), expected)["relative"] <= tolerance
 
 
+@pytest.mark.slow
 def test_frozen_layers_do_not_train_or_drop(exported, data):
     layer = swins.HubLayer(exported / "saved_model_fe", trainable=False)
     with np.load(data / "data.npz") as arrays:
@@ -128,6 +129,7 @@ def test_frozen_layers_do_not_train_or_drop(exported, data):
     assert len(layer.trainable_variables) == len(layer.root.trainable_variables)
 
 
+@pytest.mark.slow
 def test_keras_files_with_a_graph_are_not_opened_unasked(exported, tmp_path):
     model = keras.Sequential([keras.Input((28, 28, 1)), swins.HubLayer(exported / "saved_model_fe")])
     assert model.outputs[0].shape == (None, 96)
@@ -153,12 +155,14 @@ def test_what_is_no_model_of_ours(converted, tmp_path):
             swins.HubLayer(address)
 
 
+@pytest.mark.slow
 def test_other_backends_are_told(exported, monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     with pytest.raises(swins.SwinsError, match="SavedModels run under TensorFlow; Keras runs on jax"):
         swins.HubLayer(exported / "saved_model")
 
 
+@pytest.mark.slow
 def test_all_outputs_of_a_saved_model(exported):
     import tensorflow as tf
 

@@ -19,7 +19,7 @@ from swins.data.garments import Garments
 from swins.data.instance_augment import CropOrScale, KeepRatio
 from swins.errors import SwinsError
 from swins.images import open_image
-from swins.keep_ratio import KeepRatioPreprocess
+from swins.keep_ratio import KeepRatioPreprocess, scaled_sides
 from swins.recipes import AdamW, Cosine, as_json
 from swins.task import task_of
 from swins.tasks import instances_evaluation, instances_export
@@ -192,6 +192,23 @@ def test_what_exports_do_in_their_graph_is_what_predictors_do():
     boxes, masks = (keras.ops.convert_to_numpy(exported[name])[0, :2] for name in ("boxes", "masks"))
     np.testing.assert_allclose(boxes, found.boxes, atol=1e-4)
     assert (masks == found.masks).mean() > 0.999
+
+
+@pytest.mark.parametrize("size", [(480, 640), (640, 480), (427, 640), (2000, 3000), (500, 500)])
+def test_photographs_for_published_weights_are_as_large_as_in_mmdetection(size):
+    """Which pads to multiples of 32; a SavedModel has one canvas for all of them."""
+    prepare = instances_evaluation.published(network())
+    shown = prepare.scaled(size)
+    assert shown == scaled_sides(size, 800, 1333)
+    assert prepare(np.zeros((*size, 3), "uint8")).shape == (*(-(-side // 32) * 32 for side in shown), 3)
+    served = instances_export.serving(network(), {})
+    assert served.canvases == ((1344, 1344),) and served.scaled(size) == shown
+
+
+def test_published_weights_of_one_size_have_that_canvas():
+    pyramid = swins.backbone("swin_mini_patch2_window4_28", image_size=(64, 96), norms=True)
+    model = swins.MaskRCNN(pyramid, num_classes=2, width=8, hidden=8)
+    assert instances_evaluation.published(model).canvases == ((64, 96),)
 
 
 @needs_tensorflow

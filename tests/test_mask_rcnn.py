@@ -233,7 +233,6 @@ def test_any_network_is_a_backbone(make, tmp_path):
 
 
 @pytest.mark.backends
-@pytest.mark.core
 def test_boxes_alone_on_a_users_pyramid(tmp_path):
     """Faster R-CNN, at two sizes of one model."""
     model = moved(small(masks=False, levels=("P2",)))

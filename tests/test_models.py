@@ -170,6 +170,7 @@ def test_drop_path_trains_and_loss_falls(rng):
     assert all(np.any(a != np.asarray(b)) for a, b in zip(before, model.trainable_weights, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.backends), "mixed_float16", "bfloat16"]
 )

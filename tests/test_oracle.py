@@ -25,6 +25,7 @@ def test_relative_paths_are_of_the_caller(tmp_path, monkeypatch):
         assert checkpoint_files.read_pickled("m.pth")[0]["norm.weight"].tolist() == [value] * 3
 
 
+@pytest.mark.slow
 def test_one_process_answers_until_it_is_killed(checkpoint):
     def ask():
         with oracle.ask("read", file=str(checkpoint)) as results:

@@ -58,6 +58,7 @@ def test_one_epoch_of_two_phases_is_the_heads():
 
 
 @pytest.mark.backends
+@pytest.mark.slow
 def test_the_head_learns_first_and_kills_change_nothing(idx, tmp_path, monkeypatch):
     seen, begin, lines = [], loop.begin, []
 

@@ -55,6 +55,7 @@ def small_variants(monkeypatch):
         monkeypatch.setitem(PRETRAINED, name, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_a_certificate_names_its_program_and_what_it_leaves_open(library, file, tmp_path):
     name, program, rule, verdict = FILES[file]

@@ -55,7 +55,7 @@ def test_ten_lines(perturbed, monkeypatch, tmp_path, rng):
     monkeypatch.setattr(pretrained, "fetch", lambda name: perturbed("swin_tiny_patch4_window7_224"))
     monkeypatch.chdir(tmp_path)
     Image.fromarray(rng.integers(0, 256, (300, 400, 3), "uint8")).save("photo.jpg")
-    code = block(PAGES / "classification.md", "import keras, swins")
+    code = block(PAGES / "classification.md", "import swins, keras")
     assert len([line for line in code.splitlines() if line]) == 10
     names = {}
     exec(code, names)

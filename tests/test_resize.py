@@ -102,6 +102,7 @@ def test_the_same_size_is_a_copy(family, rng):
     assert not np.array_equal(same(x), model(x))  # nothing is shared
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("name", MODELS)
 def test_models_equal_timms_after_set_input_size(name, tmp_path):

@@ -111,6 +111,7 @@ def test_backbone_b_of_published_weights_is_torchvisions(whole, monkeypatch):
         compare(pyramid(pictures(size)), whole[1], "cut", size)
 
 
+@pytest.mark.slow
 def test_backbone_b_is_torchvisions_with_the_same_changes(small):
     """layer3 at stride 1, no layer4: the last map at a stride stands."""
     pyramid = swins.backbone(SMALL, weights=small[0], image_size=ANY, **B)

@@ -57,6 +57,7 @@ def but_seconds(run_folder):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in log(run_folder)]
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_and_the_best_epoch_is_kept(idx, tmp_path, graded, monkeypatch):
     lines = []
     result = loop.train(PATIENT, idx, tmp_path / "run", say=lines.append)

@@ -30,6 +30,7 @@ def programs(tmp_path_factory):
     return folder, rules_table.references(folder, NUMBERS, SIZES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", rules_table.MODELS)
 def test_fixed_and_open_sizes_equal_the_program(programs, name):
     rows = rules_table.measure(name, *programs, NUMBERS)

@@ -145,14 +145,13 @@ def test_adaptive_norms_are_norms_with_other_numbers(paper):
     np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
-EVERYWHERE = (pytest.mark.backends, pytest.mark.core)
 LIKE_THE_REFERENCE = {"merging": "convolution", "skips": "inputs", "decoder_order": "encoder"}
 
 
 @pytest.mark.parametrize(
     "numbers",
     [
-        pytest.param({}, marks=EVERYWHERE, id="adaptive"),
+        pytest.param({}, marks=pytest.mark.backends, id="adaptive"),
         pytest.param({"conditioning": "additive", **LIKE_THE_REFERENCE}, marks=pytest.mark.backends, id="additive"),
         pytest.param({"paper": "v2", "patch_size": 4, "image_size": (32, 64), "in_chans": 3}, id="v2"),
         pytest.param({"num_classes": 0, "paper": "v2", "conditioning": "additive"}, id="unconditional"),

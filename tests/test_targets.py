@@ -169,7 +169,7 @@ def test_a_stage_of_one_head_does_not_run_in_openvino_and_nothing_is_kept(tmp_pa
     moved(swins.create(NAME, image_size=8, depths=(1, 1), embed_dim=16, num_heads=(1, 2))).save(tmp_path / "one.keras")
     code, _, err = command("export", tmp_path / "one.keras", "--to", "openvino", "-o", tmp_path / "out")
     assert code == 1 and ("model.xml does not run: " in err or "outputs must have the shape" in err), err
-    assert "shape" in err, err
+    assert "shape" in err and "Traceback" not in err, err
     assert [path.name for path in tmp_path.iterdir()] == ["one.keras"]
 
 
@@ -282,6 +282,7 @@ def test_the_committed_table_is_within_tolerance():
         assert row["images"] == "10000" and float(row["keras_top1"]) - float(row["top1"]) <= 0.01
 
 
+@pytest.mark.slow
 def test_the_card_lists_them(made, exported):
     folder, certificate = made
     certificate = {**certificate, "exports": artefacts.read_certificate(exported)["exports"]}

@@ -362,6 +362,7 @@ def test_what_does_not_fit_is_refused(idx, tmp_path):
         devices.check_batch("data.batch", 6, 4)
 
 
+@pytest.mark.slow
 def test_the_command(idx, class_folders, tmp_path, command, checkpoint):
     """A recipe of the repository, on a folder of one's own, from weights of one's own."""
     recipe = ROOT / "recipes" / "finetune.py"

@@ -182,6 +182,7 @@ def test_a_config_settles_v2s_windows(folders):
     assert facts.class_names == ()  # LABEL_0, LABEL_1, ... name nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["shards", "timm"])
 def test_folders_are_inspected_converted_created_and_verified(folders, command, tmp_path, digest, folder):
     source = folders / folder

@@ -142,6 +142,7 @@ def test_logits_and_losses_are_those_of_mmsegmentation(model):
                 assert number(losses[name]) == pytest.approx(float(found[f"{begin}/{theirs}"]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_mmsegmentation(model):
     """Whole, window by window, averaged over sizes and mirror images, at the originals' size."""
     found = upernet_cases.expected()

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from swins.convert.certificate import normal_images
-from swins.errors import SwinsError
+from swins.errors import SwinsError, ending
 from swins.exports import adopt
 from swins.task import task_of
 from swins.weights import artefacts
@@ -98,7 +98,7 @@ def process(path, images, seconds):
             text = running.stdout.readline().strip()
             if not text:
                 errors.seek(0)
-                raise SwinsError(f"{path.name} does not run: {errors.read().strip()[-1000:]}")
+                raise SwinsError(f"{path.name} does not run: {ending(running.wait(), errors.read())}")
             return text
 
         def turn():

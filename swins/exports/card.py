@@ -150,7 +150,9 @@ def card(task, model, certificate):
         "archive": archive_name(next(iter(exports))),
         "output": output,
     }
-    return string.Template(template).substitute({**texts, **own})
+    channels = own.get("channels")
+    counted = f"{channels} channel{'' if channels == 1 else 's'}"
+    return string.Template(template).substitute({**texts, **own}, counted_channels=counted)
 
 
 def write_card(folder, task, model, certificate):

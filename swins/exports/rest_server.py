@@ -11,6 +11,7 @@ import http.server
 import json
 import pathlib
 import re
+import sys
 
 import numpy as np
 
@@ -214,9 +215,10 @@ def handler(served: Served):
             except ValueError as error:
                 return self.refuse(400, f'a request must be JSON, files in it {{"b64": base64}}; {reason(error)}')
             try:
-                return self.answer(200, served.predict(request))
+                answer = served.predict(request)
             except Exception as error:  # TensorFlow raises whatever a file leads it to
                 return self.refuse(400, reason(error))
+            return self.answer(200, answer)
 
         def log_message(self, form, *arguments):
             pass
@@ -224,14 +226,22 @@ def handler(served: Served):
     return Handler
 
 
-def open_server(served: Served, host: str = "127.0.0.1", port: int = 8501) -> http.server.ThreadingHTTPServer:
+class Server(http.server.ThreadingHTTPServer):
+    """A server that says nothing of clients who went away before their answer: it goes on."""
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def open_server(served: Served, host: str = "127.0.0.1", port: int = 8501) -> Server:
     """A server that listens, not yet answers: `serve_forever` does. Port 0 takes any that is free.
 
     Raises:
         SwinsError: for a port that is in use, or may not be taken.
     """
     try:
-        return http.server.ThreadingHTTPServer((host, port), handler(served))
+        return Server((host, port), handler(served))
     except (OSError, OverflowError) as error:
         why = "is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be taken ({error})"
         raise SwinsError(

@@ -118,10 +118,11 @@ def save(model, preprocess, folder, part, size=None):
     graph = functools.partial(tf.function, autograph=False)  # layers and decoder need no rewriting
 
     infer = graph(lambda images: model(images, training=False)).get_concrete_function(images)
+    train = graph(lambda images: model(images, training=True)).get_concrete_function(images) if part.trains else infer
 
     @graph
-    def call(images, training=False):
-        return model(images, training=True) if training and part.trains else infer(images)
+    def call(images, training=False):  # while it is saved, TensorFlow traces it anew: it only calls
+        return train(images) if training else infer(images)
 
     for training in (False, True):
         call.get_concrete_function(images, training=training)

@@ -18,7 +18,7 @@ import numpy as np
 
 from swins.convert.certificate import difference, normal_images
 from swins.deploy import deploy
-from swins.errors import SwinsError
+from swins.errors import SwinsError, ending
 from swins.exports import adopt, saved_model_writer
 from swins.exports.card import measured_row, write_card
 from swins.exports.statements import Statement, numbered, verify_numbered
@@ -54,7 +54,7 @@ def run_elsewhere(folder, inputs, files):
         command = [sys.executable, "-P", str(RUN_SAVED_MODELS), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise SwinsError(f"{folder.name} does not load in a fresh process: {done.stderr.strip()[-2000:]}")
+            raise SwinsError(f"{folder.name} does not load in a fresh process: {ending(done.returncode, done.stderr)}")
         outputs = {}
         for part in parts:
             with np.load(place / f"{part}.npz") as out:

@@ -17,7 +17,7 @@ import numpy as np
 from swins import changes, files
 from swins.convert.certificate import normal_images
 from swins.deploy import deploy
-from swins.errors import SwinsError, install, unknown_name
+from swins.errors import SwinsError, ending, install, unknown_name
 from swins.exports import adopt, saved_model_writer
 from swins.exports.card import write_card
 from swins.exports.saved_models import worst
@@ -25,11 +25,12 @@ from swins.exports.steps import Steps
 from swins.exports.target_writers import Source, write_litert, write_onnx, write_openvino
 from swins.images import find_images, prepare_all
 from swins.opening import Opened
-from swins.task import task_of
+from swins.task import Part, task_of
 from swins.weights import artefacts, checkpoint_files
 
 CALIBRATION = 128  # images that int8 sees
 AGREEMENT = 512  # images that answers are compared on
+FEW = 4  # images that are done one operation after another
 OTHER_SIZE = "other_size"  # batch of images that models of any size take too
 PATCH = 32  # pixels that images of other sizes are multiples of, where a model does not tell
 TOLERANCES = {"float32": 1e-5, "float16": 1e-2, "int8_dynamic": 0.1, "int8": 0.25}  # of the largest output
@@ -88,7 +89,7 @@ def run(path, **batches):
         command = [sys.executable, "-P", RUNTIMES, path, place / "batches.npz", place / "out.npz"]
         done = subprocess.run([*map(str, command)], capture_output=True, text=True)
         if done.returncode:
-            raise SwinsError(f"{path.name} does not run: {done.stderr.strip()[-2000:]}")
+            raise SwinsError(f"{path.name} does not run: {ending(done.returncode, done.stderr)}")
         with np.load(place / "out.npz") as out:
             pairs = {key: key.partition("/")[::2] for key in out.files}
             return {batch: {n: out[k] for k, (b, n) in pairs.items() if b == batch} for batch in batches}
@@ -133,7 +134,12 @@ def trial(task, model, certificate, images=None):
 
 
 def predict(model, images, most=32):
-    """Outputs of a model, so many images at a time; filled up with zeros, so that few shapes are compiled."""
+    """Outputs of a model, so many images at a time; filled up with zeros, so that few shapes are compiled.
+
+    On TensorFlow a few images are done as they come: a graph of a detector takes longer to trace.
+    """
+    if len(images) <= FEW and keras.backend.backend() == "tensorflow":
+        return keras.tree.map_structure(keras.ops.convert_to_numpy, model(images, training=False))
     size = min(most, 4 * -(-len(images) // 4))
     padded = np.zeros((size * -(-len(images) // size), *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
@@ -302,11 +308,12 @@ def source_of(opened, form, folder, targets) -> Source:
     names = tuple(opened.task.known(opened).get("classes") or ())
     fixed = {target for target in targets if target in opened.task.fixed_size and None in form.input.shape[1:3]}
     source = Source(form, output, place, folder / "fixed" if fixed else place, names)
+    part = Part(output, lambda: form, trains=False)
     if targets - fixed - {"onnx"}:
-        saved_model_writer.save(form, None, source.saved_model, output)
+        saved_model_writer.save(form, None, source.saved_model, part)
     if fixed:
         size = adopt.tested_size(form, certificate["name"], certificate.get("training"))
-        saved_model_writer.save(form, None, source.fixed, output, size)
+        saved_model_writer.save(form, None, source.fixed, part, size)
     return source
 
 

@@ -23,8 +23,9 @@ from swins.task import Part
 from swins.tasks.classification_evaluation import remembered
 
 CROPPED = string.Template(
-    "Images are scaled so that they cover $resize pixels (height x width), cut to $size in their centre, and\n"
-    "normalised with mean $mean and standard deviation $std (pixels from 0 to 1): as $whose."
+    "Images are read as $mode, scaled by Pillow's $interpolation filter so that they\n"
+    "cover $resize pixels (height x width), cut to $size in their centre, and normalised with mean\n"
+    "$mean and standard deviation $std (pixels from 0 to 1): as $whose."
 )
 BYTES = """answers = model.signatures["serving_bytes"](image_bytes=files)  # JPEG or PNG files, prepared inside
 answers["names"], answers["scores"], answers["indices"]  # of the five best classes; probabilities and logits of all
@@ -218,7 +219,9 @@ def preparing(model, certificate, weights, decodes):
         prepare, whose = remembered(model), "the model remembers of its weights"
     if prepare:
         size, resize = ("x".join(map(str, pair)) for pair in (prepare.image_size, prepare.resize))
-        return CROPPED.substitute(size=size, resize=resize, mean=prepare.mean, std=prepare.std, whose=whose)
+        mode = "grey (Pillow's mode L)" if len(prepare.mean) == 1 else "RGB"
+        numbers = {"size": size, "resize": resize, "mean": prepare.mean, "std": prepare.std, "whose": whose}
+        return CROPPED.substitute(numbers, mode=mode, interpolation=prepare.interpolation)
     if decodes:
         return PREPARE.substitute(mean=weights.mean, std=weights.std)
     if "blocks" in certificate:

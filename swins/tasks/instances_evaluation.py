@@ -11,7 +11,7 @@ from swins.checked_numbers import tuples
 from swins.data import coco_scores
 from swins.data.coco_scores import MASK_SCORES, PROTOCOLS, SCORES
 from swins.data.detection_layouts import find_detection_splits, find_evaluation_split
-from swins.data.instance_augment import FIXED, LANDSCAPE_PORTRAIT, with_objects
+from swins.data.instance_augment import FIXED, with_objects
 from swins.data.labelled import Dataset
 from swins.data.run_parts import parts_of_run
 from swins.data.split import Split
@@ -25,6 +25,8 @@ from swins.tasks import detection_evaluation
 from swins.tasks.instances_settings import MEAN, STD, Selection
 
 LONG = 1333  # pixels of the longer side, at most, of images for published weights
+WIDTHS = (800, 1088, 1216, 1344)  # of canvases as mmdetection has them for photographs of 1:1, 4:3, 3:2, and others
+CANVASES = tuple(dict.fromkeys(canvas for wide in WIDTHS for canvas in ((FIXED[0], wide), (wide, FIXED[0]))))
 WORDS = {name: words for pair in zip(SCORES.items(), MASK_SCORES.items(), strict=True) for name, words in pair}
 
 
@@ -39,10 +41,15 @@ def of_facts(facts: dict) -> KeepRatioPreprocess:
     return KeepRatioPreprocess(**{name: tuples(value) for name, value in facts.items() if name != "image_size"})
 
 
-def published(channels: int) -> KeepRatioPreprocess:
-    """How images are prepared for the published weights, mmdetection's numbers; grey is their mean."""
+def published(model) -> KeepRatioPreprocess:
+    """How images are prepared for the published weights, mmdetection's numbers; grey is their mean.
+
+    A model of one size has that canvas. On JAX, which compiles each shape, all images have one.
+    """
+    channels, fixed = model.in_chans, tuple(model.input.shape[1:3])
     mean, std = (levels if channels == 3 else (sum(levels) / 3,) * channels for levels in (MEAN, STD))
-    return KeepRatioPreprocess(FIXED[0], LONG, (common_canvas(LANDSCAPE_PORTRAIT),), mean, std)
+    canvases = (common_canvas(CANVASES),) if keras.backend.backend() == "jax" else CANVASES
+    return KeepRatioPreprocess(FIXED[0], LONG, canvases if None in fixed else (fixed,), mean, std)
 
 
 def known(opened) -> dict:
@@ -53,7 +60,7 @@ def known(opened) -> dict:
     return {
         "classes": list(classes) if len(classes) == count else [f"class {i}" for i in range(count)],
         "category_ids": run.get("category_ids") or list(range(1, count + 1)),
-        "preprocess": run.get("preprocess") or as_facts(published(model.in_chans)),
+        "preprocess": run.get("preprocess") or as_facts(published(model)),
         "masks": model.numbers.masks,
         "selection": dataclasses.asdict(Selection(**run.get("selection", {}))),
     }
@@ -73,7 +80,7 @@ def prepare(opened, options) -> Prepared:
         raise SwinsError(
             f"{opened.path}: does not tell how images are prepared; take the folder of its run, or an artefact of that"
         )
-    return Prepared(opened.name, protocol, of_facts(facts) if facts else published(opened.model.in_chans))
+    return Prepared(opened.name, protocol, of_facts(facts) if facts else published(opened.model))
 
 
 def content_sizes(images):

@@ -1,5 +1,6 @@
 """What Mask R-CNNs are exported as, and what their cards say."""
 
+import dataclasses
 import functools
 import json
 from importlib import resources
@@ -88,11 +89,15 @@ def parts(model, certificate, deploy):
 
 
 def serving(model, certificate):
-    """The preparation of the run that made the model, or of published weights; None for other than 1 or 3 channels."""
+    """The preparation of the run that made the model, or of published weights, on one canvas with room for all.
+
+    None for other than 1 or 3 channels.
+    """
     facts, channels = facts_of(model, certificate)["preprocess"], model.in_chans
     if channels not in (1, 3):
         return None
-    return instances_evaluation.of_facts(facts) if facts else instances_evaluation.published(channels)
+    prepare = instances_evaluation.of_facts(facts) if facts else instances_evaluation.published(model)
+    return dataclasses.replace(prepare, canvases=(prepare.image_size,))
 
 
 def agreement(outputs, reference):

@@ -140,7 +140,8 @@ def local(source):
 def unreachable(repository):
     return (
         f"{repository}: not in the local cache, and the hub cannot be reached; connect to a network, "
-        "or take a file you have: weights=FILE in Python, --checkpoint FILE of `swins convert`, "
+        "or take a file you have: weights=FILE in Python, -m FILE of `swins predict` (or --demo: small models that "
+        "come with swins), --checkpoint FILE of `swins convert`, "
         "--set model.weights=FILE of `swins train` (docs/training.md has a whole line of a run without network), "
         "--set model.weights= for fresh ones"
     )
