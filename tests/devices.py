@@ -28,8 +28,6 @@ from swins.recipes import AdamW, Cosine
 from swins.tasks.classification import CLASSIFICATION, Augment, Classification, Data, Model
 from swins.train import folder, loop
 
-folder.draw = lambda *_: None  # nobody looks at these runs' curves
-
 RECIPE = Classification(
     model=Model(
         "swin_mini_patch2_window4_28.fashion_mnist",
@@ -113,6 +111,7 @@ def trained(data, out):
 
 def main(data, out):
     virtual_devices()
+    folder.draw = lambda *_: None  # nobody looks at these runs' curves
     if os.environ.get("ASKED_AT"):
         loop.Progress = Asked
     if os.environ.get("KERAS_DISTRIBUTION_NUM_PROCESSES"):

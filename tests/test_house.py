@@ -192,6 +192,14 @@ def test_a_name_is_one_files_and_no_file_is_long():
             assert not (ROOT / module.replace(".", "/") / f"{other}.py").is_file(), f"{path} renames {module}.{other}"
 
 
+def test_importing_a_script_of_tests_changes_no_module():
+    """pytest imports every file of tests/, also those that other processes run: what they set would be set for all."""
+    for path in (ROOT / "tests").glob("*.py"):
+        assigned = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
+        changed = [ast.unparse(name) for node in assigned for name in node.targets if isinstance(name, ast.Attribute)]
+        assert changed == (["oracle.IDLE"] if path.name == "conftest.py" else []), path
+
+
 def test_workshops_know_no_kind_of_work():
     """What is of classification lies in its Task; `swins/train/recipe.py` tells recipes of before what they were."""
     for name in ("train", "evaluate", "exports", "convert"):
