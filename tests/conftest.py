@@ -45,6 +45,7 @@ from swins.exports import adopt
 from swins.images import read_idx
 from swins.labels import FASHION_MNIST
 from swins.plans import with_overrides
+from swins.processes import kept_process
 from swins.reference import oracle
 from swins.tags import look_up
 
@@ -54,7 +55,7 @@ DATA = ROOT / "demo" / "fashion_mnist"
 SHARED = ROOT.parent / "shared" / "data"
 PHOTOS = SHARED / "photos" / "images"
 
-oracle.IDLE = 1200  # importing timm anew takes seconds
+kept_process.IDLE = 1200  # importing timm anew takes seconds
 
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are written under TensorFlow alone"

@@ -10,6 +10,7 @@ import pytest
 from conftest import NAME
 
 from swins.errors import SwinsError
+from swins.processes import kept_process
 from swins.reference import oracle
 from swins.weights import checkpoint_files
 
@@ -40,7 +41,7 @@ def test_one_process_answers_until_it_is_killed(checkpoint):
 
 
 def test_an_interrupted_request_leaves_nothing_for_the_next(checkpoint, monkeypatch):
-    reference = oracle.Reference()
+    reference = kept_process.KeptProcess(oracle.THE_REFERENCE.script)
     reference.start()
 
     class Interrupted:

@@ -1,9 +1,9 @@
 """Load SavedModels where swins is not, run them and save what they give. Imports nothing of swins or Keras.
 
-Run as a script: python -P run_saved_models.py FOLDER INPUTS BYTES.json OUT SAVED_MODEL...
-INPUTS is a folder with a SAVED_MODEL.npz each: its inputs by name, images alone or others too; BYTES a JSON list of
-base64 files. For each SAVED_MODEL below FOLDER, OUT/SAVED_MODEL.npz gets the outputs of the call and all signatures,
-and how many trainable variables have a gradient in training mode.
+Usage: python -P run_saved_models.py SECONDS, as swins/processes/forked_answers.py describes. A request names the `parts`
+(SavedModels) of a `folder`, the folder of their `inputs` with a PART.npz each (its inputs by name, images alone or others
+too) and `encoded`, a JSON list of base64 files. For each, PART.npz in the folder `out` gets the outputs of the call and of
+all signatures, and how many trainable variables have a gradient in training mode.
 """
 
 import base64
@@ -12,7 +12,11 @@ import pathlib
 import sys
 
 import numpy as np
-import tensorflow as tf
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "processes"))
+from forked_answers import serve  # noqa: E402
+
+sys.path.pop(0)
 
 
 def arrays(signature, outputs):
@@ -23,6 +27,8 @@ def arrays(signature, outputs):
 
 def run(folder, inputs, encoded, out):
     """One SavedModel -> its .npz."""
+    import tensorflow as tf
+
     with np.load(inputs) as file:
         inputs = {name: tf.constant(array) for name, array in file.items()}
     images = inputs["images"] if list(inputs) == ["images"] else inputs  # what the model is called with
@@ -53,7 +59,12 @@ def run(folder, inputs, encoded, out):
     )
 
 
+def answer(request):
+    """Run every SavedModel of a request."""
+    for part in request["parts"]:
+        inputs, out = (f"{request[place]}/{part}.npz" for place in ("inputs", "out"))
+        run(f"{request['folder']}/{part}", inputs, request["encoded"], out)
+
+
 if __name__ == "__main__":
-    folder, inputs, encoded, out, *parts = sys.argv[1:]
-    for part in parts:
-        run(f"{folder}/{part}", f"{inputs}/{part}.npz", encoded, f"{out}/{part}.npz")
+    serve(answer, "tensorflow")

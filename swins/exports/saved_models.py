@@ -8,8 +8,6 @@ import io
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 
@@ -18,7 +16,7 @@ import numpy as np
 
 from swins.convert.certificate import difference, normal_images
 from swins.deploy import deploy
-from swins.errors import SwinsError, ending
+from swins.errors import SwinsError, ending, missing_package
 from swins.exports import adopt, saved_model_writer
 from swins.exports.card import measured_row, write_card
 from swins.exports.statements import Statement, numbered, verify_numbered
@@ -27,6 +25,7 @@ from swins.files import tidy
 from swins.image_files import pillow
 from swins.opening import Opened
 from swins.predictor import write_facts
+from swins.processes.kept_process import KeptProcess
 from swins.task import image_input, task_of
 from swins.weights import artefacts, checkpoint_files
 from swins.weights.artefacts import archive_name
@@ -35,11 +34,11 @@ TOLERANCE = 1e-5  # of the largest output
 PIXEL_TOLERANCE = 3e-3  # mean difference of decoded pixels from Pillow's, normalised (about 1/6 of 1/255)
 MOST_OF_A_NUDGE = 0.01  # how far outputs may be where rounding is enlarged, whatever Keras' own are then
 ROOT = "saved_model.pb"
-RUN_SAVED_MODELS = pathlib.Path(__file__).with_name("run_saved_models.py")
+ELSEWHERE = KeptProcess(pathlib.Path(__file__).with_name("run_saved_models.py"))
 
 
 def run_elsewhere(folder, inputs, files):
-    """Outputs of SavedModels in a fresh process that has no swins -> {part: dict of arrays} (run_saved_models.py).
+    """Outputs of SavedModels in a process that has no swins -> {part: dict of arrays} (run_saved_models.py).
 
     Args:
         inputs: {part: {name of an input: array}}; files: images as bytes.
@@ -50,11 +49,13 @@ def run_elsewhere(folder, inputs, files):
         for part, arrays in inputs.items():
             np.savez(place / "inputs" / f"{part}.npz", **arrays)
         (place / "bytes.json").write_text(json.dumps([base64.b64encode(f).decode() for f in files]))
-        arguments = [folder, place / "inputs", place / "bytes.json", place, *parts]
-        command = [sys.executable, "-P", str(RUN_SAVED_MODELS), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise SwinsError(f"{folder.name} does not load in a fresh process: {ending(done.returncode, done.stderr)}")
+        request = {"folder": str(folder), "parts": parts, "inputs": str(place / "inputs"), "out": str(place)}
+        answer = ELSEWHERE.ask({**request, "encoded": str(place / "bytes.json")})
+        if "missing" in answer:
+            raise missing_package("running a SavedModel", answer["missing"], "tensorflow")
+        if "crash" in answer:
+            end = ending(answer["code"], answer["crash"])
+            raise SwinsError(f"{folder.name} does not load in a process of its own: {end}")
         outputs = {}
         for part in parts:
             with np.load(place / f"{part}.npz") as out:

@@ -1,15 +1,8 @@
 """Ask the PyTorch reference: keeps `server.py` in a process of its own and hands over arrays through files."""
 
-import atexit
 import contextlib
-import json
-import os
 import pathlib
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -17,62 +10,12 @@ import numpy as np
 from swins.errors import SwinsError, missing_package
 from swins.model_configs import VARIANTS
 from swins.plans import VariantV2, VariantV2CR, with_overrides
+from swins.processes.kept_process import KeptProcess
 from swins.resnet_plan import VariantResNet
 
-FORKS = hasattr(os, "fork")
 OUTPUT = "logits"  # what a program's last output is called in what `forward` gives
 FREE = ("drop_rate", "drop_path_rate")  # fields of a Variant that change no answer
-IDLE = 60  # seconds without a question, after which the process leaves
-SERVER = pathlib.Path(__file__).with_name("server.py")
-
-
-class Reference:
-    """A process of `server.py`, started when it is asked; it leaves when it is idle or we are gone."""
-
-    def __init__(self):
-        self.process, self.owner, self.lock = None, None, threading.Lock()
-        atexit.register(self.stop)
-
-    def start(self):
-        self.owner = os.getpid()
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(SERVER), str(IDLE)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            start_new_session=True,  # so that its children can be stopped with it
-        )
-
-    def stop(self):
-        """End the process and its children, whatever they are at; a fork of ours leaves it to us."""
-        if self.process is not None and self.owner == os.getpid():
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # it is gone, as macOS says it
-                os.killpg(self.process.pid, signal.SIGKILL) if FORKS else self.process.kill()
-            self.process.communicate()
-        self.process = None
-
-    def ask(self, request):
-        """A request -> its answer, a dict."""
-        with self.lock:
-            try:
-                for _ in range(2):  # the second to a new process, if the first left in the meantime
-                    if self.process is None or self.owner != os.getpid():
-                        self.start()
-                    with contextlib.suppress(BrokenPipeError, json.JSONDecodeError):
-                        self.process.stdin.write(json.dumps({**request, "cwd": os.getcwd()}) + "\n")
-                        self.process.stdin.flush()
-                        if line := self.process.stdout.readline():
-                            return json.loads(line)
-                    self.stop()
-            except BaseException:  # interrupted: this answer must not be taken for the next one
-                self.stop()
-                raise
-        return {"crash": "it ended without an answer"}
-
-
-THE_REFERENCE = Reference()
+THE_REFERENCE = KeptProcess(pathlib.Path(__file__).with_name("server.py"), HF_HUB_OFFLINE="1")
 
 
 @contextlib.contextmanager

@@ -3,26 +3,23 @@
 Imports nothing of swins or Keras.
 
 Run by `oracle.py` as a script: importing timm after TensorFlow aborts the interpreter (both register LLVM options).
-Usage: python -P server.py SECONDS; each line of standard input is a request, {"command", "out", ...}, whose results go
-to the folder `out`. Where there is fork, it runs in a child, so that one import of torch and timm serves all and
-nothing that a file did to a process stays. The answer is a line of JSON: {} done; {"error": text} a refusal;
-{"missing": module}; {"crash": text}. After SECONDS without a request, or at the end of the input, it leaves.
+Usage: python -P server.py SECONDS, as swins/processes/forked_answers.py describes: a request has a "command", and its
+results go to the folder `out`. {"error": text} answers what is refused.
 """
 
 import contextlib
 import json
 import os
 import pathlib
-import select
 import sys
-import traceback
 
-FORKS = hasattr(os, "fork")
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "processes")]
+from forked_answers import serve  # noqa: E402
 from pickled_files import Refusal, arrays_only, class_names, flatten, load_file  # noqa: E402
 from torch_models import PROGRAMS, build, channels_first_of, find_module, parameters_of  # noqa: E402
 
-sys.path.pop(0)
+del sys.path[:2]
 
 
 def read(request):
@@ -129,7 +126,7 @@ def detect(request):
     import torch
     import torchvision
 
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    sys.path.insert(0, HERE)
     from detector_models import load_detector, steps
 
     detector = load_detector(request["file"])
@@ -157,7 +154,7 @@ def segment(request):
     import torch
     import transformers
 
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    sys.path.insert(0, HERE)
     import segmenter_models
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -186,48 +183,12 @@ COMMANDS = {f.__name__: f for f in (read, forward, detect, segment, perturb, tra
 
 
 def answer(request):
-    """Run one request, in the folder that it comes from -> the answer, a dict."""
+    """Run one request; a refusal is its answer."""
     try:
-        os.chdir(request["cwd"])
         COMMANDS[request["command"]](request)
     except Refusal as refusal:
         return {"error": str(refusal)}
-    except ModuleNotFoundError as missing:
-        return {"missing": missing.name}
-    except Exception:  # said to the caller, whoever is to blame
-        return {"crash": traceback.format_exc()[-2000:]}
-    return {}
-
-
-def in_a_child(request):
-    """`answer` from a forked process."""
-    place = pathlib.Path(request["out"], "answer.json")
-    child = os.fork()
-    if not child:
-        try:
-            place.write_text(json.dumps(answer(request)))
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    if not place.exists():
-        return {"crash": f"it ended with status {os.waitstatus_to_exitcode(status)}, perhaps for want of memory"}
-    return json.loads(place.read_text())
-
-
-def requests(seconds):
-    """Requests from standard input, until it ends or there is none for so many seconds."""
-    while not FORKS or select.select([sys.stdin], [], [], seconds)[0]:  # select takes no pipes where there is no fork
-        line = sys.stdin.readline()
-        if not line:
-            return
-        yield json.loads(line)
 
 
 if __name__ == "__main__":
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
-    with contextlib.suppress(Exception):  # each request will say so
-        import timm  # noqa: F401  once, for all children
-    run = in_a_child if FORKS else answer
-    for request in requests(float(sys.argv[1])):
-        print(json.dumps(run(request)), file=answers, flush=True)
+    serve(answer, "timm")
