@@ -16,6 +16,7 @@ import time
 MODEL = "swin_tiny_patch4_window7_224"
 CLASSES = 1000
 THREADS = os.cpu_count()
+sys.modules.setdefault("openvino_telemetry", None)  # or OpenVINO would send lines to Google
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 

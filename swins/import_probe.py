@@ -19,6 +19,7 @@ SMALL |= {"depths": (1,), "num_heads": (1,), "num_classes": 2}
 
 def probe(name: str) -> dict:
     """Import a module -> {"module", "version", "seconds", "error", "missing"}; error is None where it works."""
+    sys.modules.setdefault("openvino_telemetry", None)  # or importing OpenVINO would send a line to Google
     start, version, error, missing = time.perf_counter(), None, None, False
     try:
         version = getattr(importlib.import_module(name), "__version__", None)

@@ -29,6 +29,7 @@ def litert(path):
 
 
 def openvino(path):
+    sys.modules.setdefault("openvino_telemetry", None)  # as if it were not installed: it would send a line to Google
     import openvino
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

@@ -8,6 +8,7 @@ lines of labels.txt, which `unzip` finds in the file.
 import functools
 import json
 import pathlib
+import sys
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -38,9 +39,15 @@ class Source:
     @functools.cached_property
     def openvino(self):
         """OpenVINO's model, converted once for the files of all precisions."""
-        import openvino
+        return import_openvino().convert_model(str(self.saved_model))
 
-        return openvino.convert_model(str(self.saved_model))
+
+def import_openvino():
+    """OpenVINO without its telemetry, which at its import and conversions sends a line to Google from a fork of ours."""
+    sys.modules.setdefault("openvino_telemetry", None)  # as if it were not installed
+    import openvino
+
+    return openvino
 
 
 def write_onnx(source, path, precision, _):
@@ -78,9 +85,7 @@ def write_litert(source, path, precision, calibration):
 
 def write_openvino(source, path, precision, _):
     """A Source as OpenVINO's .xml and .bin, batch and open sides dynamic."""
-    import openvino
-
     converted = source.openvino
     if source.class_names:
         converted.set_rt_info(json.dumps(source.class_names), CLASS_NAMES)
-    openvino.save_model(converted, path, compress_to_fp16=precision == "float16")
+    import_openvino().save_model(converted, path, compress_to_fp16=precision == "float16")
