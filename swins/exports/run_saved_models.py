@@ -42,21 +42,29 @@ def run(folder, inputs, encoded, out):
         results |= arrays("all_outputs", model.signatures["all_outputs"](images=images[:1]))
     called = model(images)
     results |= arrays("call", called if isinstance(called, dict) else dict.fromkeys(default, called))
-    gradients, trained = [], model.trainable_variables
-    if trained:
-        with tf.GradientTape() as tape:
-            outputs = tf.nest.flatten(model(images, training=True))
-            loss = tf.add_n([tf.reduce_mean(tf.square(y)) for y in outputs if y.dtype.is_floating])
-        gradients = tape.gradient(loss, trained)
-    else:
-        model(images, training=True)
+    model(images, training=True)
+    trained = model.trainable_variables
     np.savez(
         out,
         trainable=len(trained),
-        gradients=sum(g is not None for g in gradients),
+        gradients=gradients_of(model, images, trained) if trained else 0,
         swins="swins" in sys.modules,
         **results,
     )
+
+
+def gradients_of(model, images, variables):
+    """How many variables the outputs in training mode have a gradient of; the graph that computes them is built alone."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def gradients():
+        with tf.GradientTape() as tape:
+            outputs = tf.nest.flatten(model(images, training=True))
+            loss = tf.add_n([tf.reduce_mean(tf.square(y)) for y in outputs if y.dtype.is_floating])
+        return [gradient for gradient in tape.gradient(loss, variables) if gradient is not None]
+
+    return len(gradients.get_concrete_function().structured_outputs)
 
 
 def answer(request):
