@@ -287,6 +287,23 @@ def test_what_a_file_does_not_tell_is_said(library, tmp_path):
     assert identify.fitting(checkpoint) == ["swinv2_small_test"]
 
 
+def test_where_float32_rounds_too_much_float64_decides(monkeypatch, tmp_path):
+    """A tolerance that float32 cannot keep stands for weights, and processors, that make more of its rounding."""
+    model, rng = swins.create("swin_small_test"), np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(weight + 0.1 * rng.standard_normal(weight.shape))
+    file = tmp_path / "timm.safetensors"
+    checkpoint_files.write(load.swin_rules.state_dict(model), file)
+    monkeypatch.setattr(certificate, "BLOCK_TOLERANCE", 1e-12)
+    proof = certificate.compare(model, file, "swin_small_test")
+    assert (proof["verdict"], proof["precision"]) == ("pass", "float64") and proof["in_float32"]["worst_block"] > 1e-9
+    weight = model.get_layer("stages_0_blocks_1").weights[0]
+    for added, precision in ((1e-6, "float64"), (1.0, "float32")):  # the second is no rounding
+        weight.assign_add(added * np.ones(weight.shape))
+        proof = certificate.compare(model, file, "swin_small_test")
+        assert (proof["verdict"], proof["precision"]) == ("fail", precision)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"numbers": 3}', "{", '{"numbers": {"window_size": "x"}}', "9" * 9999])
 def test_a_header_that_is_not_ours_is_refused(text, checkpoint, tmp_path):
     state = checkpoint_files.read(checkpoint).state

@@ -23,6 +23,7 @@ SEED = 0
 IMAGES = 4
 OUTPUT_TOLERANCE = 2e-5  # of an output's largest value
 BLOCK_TOLERANCE = 1e-5  # of the largest value of the block's output
+ROUNDING = 1e-4  # largest difference that float32 alone may make: processors round in other orders
 
 
 def normal_images(shape, count=IMAGES, seed=SEED):
@@ -73,12 +74,18 @@ def worst_output(result):
     return float(np.max([each["relative"] for each in result["outputs"].values()]))
 
 
+def within(result, outputs, block):
+    """Whether the outputs and every block of a result differ by no more than these; NaN is not."""
+    return worst_output(result) <= outputs and result["worst_block"] <= block
+
+
 @dataclass(frozen=True)
 class Reference:
     """What ran beside a model.
 
     program: its name; versions: {package: version}, the program's among them; parameters: how many numbers it trains;
-    unproven: what the comparison leaves open; size_rule: that it followed, None where there is none.
+    unproven: what the comparison leaves open; size_rule: that it followed, None where there is none; precision: in
+    which both computed.
     """
 
     program: str
@@ -86,13 +93,14 @@ class Reference:
     parameters: int
     unproven: tuple = ()
     size_rule: str | None = None
+    precision: str = "float32"
 
 
 def judged(model, reference: Reference, images, seed: int, blocks: dict, outputs: dict, agreement: dict) -> dict:
     """The part of a certificate that can be recomputed, with its verdict.
 
     Args:
-        model: the model in float32; reference: what it was compared with.
+        model: the model; reference: what it was compared with.
         images: (B, H, W, C) that both were given; seed: of them.
         blocks: {block: difference}; outputs: {output: difference and "largest"}; agreement: {answer: share}.
     """
@@ -113,6 +121,7 @@ def judged(model, reference: Reference, images, seed: int, blocks: dict, outputs
             **reference.versions,
         },
         "seed": seed,
+        "precision": reference.precision,
         "images": list(images.shape),
         "image_size": list((variant or model).image_size),  # nulls: any
         "size_rule": getattr(variant, "size_rule", None),
@@ -123,13 +132,15 @@ def judged(model, reference: Reference, images, seed: int, blocks: dict, outputs
         "agreement": agreement,
         "tolerance": {"outputs": OUTPUT_TOLERANCE, "block": BLOCK_TOLERANCE},
     }
-    good = worst_output(result) <= OUTPUT_TOLERANCE and result["worst_block"] <= BLOCK_TOLERANCE
-    good = good and len(set(parameters.values())) == 1
+    good = within(result, **result["tolerance"]) and len(set(parameters.values())) == 1
     return {**result, "verdict": "; ".join([PASS, *reference.unproven]) if good else "fail"}
 
 
 def compare(model, subject, architecture, seed=SEED):
     """Run a reference program on a checkpoint and Keras on the model, on the same images, and compare block by block.
+
+    Both compute in float32; where they differ by more than the tolerance and by less than rounding can make, in float64
+    too, which decides. JAX has none unless it is asked to.
 
     Args:
         model: a SwinTransformer or ResNet in float32.
@@ -140,10 +151,21 @@ def compare(model, subject, architecture, seed=SEED):
     Returns:
         The part of a certificate that can be recomputed: versions, blocks, outputs, agreement, tolerances, verdict.
     """
+    result = compare_in("float32", model, subject, architecture, seed)
+    if passed(result["verdict"]) or not within(result, ROUNDING, ROUNDING) or keras.backend.backend() == "jax":
+        return result
+    exact = type(model).from_config({**model.get_config(), "dtype": "float64"})
+    exact.set_weights(model.get_weights())
+    in_float32 = {"outputs": worst_output(result), "worst_block": result["worst_block"]}
+    return {**compare_in("float64", exact, subject, architecture, seed), "in_float32": in_float32}
+
+
+def compare_in(precision, model, subject, architecture, seed):
+    """`compare` once, in a precision, which is the model's."""
     variant, program = model.variant, getattr(subject, "program", "timm")
     own_rule = getattr(variant, "size_rule", None)  # a ResNet has no windows
     size = native_size(architecture) if variant.image_size == ANY else None
-    images = seeded_images(variant, seed=seed, open_size=size)
+    images = seeded_images(variant, seed=seed, open_size=size).astype(precision)
     pairs = programs.outputs(program, variant, getattr(subject, "kind", "classifier"))
     theirs = oracle.forward(subject, architecture, variant, images, [t for _, t in pairs], batch=1)
     tap = keras.Model(model.input, [*(model.get_layer(k).output for k, _ in pairs), model.output])
@@ -158,6 +180,7 @@ def compare(model, subject, architecture, seed=SEED):
         int(theirs["parameters"]),
         tuple(getattr(subject, "unproven", ())),
         getattr(subject, "size_rule", own_rule),
+        precision,
     )
     outputs = {
         name: {**difference(ours_named[name], y), "largest": float(np.abs(y).max())} for name, y in theirs_named.items()
@@ -268,6 +291,9 @@ def summary(certificate):
         f"  worst block   {worst}, relative {c['blocks'][worst]['relative']:.1e} "
         f"(tolerance {c['tolerance']['block']:g}), of {len(c['blocks'])} compared",
     ]
+    if "in_float32" in c:
+        most = max(c["in_float32"].values())
+        lines.append(f"  computed in   {c['precision']}: in float32 rounding alone makes up to {most:.1e}")
     words = {score.name: score.words for score in task_named(c.get("task")).scores}
     for name, share in c["agreement"].items():
         lines.append(f"  {words.get(name, name):<13} same on {share:.0%} of {c['images'][0]} images")

@@ -37,8 +37,8 @@ def read(request):
 def forward(request):
     """Load a checkpoint into a program's model by its own rules and run images.npy -> outputs.npz.
 
-    Images are (B, H, W, C). outputs: `logits`, the output of each module named in the request, channels last, the
-    number of `parameters`, and the versions of the program and of `torch`.
+    Images are (B, H, W, C); float64 ones make a model of float64. outputs: `logits`, the output of each module named in
+    the request, channels last, the number of `parameters`, and the versions of the program and of `torch`.
     """
     import importlib
 
@@ -58,6 +58,8 @@ def forward(request):
         module = find_module(modules, name)
         module.register_forward_hook(lambda _, __, y, name=name: keep(name, y))
     images = np.load(request["images"], mmap_mode="r")
+    if images.dtype == np.float64:
+        model.double()
     logits = []
     with torch.inference_mode():
         for start in range(0, len(images), request["batch"]):
