@@ -1,9 +1,9 @@
 """Load SavedModels where swins is not, run them and save what they give. Imports nothing of swins or Keras.
 
-Usage: python -P run_saved_models.py SECONDS, as swins/processes/forked_answers.py describes. A request names the `parts`
-(SavedModels) of a `folder`, the folder of their `inputs` with a PART.npz each (its inputs by name, images alone or others
-too) and `encoded`, a JSON list of base64 files. For each, PART.npz in the folder `out` gets the outputs of the call and of
-all signatures, and how many trainable variables have a gradient in training mode.
+Usage: python -P run_saved_models.py SECONDS, as swins/processes/forked_answers.py describes. A request names the
+`parts` (SavedModels) of a `folder`, the folder of their `inputs` with a PART.npz each (its inputs by name, images alone
+or others too) and `encoded`, a JSON list of base64 files. For each, PART.npz in the folder `out` gets the outputs of
+the call and of all signatures, and how many trainable variables have a gradient in training mode.
 """
 
 import base64
@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "processes"))
-from forked_answers import serve  # noqa: E402
+from forked_answers import serve
 
 sys.path.pop(0)
 
@@ -54,7 +54,7 @@ def run(folder, inputs, encoded, out):
 
 
 def gradients_of(model, images, variables):
-    """How many variables the outputs in training mode have a gradient of; the graph that computes them is built alone."""
+    """How many variables the outputs in training mode have a gradient of; its graph is built and not run."""
     import tensorflow as tf
 
     @tf.function(autograph=False)

@@ -43,7 +43,7 @@ class Source:
 
 
 def import_openvino():
-    """OpenVINO without its telemetry, which at its import and conversions sends a line to Google from a fork of ours."""
+    """OpenVINO without its telemetry: at its import and conversions it sends lines to Google from forks of ours."""
     sys.modules.setdefault("openvino_telemetry", None)  # as if it were not installed
     import openvino
 

@@ -1,9 +1,9 @@
 """The loop of a script that `KeptProcess` keeps: requests from standard input, each answered in a fork.
 
-Imports nothing of swins. A request is a line of JSON, {"out": a folder for its results, "cwd": where it comes from, ...}.
-Its answer is one too: {} done; {"missing": a module}; {"crash": the last that was said, "code": exit code, negative for
-a signal's number}; or what the script's own function returns, such as {"error": a refusal}. Where there is fork, one
-import of large packages serves all, and nothing that a request did to a process stays.
+Imports nothing of swins. A request is a line of JSON, {"out": a folder for its results, "cwd": where it comes from,
+...}. Its answer is one too: {} done; {"missing": a module}; {"crash": the last that was said, "code": exit code,
+negative for a signal's number}; or what the script's own function returns, such as {"error": a refusal}. Where there is
+fork, one import of large packages serves all, and nothing that a request did to a process stays.
 """
 
 import contextlib

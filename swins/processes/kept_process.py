@@ -47,7 +47,7 @@ class KeptProcess:
         self.process = None
 
     def ask(self, request: dict) -> dict:
-        """The answer to a request, as `forked_answers` describes both; relative paths in it are from our folder of now."""
+        """The answer to a request, as `forked_answers` describes both; paths in it are from our folder of now."""
         request = {**request, "cwd": os.getcwd()}
         with self.lock:
             try:

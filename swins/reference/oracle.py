@@ -66,7 +66,7 @@ def forward(subject, architecture, variant, images, modules=(), batch=16):
         subject: a programs.Subject; or a file in any layout that timm's own loader takes.
         architecture: timm's name; for another, timm's class is built from the variant's numbers.
         variant: the Variant or VariantResNet, for the numbers of the program's model.
-        images: normalised, of the size that the program's model is built for; in the precision that it is to compute in.
+        images: normalised, of the size that the program's model is built for, in the precision to compute in.
         modules: names of the program's modules whose outputs are wanted.
         batch: images at a time.
     """
