@@ -45,6 +45,7 @@ def tree(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_files_are_answered_with_names_as_a_predictor_answers(exported):
     """By the numbered folder, which is what TF Serving runs."""
     import tensorflow as tf
@@ -96,6 +97,7 @@ def test_wrong_answers_are_seen(rng):
     assert classification_export.difference(names, {"logits": logits}, expected) == np.inf
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_exported_from_python(tmp_path, stubbed, capsys):
     """Without touching it: its names, its preparation as its weights', a card, and the next export adds to it."""
     model = swins.create(NAME, weights=DATA / f"{NAME}.safetensors", num_classes=3)
@@ -132,6 +134,7 @@ def test_a_model_of_ones_own_is_exported_from_python(tmp_path, stubbed, capsys):
         saved_models.verify_exports(folder)
 
 
+@pytest.mark.slow
 def test_the_command_states_and_says_what_has_no_name(tmp_path, stubbed, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     swins.create(NAME, weights=DATA / f"{NAME}.safetensors", num_classes=3).save("bare.keras")

@@ -68,6 +68,7 @@ def test_maps_are_those_of_transformers_backbone(transformers, stages, open_size
     assert len(theirs) == len(SIZES) * 4
 
 
+@pytest.mark.slow
 def test_a_segmenters_file_holds_the_same_norms(transformers, stages):
     with pytest.warns(UserWarning, match="only its Swin was taken; left out auxiliary_head, decode_head"):
         inside = swins.backbone(str(transformers / "upernet.pth"), norms=True)
@@ -152,6 +153,7 @@ def test_merged_maps_are_what_the_next_stage_gets(family, rng):
     assert relative(merged["P2"], ops.convert_to_numpy(maps["P2"])) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("family", [FAMILIES[0], *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES[1:])])
 def test_pyramids_train_share_weights_and_are_saved(family, rng, tmp_path):
@@ -182,6 +184,7 @@ def test_norms_of_some_levels_leave_the_others_as_they_are(rng):
     assert half.output["P1"].dtype == "bfloat16" and half.get_layer("norm0").gamma.dtype == "float32"
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_every_source_gives_the_same_maps(converted, checkpoint):
     x = np.random.default_rng(0).standard_normal((1, 28, 28, 1), dtype="float32")

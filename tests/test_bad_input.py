@@ -338,6 +338,7 @@ def test_to_torch_needs_a_safetensors_name(command, converted, tmp_path):
         assert code == 1 and ".safetensors" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", [pytest.param("torch", marks=pytest.mark.slow), "timm"])
 def test_a_missing_extra_is_named(package, checkpoint, tmp_path):
     """A package that cannot be imported: the error names the extra that brings it."""

@@ -165,6 +165,7 @@ def test_what_becomes_of_boxes_is_torchvisions_on_average(rng):
     compare(rows, REFERENCE["whole"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", ["small", "large"])
 def test_pattern_1_moves_boxes_as_albumentations_on_average(scene, rng):
     size, boxes = PATTERN["scenes"][scene]

@@ -82,6 +82,7 @@ FREEZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("freeze", FREEZES.values(), ids=FREEZES)
 def test_what_is_frozen_stays_so_in_every_copy(freeze, tmp_path):
@@ -166,6 +167,7 @@ def test_adapters_are_merged(family, rng, tmp_path):
     assert "head/kernel" in trained(swins.resize(model))  # which Keras froze for the adapter
 
 
+@pytest.mark.slow
 @quiet
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 def test_quantized_models_are_carried_to_the_bit(mode, rng, tmp_path):

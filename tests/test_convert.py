@@ -47,6 +47,7 @@ def layouts(checkpoint, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file", [file if file in QUICK else pytest.param(file, marks=pytest.mark.slow) for file in LAYOUTS]
 )

@@ -135,6 +135,7 @@ DENSE = {  # of small maps, every kind of norm and neck among them
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [backends_if(case == "ssd_resnet", case) for case in DENSE])
 def test_dense_models_equal_theirs(case, rng, tmp_path):
     model = DENSE[case]()
@@ -163,6 +164,7 @@ def test_real_images_and_the_same_answers(converted):
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [backends_if(policy == "mixed_bfloat16", policy) for policy in DTYPES])
 def test_half_precision_is_as_near_as_the_mixed_model(policy, rng):
     if policy == "mixed_float16" and keras.backend.backend() == "torch":
@@ -181,6 +183,7 @@ def test_half_precision_is_as_near_as_the_mixed_model(policy, rng):
         np.testing.assert_array_equal(run(also, x), run(deployed, x))
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("family", [swins.SwinTransformer, swins.SwinTransformerV2CR])
 def test_saved_and_loaded(family, rng, tmp_path):

@@ -69,6 +69,7 @@ def test_a_run_records_what_prediction_needs(run):
     assert task_of(model) is DETECTION and model.numbers.num_classes == 10
 
 
+@pytest.mark.slow
 def test_the_best_model_of_a_run_that_has_not_ended_predicts(run, canvases, tmp_path):
     unfinished = tmp_path / "run"
     unfinished.mkdir()
@@ -82,6 +83,7 @@ def test_the_best_model_of_a_run_that_has_not_ended_predicts(run, canvases, tmp_
         swins.load(unfinished)
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_that_of_the_run(run, canvases, command, tmp_path):
     table, found = tmp_path / "results.csv", tmp_path / "found.csv"
     code, out, err = command(
@@ -103,6 +105,7 @@ def test_an_evaluation_is_that_of_the_run(run, canvases, command, tmp_path):
     assert code == 1 and "--class-order: not of detection" in err
 
 
+@pytest.mark.slow
 def test_boxes_are_in_the_pictures_own_pixels(run, canvases, command, tmp_path):
     picture = next((canvases / "images" / "val").glob("*.png"))
     detector = swins.load(run)

@@ -109,6 +109,7 @@ def test_options_are_the_rows_the_ssds_and_the_backbones():
             create(PICO, **options)
 
 
+@pytest.mark.slow
 def test_a_detectors_own_file_is_the_same_detector(tmp_path):
     model = of_file(tmp_path, num_classes=2, image_size=96)
     for source in (tmp_path, str(tmp_path / "model.keras")):
@@ -180,6 +181,7 @@ def test_a_network_of_another_kind_gives_its_backbone(tmp_path, monkeypatch):
         create("mask_rcnn_swin_tiny_fpn", weights=file)
 
 
+@pytest.mark.slow
 def test_v1s_tables_are_interpolated_for_other_windows(tmp_path, monkeypatch):
     swin = moved(create(BACKBONE, num_classes=7))
     swin.save(tmp_path / "swin.keras")

@@ -241,6 +241,7 @@ def test_the_command_line_draws_a_grid(trained, command, tmp_path):
     assert code == 1 and "swins sample" in err
 
 
+@pytest.mark.slow
 def test_samples_are_scored_beside_real_images(garments, trained, command, tmp_path):
     arguments = ("eval", trained, "--data", garments, "--quiet")
     code, _, err = command(*arguments)

@@ -55,16 +55,16 @@ def test_sources_and_batches_agree(command, converted, folders, table, samples, 
 
 
 @pytest.mark.slow
-def test_the_embedded_test_images(command, converted, tmp_path):
+def test_the_embedded_test_images(command, converted, table, tmp_path):
     results, predictions = tmp_path / "results.csv", tmp_path / "predictions.csv"
-    arguments = ("--data", DATA, "--batch", 500, "--results", results, "--predictions", predictions)
-    for _ in range(2):
+    for data in (table, DATA):
+        arguments = ("--data", data, "--batch", 500, "--results", results, "--predictions", predictions)
         code, row, err = evaluate(command, converted, *arguments)
         assert code == 0, err
     assert row["images"] == 10_000 and row["top1"] >= 0.90 and row["model"] == NAME
     with open(results, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 and float(rows[0]["top1"]) == row["top1"]
+    assert [line["images"] for line in rows] == [str(COUNT), "10000"] and float(rows[1]["top1"]) == row["top1"]
     with open(predictions, newline="") as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 10_000
@@ -105,6 +105,7 @@ def test_score_counts_by_hand():
     assert CLASSIFICATION.score(records) == {"top1": pytest.approx(1 / 3), "top5": pytest.approx(2 / 3)}
 
 
+@pytest.mark.slow
 def test_files_that_are_no_images_are_named_and_counted(command, converted, folders, tmp_path):
     (folders / "dress" / "notes.txt").write_text("not an image")
     (folders / "sandal" / "cut.png").write_bytes(next(folders.rglob("*.png")).read_bytes()[:60])
@@ -214,6 +215,7 @@ def test_another_models_name_is_refused(command, converted, table):
     assert code == 1 and "is no swin_tiny_patch4_window7_224" in err
 
 
+@pytest.mark.slow
 def test_bad_tables_and_folders(command, converted, table, tmp_path):
     text = (table / "labels.csv").read_text()
     for bad, words in (
@@ -296,6 +298,7 @@ def test_what_was_predicted_counts_for_the_same_samples_only(tmp_path):
     assert not records.Journal(tmp_path / "j", ["x"]).rows  # it may have been mended
 
 
+@pytest.mark.slow
 def test_other_labels(command, converted, table, samples, tmp_path):
     names = sorted(f"{i}.png" for i in range(COUNT))
     labels = [int(samples[1][int(name.removesuffix(".png"))]) for name in names]

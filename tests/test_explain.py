@@ -92,6 +92,7 @@ def dense_rollout(model, images):
     return total.mean(axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rollout_is_the_product_of_whole_attention_matrices(family, rng):
     model = moved(family(**SMALL, num_classes=3))
@@ -113,6 +114,7 @@ def grad_cam_by_hand(model, image, number):
     return cam / cam.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [pytest.param(FAMILIES[0], marks=pytest.mark.backends), *FAMILIES[1:]])
 def test_grad_cam_is_the_formula(family, rng):
     model = moved(family(**SMALL, num_classes=3))
@@ -178,6 +180,7 @@ def pictures(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_explained_too(checkpoint, pictures, command):
     arguments = (pictures / "0.png", "-o", pictures / "out.png", "--weights", checkpoint, "--kind", "rollout")
     code, text, err = command("explain", *arguments, "-m", NAME)

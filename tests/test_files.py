@@ -275,6 +275,7 @@ def full(artefact):
     return artefact
 
 
+@pytest.mark.slow
 def test_convert_overwrites_what_is_its_own(full, command, checkpoint):
     before = listing(full)
     code, _, err = command("convert", "-m", NAME, "--checkpoint", checkpoint, "-o", full, "--overwrite")

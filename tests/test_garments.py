@@ -311,6 +311,7 @@ def test_drawings_show_boxes_where_they_are(crowded):
     np.testing.assert_array_equal(np.asarray(drawing.draw(empty)), empty.image)
 
 
+@pytest.mark.slow
 def test_the_committed_table_and_sheet_are_current():
     demo = script("demo/garments.py")
     text = "\n".join(",".join(f'"{c}"' if "," in c else c for c in row) for row in demo.table())

@@ -90,6 +90,7 @@ def test_samples_have_static_shapes_and_the_same_numbers_again():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_losses_have_names_and_fillers_count_not(tiny):
     model, images, arrays = tiny
@@ -194,6 +195,7 @@ def test_what_exports_do_in_their_graph_is_what_predictors_do():
     assert (masks == found.masks).mean() > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (427, 640), (2000, 3000), (500, 500)])
 def test_photographs_for_published_weights_are_as_large_as_in_mmdetection(size):
     """Which pads to multiples of 32; a SavedModel has one canvas for all of them."""

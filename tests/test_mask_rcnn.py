@@ -175,6 +175,7 @@ def require_answers(model, reference, kind, size):
     assert theirs.any() and np.mean(ours == theirs) >= 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
@@ -215,6 +216,7 @@ def test_the_pyramids_parts_as_literal_matrices():
     assert ops.convert_to_numpy(halved(x))[0, :, :, 0].tolist() == [[0, 2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -273,6 +275,7 @@ def test_paths_of_variables_are_the_same_in_each():
     assert not np.array_equal(kernels["mask_head_0/convs_0/kernel"], kernels["mask_head_0/convs_1/kernel"])
 
 
+@pytest.mark.slow
 def test_boxes_and_scores_are_float32_whatever_the_policy():
     """Boxes far out keep parts of a pixel, which bfloat16 has not beyond 256."""
     pyramid = swins.backbone(

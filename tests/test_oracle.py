@@ -17,6 +17,7 @@ from swins.weights import checkpoint_files
 WRITE = "import torch, sys; torch.save({'norm.weight': torch.full((3,), float(sys.argv[2]))}, sys.argv[1])"
 
 
+@pytest.mark.slow
 def test_relative_paths_are_of_the_caller(tmp_path, monkeypatch):
     for value in (1, 2):
         (tmp_path / str(value)).mkdir()

@@ -87,6 +87,7 @@ def ours(model, images, translation):
     return {**named, "norm": named[f"norm{last}"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ORIGINALS]
 )
@@ -123,6 +124,7 @@ def test_ours_computes_what_the_program_computed(name):
     assert compared >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mmdet", "mmpretrain", "mmpretrain_v2", "microsoft"])
 def test_another_rule_is_noticed(name):
     """At 32x64 pixels, the last map of 4x8 tokens is as high as a window: timm shifts its width alone."""

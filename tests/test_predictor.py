@@ -44,6 +44,7 @@ def test_everything_that_people_have_of_a_model_gives_the_same(converted, checkp
         swins.load(converted)("none.png")
 
 
+@pytest.mark.slow
 def test_what_a_checkpoints_file_states_holds_for_its_predictor(converted, garment, tmp_path):
     """A safetensors file of a run says how images are prepared and what classes are called."""
     facts = {"image_size": [28, 28], "crop": 0.7, "mean": [0.4], "std": [0.2]}
@@ -92,6 +93,7 @@ def test_the_lines_of_the_page(converted, garment, tmp_path, monkeypatch, capsys
         assert picture.width == 480 and picture.height == 600 + 5 * 26 + 6
 
 
+@pytest.mark.slow
 def test_the_command(command, converted, garment, idx, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "more").mkdir()

@@ -51,6 +51,7 @@ def test_pixels_are_pillows_to_the_bit(rng):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), of_pillow(pixels, *rule))
 
 
+@pytest.mark.slow
 @needs_tensorflow
 @pytest.mark.parametrize("rule", RULES)
 def test_so_are_they_in_a_graph_that_does_not_know_the_size(rng, rule):
@@ -138,6 +139,7 @@ def test_it_is_compared_copied_and_saved(tmp_path):
     assert again == prepare and repr(again).startswith("Preprocess(image_size=(21, 21), resize=(24, 24)")
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.core
 def test_one_model_from_pixels_to_probabilities(checkpoint, tmp_path, rng):
@@ -175,6 +177,7 @@ def test_an_exported_model_and_a_saved_model_prepare_alike(checkpoint, tmp_path,
     np.testing.assert_allclose(logits, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_models_remember_their_preparation(checkpoint, converted, small_run, tmp_path):
     tagged = swins.create(NAME, weights=checkpoint, num_classes=3)
     published = swins.preprocess(NAME)

@@ -133,6 +133,7 @@ CR_FIELDS = {**FIELDS, "meta_dim": 32, "extra_norm": "stages", "extra_norm_perio
 FAMILIES = {"swin_small_test": FIELDS, "swinv2_small_test": V2_FIELDS, "swin_transformer_v2_t": CR_FIELDS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "field"),
     [
@@ -177,6 +178,7 @@ def test_words_travel_with_the_weights(converted, tmp_path, artefact):
     assert (proof["class_names"], proof["preparation"]) == (names, preparation)
 
 
+@pytest.mark.slow
 def test_a_runs_preparation_and_classes_come_back_from_pytorchs_names(converted, tmp_path):
     names = [f"class {i}" for i in range(10)]
     preparation = {"image_size": [28, 28], "crop": 0.7, "mean": [0.4], "std": [0.2]}
@@ -238,6 +240,7 @@ def test_what_tensors_do_not_tell_is_refused(tmp_path):
         swins.create("swin_small_test", weights=tmp_path / "m.keras")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["", "swin.", "model."])
 def test_a_trunk_held_in_a_users_own_module(library, part, tmp_path):
     state = checkpoint_files.read_safetensors(library / "hugging_face_v1_trunk.safetensors")

@@ -14,6 +14,7 @@ from swins.detection.box_deltas import REGION_STDS, decode_deltas, of_class
 from swins.detection.proposals import refine, refine_regions, select_detections, select_proposals, without_overlaps
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.core
 def test_proposals_are_mmdets():

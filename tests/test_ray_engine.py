@@ -58,6 +58,7 @@ def test_a_cluster_is_divided_by_machines_or_cards():
         divided([{"node:a": 1.0}])
 
 
+@pytest.mark.slow
 def test_evaluation_gives_the_row_and_the_table_of_one_process(
     command, cluster, small_artefact, class_folders, tmp_path
 ):

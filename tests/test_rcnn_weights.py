@@ -67,6 +67,7 @@ def equal(ours, theirs):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NAMES)
 def test_layouts_there_and_back_are_the_same_to_the_bit(states, models, kind, tmp_path):
     """M -> ours -> M, and M -> ours -> O -> ours."""
@@ -82,6 +83,7 @@ def test_layouts_there_and_back_are_the_same_to_the_bit(states, models, kind, tm
     equal(values(swins.create(NAMES[kind], weights=tmp_path / "o.safetensors")), values(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NAMES)
 def test_inspect_names_variant_classes_and_layout(files, kind, command):
     code, out, err = command("inspect", files[kind])
@@ -129,6 +131,7 @@ def test_eighty_classes_are_cocos(states, tmp_path):
     assert coco_names()[:2] == ("person", "bicycle") and coco_names()[79] == "toothbrush"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NAMES)
 def test_another_kind_is_refused_with_both_names(files, models, kind, tmp_path):
     name, other = NAMES[OTHER[kind]], NAMES[kind]
@@ -140,6 +143,7 @@ def test_another_kind_is_refused_with_both_names(files, models, kind, tmp_path):
         swins.create(name, weights=tmp_path / "own.keras")
 
 
+@pytest.mark.slow
 def test_other_classes_leave_heads_fresh_and_both_numbers_are_named(files, models, tmp_path):
     whole = models["mask"]
     with pytest.warns(

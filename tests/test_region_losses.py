@@ -58,6 +58,7 @@ def values_of(case):
     return [case["sizes"], *(case[name] for name in NAMES), *(truths[name] for name in TRUTHS)]
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("step", [49, pytest.param(1, marks=pytest.mark.slow)])
 def test_losses_are_mmdets(step):

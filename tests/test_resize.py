@@ -89,6 +89,7 @@ def test_small_matrices_by_hand():
     np.testing.assert_allclose(bias_tables.geometric(5, 3), np.eye(5)[1:4])
 
 
+@pytest.mark.slow
 @V1_AND_V2
 def test_the_same_size_is_a_copy(family, rng):
     model = moved(family(**SMALL, num_classes=5, name="mine"))

@@ -124,6 +124,7 @@ def test_backbone_b_is_torchvisions_with_the_same_changes(small):
     assert {level: y.shape[1:3] for level, y in other.output.items()} == {"P2": (25, 25), "P3": (13, 13)}
 
 
+@pytest.mark.slow
 def test_every_size_is_torchvisions(small):
     model = swins.create(SMALL, weights=small[0], image_size=ANY)
     for size in SIZES:
@@ -160,6 +161,7 @@ def test_a_block_a_stage_is_torchvisions_in_inference_and_in_training(small):
     assert checked == 2 * (1 + 4 * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_a_training_step_by_fit(tiny_state, tmp_path):
     """Statistics move in a compiled step too, and a frozen batch norm's do not."""

@@ -33,6 +33,7 @@ def gradients(function, values):
     return [tensor.grad for tensor in tensors]
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("sampling", [pytest.param(ADAPTIVE, marks=pytest.mark.core), 2])
 def test_bins_are_torchvisions(sampling):
@@ -45,6 +46,7 @@ def test_bins_are_torchvisions(sampling):
     np.testing.assert_allclose(bins(*maps, boxes), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_gradients_are_torchs(sampling):
@@ -88,6 +90,7 @@ def test_boxes_that_are_no_numbers_break_nothing():
     np.testing.assert_allclose(bins[:, 5:], compiled(lambda *m: roi_align(m, boxes[[[5]] * 2], 2))(*maps), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_graph_takes_any_size_and_number():
     import tensorflow as tf
 

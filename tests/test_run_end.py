@@ -112,6 +112,7 @@ def test_patience_waits_where_no_epoch_has_a_score(tmp_path):
     assert not run.ended(PATIENT, 2)  # before it is validated nobody knows
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_the_accuracy_of_training_is_that_of_its_steps(idx, tmp_path, monkeypatch):
     """The mean over an epoch's images, each judged by the weights that it then moved; a kill does not lose it."""

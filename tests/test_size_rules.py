@@ -42,6 +42,7 @@ def test_fixed_and_open_sizes_equal_the_program(programs, name):
         assert row["open"] == "" if row["size_rule"] == "timm" else float(row["open"]) <= 1e-5, row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision_v1", "hugging_face_v1", "hugging_face_v2", "backbone_v1"])
 def test_another_rule_gives_other_numbers(programs, name, monkeypatch):
     """So that the comparison can fail."""
@@ -75,6 +76,7 @@ BACKBONES = {  # file: (variant, size rule, what is left out, among others)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file", [file if file in QUICK else pytest.param(file, marks=pytest.mark.slow) for file in BACKBONES]
 )
@@ -166,6 +168,7 @@ def test_a_model_made_for_a_size_keeps_its_windows_at_others():
         swins.SwinTransformerV2(**SMALL, image_size=16, native_size=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_are_saved_and_exports_have_them(rule, tmp_path):
     model = swins.SwinTransformer(**SMALL, image_size=(20, 33), size_rule=rule)

@@ -67,6 +67,7 @@ with torch.inference_mode():
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("name", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_an_open_size_equals_torchvision_at_every_size(name, torchvision):

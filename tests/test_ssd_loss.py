@@ -143,6 +143,7 @@ def test_losses_are_the_references_and_torchvisions():
     assert results[49, 0] == results[49, 1] > 0 and not results[49, 2:].any()  # a batch without objects
 
 
+@pytest.mark.slow
 def test_losses_of_any_number_of_images():
     priors = arrays("losses")["priors"]
     case = next(cases.loss_cases(priors))
@@ -152,6 +153,7 @@ def test_losses_of_any_number_of_images():
         np.testing.assert_allclose(function(*values), [float(x) for x in all_losses(priors, *values)], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_gradients_are_the_references():
     reference = arrays("losses")

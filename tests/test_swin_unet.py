@@ -148,6 +148,7 @@ def test_adaptive_norms_are_norms_with_other_numbers(paper):
 LIKE_THE_REFERENCE = {"merging": "convolution", "skips": "inputs", "decoder_order": "encoder"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "numbers",
     [
@@ -251,6 +252,7 @@ def registered(monkeypatch):
     return register
 
 
+@pytest.mark.slow
 def test_create_takes_another_ones_weights_and_makes_classes_fresh(tmp_path, registered):
     name = registered("swin_unet_of_a_test", depths=(1, 1), mid_depth=0)
     model = moved(swins.create(name))
@@ -267,6 +269,7 @@ def test_create_takes_another_ones_weights_and_makes_classes_fresh(tmp_path, reg
         swins.create(other, weights=tmp_path / "model.keras")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conditions", ["adaptive", "additive"])
 def test_an_encoder_takes_a_swins_weights(tmp_path, registered, conditions):
     swin = moved(swins.SwinTransformer(**{k: TINY[k] for k in list(TINY)[:7]}, num_classes=5))

@@ -64,6 +64,7 @@ def test_it_trains_and_the_best_is_the_least_error(trained):
     assert result["best"]["error"] == min(errors) and (trained / "best.keras").is_file()
 
 
+@pytest.mark.slow
 def test_killed_on_its_way_it_ends_as_if_it_had_not_been(bars, trained, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
@@ -156,6 +157,7 @@ def test_a_swin_of_another_kind_of_work_is_not_a_classifier(monkeypatch):
     assert task.task_of(model).name == "angles"
 
 
+@pytest.mark.slow
 def test_a_score_without_a_value_is_none_everywhere(bars, tmp_path, monkeypatch):
     """In the log, the result, the curves and tables; the best is one that has a number."""
     values = iter((None, 30.0, None, 20.0, 40.0))

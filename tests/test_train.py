@@ -102,9 +102,8 @@ def test_killed_in_every_phase_a_run_ends_as_if_it_had_not_been(idx, tmp_path):
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run(idx, tmp_path):
-    recipe = changed(SMALL, optim={"learning_rate": 1e30, "clip_norm": 0.0})
-    recipe = changed(recipe, schedule={"warmup_rate": 1e30, "min_rate": 1e30})
-    recipe = dataclasses.replace(recipe, checkpoint_steps=1)
+    ruinous = {"optim": {"learning_rate": 1e30, "clip_norm": 0.0}, "schedule": {"warmup_rate": 1e30, "min_rate": 1e30}}
+    recipe = dataclasses.replace(changed(SMALL, **ruinous), checkpoint_steps=1)
     with pytest.raises(SwinsError, match=r"the loss is (nan|inf) at step \d+.*lower optim.learning_rate"):
         loop.train(recipe, idx, tmp_path / "run", say=quiet)
     for path in checkpoints.Checkpoints(tmp_path / "run" / "checkpoints").paths():
@@ -137,6 +136,7 @@ def test_a_run_goes_on_from_before_its_loss_became_no_number(idx, tmp_path, monk
     assert any("going on after step 4" in text for text in told) and len(log(tmp_path / "run")) == 1
 
 
+@pytest.mark.slow
 def test_asked_to_end_a_run_saves_its_state_and_goes_on(idx, tmp_path, monkeypatch):
     recipe = dataclasses.replace(SMALL, epochs=1)
     whole = loop.train(recipe, idx, tmp_path / "whole", say=quiet)

@@ -272,6 +272,7 @@ def test_names_of_unreadable_images_are_appended_a_whole_line_each(tmp_path):
     assert path.read_text().splitlines() == [*lines, "9.png\tno image"] and again.of_all() == 5
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_named_counted_and_replaced(class_folders, tmp_path):
     broken = sorted((class_folders / "boots").iterdir())[:2]
     for path in broken:

@@ -59,6 +59,7 @@ def test_every_operation_is_timms_to_the_pixel(theirs):
     assert not np.asarray(augment.posterize(picture, 0)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["rand-m9-mstd0.5-inc1", "rand-m9-n3-mstd0.5", "rand-m7-n2-p0.8-mstd101"])
 def test_operations_are_drawn_as_often_and_as_strongly(theirs, text, monkeypatch):
     seen = []

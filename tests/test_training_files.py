@@ -82,6 +82,7 @@ def test_anything_else_beside_it_is_an_error(checkpoint, command, tmp_path):
     assert code == 1 and "+ projector.weight (3, 96): not used by the model" in out
 
 
+@pytest.mark.slow
 def test_of_several_weights_the_average_is_taken_and_said(left, digest, command, tmp_path):
     file = left / "torchvision_ema.pth"
     code, out, _ = command("inspect", file)
@@ -96,6 +97,7 @@ def test_of_several_weights_the_average_is_taken_and_said(left, digest, command,
     assert inspection.inspect(file)["other_weights"] == ["model"]
 
 
+@pytest.mark.slow
 def test_other_weights_are_chosen_by_their_key(left, digest, command, tmp_path):
     file = left / "torchvision_ema.pth"
     worse = checkpoint_files.read(file, "model")
@@ -152,6 +154,7 @@ NUMBERS = {"image_size": 28, "patch_size": 2, "in_chans": 1, "embed_dim": 48, "d
 CLASSES = tuple(f"garment {i}" for i in range(10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["transformers", "shards", "trainer", "pickled"])
 def test_folders_of_transformers(folders, digest, folder):
     found = checkpoint_files.read(folders / folder)

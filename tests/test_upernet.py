@@ -205,6 +205,7 @@ def test_names_are_known():
         swins.register_variant("upernet_other", upernet_cases.ROW, {"ade": swins.tags.Weights()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["swinv2", "resnet", pytest.param("own", marks=pytest.mark.backends)])
 def test_it_stands_on_any_pyramid(kind, rng):
     if kind == "swinv2":
@@ -264,6 +265,7 @@ def test_a_step_moves_every_weight_and_a_copy_has_them(model, rng, tmp_path):
     assert again.numbers == network.numbers and isinstance(again, UPerNet)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_bfloat16_and_one_graph_for_every_size(rng):
     images = keras.Input((None, None, 3))

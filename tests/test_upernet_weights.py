@@ -51,6 +51,7 @@ def equal(ours, theirs):
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_layouts_there_and_back_are_the_same_to_the_bit(state, model, tmp_path):
     """One set of weights through all four."""
     equal(upernet_cases.in_layout(model, MMDET), state)
@@ -100,6 +101,7 @@ def test_inspect_names_variant_classes_and_layout(file, model, command, tmp_path
     assert (report["kind"], report["auxiliary"], report["fits"]) == ("UPerNet", 6, [NAME])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_one_key_removed_names_it(layout, model, tmp_path):
     """In the names of the table, in which errors are."""
@@ -119,6 +121,7 @@ def test_one_key_removed_names_it(layout, model, tmp_path):
     assert {"decode_head.fpn_bottleneck.conv.weight", "decode_head.bottleneck.bn.bias"} <= missed
 
 
+@pytest.mark.slow
 def test_every_difference_is_named(state, tmp_path):
     cases = {
         "- lateral_convs_2/bn/beta (8,): no tensor decode_head.lateral_convs.2.bn.bias": {
@@ -149,6 +152,7 @@ def test_other_classes_leave_classifiers_fresh_and_both_numbers_are_named(file, 
     equal(bare, {name: x for name, x in before.items() if not name.startswith("auxiliary_")})
 
 
+@pytest.mark.slow
 def test_a_keras_file_gives_its_weights(model, tmp_path):
     model.save(tmp_path / "own.keras")
     equal(values(swins.create(NAME, weights=tmp_path / "own.keras")), values(model))

@@ -80,6 +80,7 @@ def test_merging_equals_timms():
     assert relative(merging(arrays["x"]), arrays["y"]) <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param("mini", marks=pytest.mark.slow), pytest.param("pretrained", marks=pytest.mark.core)]
 )

@@ -42,6 +42,7 @@ def test_block_equals_timms(name):
     assert relative(block(arrays["x"]), arrays["y"]) <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("name", ["mini", pytest.param("stages", marks=pytest.mark.core), "period"])
 def test_model_equals_timms_and_is_saved(name, tmp_path):
@@ -75,6 +76,7 @@ def test_the_position_network_drops_in_training_only():
     np.testing.assert_array_equal(outputs[2], outputs[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [6, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (1, 16, 99))])
 def test_attention_in_chunks_equals_attention_at_once(chunk):
     x = np.random.default_rng(1).standard_normal((2, 32, 32, 3), dtype="float32")
@@ -137,6 +139,7 @@ def test_stretching_puts_corners_onto_corners():
     np.testing.assert_allclose(stretched, np.add.outer([0, 5, 10], [0, 0.5, 1, 1.5, 2]), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_a_deformable_block_without_offsets_is_the_plain_block():
     plain = moved(swins.SwinTransformerV2CR(**SMALL))
