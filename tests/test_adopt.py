@@ -153,6 +153,7 @@ def test_a_run_becomes_an_artefact_that_knows_what_the_run_knew(run_folder, comm
     assert code == 1 and "of no PyTorch checkpoint" in err
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_added_and_nothing_made_anew(run_folder, command, stubbed, tmp_path):
     assert command("export", run_folder)[0] == 0
     folder = tmp_path / "artefacts" / "bags"

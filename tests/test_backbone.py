@@ -77,6 +77,7 @@ def test_a_segmenters_file_holds_the_same_norms(transformers, stages):
     assert inside.name == "swin_stages_test_pyramid"
 
 
+@pytest.mark.slow
 def test_norms_that_a_file_lacks_are_fresh_and_named(transformers, stages, checkpoint):
     with pytest.warns(UserWarning, match=r"last.safetensors has no norms of P2, P3, P4, so these are fresh"):
         pyramid = swins.backbone(transformers / "last.safetensors", norms=True)
@@ -112,6 +113,7 @@ def test_normed_maps_are_those_that_detectors_computed(name, tmp_path):
     assert compared >= 8
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_mask_r_cnns_backbone():
     """As mmdet's own model has them, 2,880 of them in norms: specs/dense_corrections.md, section 1."""
     pyramid = swins.backbone(TINY, norms=True, image_size=ANY, size_rule="open_mmlab")
@@ -129,6 +131,7 @@ def test_merged_maps_of_a_swin_t_at_336_are_those_of_ssds_backbone_a():
     assert len(rates) == 10 and rates[-1] == pytest.approx(0.1 * 9 / 11)  # of all 12 blocks, the last two cut
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("family", FAMILIES)
 def test_merged_maps_are_what_the_next_stage_gets(family, rng):

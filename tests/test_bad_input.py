@@ -181,6 +181,7 @@ def test_usage_errors_exit_2(command):
     assert code == 2 and "usage:" in err
 
 
+@pytest.mark.slow
 def test_existing_output_is_kept(artefact, command, checkpoint):
     before = listing(artefact)
     code, _, err = command("convert", "-m", NAME, "--checkpoint", checkpoint, "-o", artefact)

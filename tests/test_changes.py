@@ -97,6 +97,7 @@ def test_what_is_frozen_stays_so_in_every_copy(freeze, tmp_path):
     assert trained(pyramid) == {path for path in expected if not path.startswith(("norm/", "head/"))}
 
 
+@pytest.mark.slow
 def test_flags_of_layers_stay_too(tmp_path):
     model = swins.SwinTransformer(**SMALL)
     model.get_layer("stages_0_blocks_1").mlp.trainable = False
@@ -118,6 +119,7 @@ def test_a_model_that_nothing_was_done_to_has_no_changes():
         assert config["frozen"] == [] and "changed" not in config
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_numbers_that_were_set_later_stay_in_every_copy(tmp_path):
     model = swins.SwinTransformerV2CR(**SMALL, drop_rate=0.2, drop_path_rate=0.3)

@@ -57,6 +57,7 @@ def test_every_layout_gives_identical_weights(layouts, file, converted, tmp_path
     assert proof["weights_sha256"] == artefacts.read_certificate(converted)["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_dialects_are_recognised(layouts):
     found = {file: checkpoint_files.read(layouts / file) for file in LAYOUTS}
     assert found["timm.pth"].dialect == "timm"
@@ -71,6 +72,7 @@ def test_half_precision_files_are_read_as_float32(layouts):
     assert {v.dtype.name for v in state.values()} == {"float32"}
 
 
+@pytest.mark.slow
 def test_headless_file_of_an_untagged_name_becomes_a_feature_extractor(layouts, tmp_path):
     folder, proof = conversion.convert(NAME, layouts / "headless_old.pth", tmp_path / "out")
     assert artefacts.load_model(folder).variant.num_classes == 0
@@ -133,6 +135,7 @@ def test_perturbed_timm_models_convert_within_tolerance(name, perturbed, tmp_pat
     assert proof["parameters"]["keras"] == proof["parameters"]["torch"]
 
 
+@pytest.mark.slow
 def test_verify_recomputes(converted, checkpoint, command):
     for arguments in ((), ("--checkpoint", checkpoint)):
         code, out, err = command("verify", converted, *arguments)
@@ -140,6 +143,7 @@ def test_verify_recomputes(converted, checkpoint, command):
         assert "pass" in out and "recorded" in out
 
 
+@pytest.mark.slow
 def test_verify_notices_another_model(artefact, command):
     model = artefacts.load_model(artefact)
     table = next(v for v in model.weights if v.path.endswith("bias_table"))
@@ -216,6 +220,7 @@ def test_convert_py_is_the_same_door(checkpoint, tmp_path):
     assert (tmp_path / "out" / "certificate.json").is_file()
 
 
+@pytest.mark.slow
 def test_an_image_size_of_ones_own(checkpoint, tmp_path):
     _, proof = conversion.convert(NAME, checkpoint, tmp_path / "out", image_size=40)
     assert proof["images"] == [4, 40, 40, 1] and proof["verdict"] == "pass"

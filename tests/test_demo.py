@@ -64,6 +64,7 @@ def ten_samples(**_):
     return Samples(images[chosen][..., None], np.arange(10), FASHION_MNIST)
 
 
+@pytest.mark.slow
 def test_the_other_networks_are_scored_and_drawn_on_one_sheet(demo, monkeypatch, tmp_path):
     """By stand-ins that are right but of shirts; the networks themselves have tests of their own."""
     embedded, asked = demo.embedded, []

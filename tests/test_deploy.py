@@ -156,6 +156,7 @@ def test_dense_models_equal_theirs(case, rng, tmp_path):
         np.testing.assert_array_equal(again[name], ours[name])
 
 
+@pytest.mark.slow
 def test_real_images_and_the_same_answers(converted):
     model = artefacts.load_model(converted)
     images = targets.real_images(DATA, CLASSIFICATION.serving(model, artefacts.read_certificate(converted)), 64)

@@ -207,6 +207,7 @@ def test_an_image_without_objects_gives_no_nan(canvases):
         assert np.isfinite(result.boxes).all()
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_tell_is_refused(run, tmp_path):
     model = keras.saving.load_model(run / "model.keras")
     model.save(tmp_path / "bare.keras")
@@ -229,6 +230,7 @@ def test_settings_reach_the_network_and_defects_the_folder(canvases, tmp_path):
     assert len(training.defects) == 1 and any("1" in note for note in training.notes)
 
 
+@pytest.mark.slow
 def test_images_that_were_scaled_are_scored_in_their_own_pixels(run, canvases, command, tmp_path):
     """And one that was cut is named, not scored."""
     folder = shutil.copytree(canvases, tmp_path / "doubled")

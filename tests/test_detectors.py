@@ -155,6 +155,7 @@ def require_backbone(model, swin):
             np.testing.assert_array_equal(value, theirs[path.removeprefix("pyramid/")], err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_file_of_the_backbone_fills_that_alone(tmp_path):
     swin = moved(create(BACKBONE, num_classes=7))
     swin.save(tmp_path / "swin.keras")

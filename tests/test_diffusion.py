@@ -226,6 +226,7 @@ def test_a_model_without_classes(garments):
         sampler(classes=[0])
 
 
+@pytest.mark.slow
 def test_the_command_line_draws_a_grid(trained, command, tmp_path):
     grid, way, facts = (tmp_path / name for name in ("grid.png", "way.png", "facts.json"))
     arguments = ("sample", "-m", trained, "--classes", "1,dress", "--count", "6", "--seed", "4", "--quiet", "-o", grid)

@@ -71,6 +71,7 @@ def test_the_embedded_test_images(command, converted, table, tmp_path):
     assert np.mean([line["label"] == line["top1"] for line in lines]) == pytest.approx(row["top1"], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.core
 @pytest.mark.backends
 def test_a_keras_file_is_evaluated_by_its_name(command, converted, table):
@@ -79,6 +80,7 @@ def test_a_keras_file_is_evaluated_by_its_name(command, converted, table):
     assert row["weights_sha256"] == json.loads((converted / "certificate.json").read_text())["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_weights_that_were_not_certified_are_not_scored_as_such(command, artefact, table):
     model = artefacts.load_model(artefact)
     model.get_layer("norm").beta.assign_add(np.ones(96))
@@ -176,6 +178,7 @@ def test_the_order_that_is_asked_for(command, converted, folders, tmp_path):
         labelled.find_dataset(DATA, 10, order="natural")
 
 
+@pytest.mark.slow
 def test_where_no_names_are_known_the_order_is_said(command, converted, folders):
     for i, name in enumerate(FASHION_MNIST):
         (folders / name).rename(folders / f"class{i + 1}")
@@ -187,11 +190,13 @@ def test_where_no_names_are_known_the_order_is_said(command, converted, folders)
     assert code == 1 and "got 9 and 10" in err and "CSV of labels" in err
 
 
+@pytest.mark.slow
 def test_outputs_are_checked_before_the_run(command, converted, table, tmp_path):
     code, _, _ = evaluate(command, converted, "--data", table, "--predictions", tmp_path / "new" / "p.csv")
     assert code == 0 and (tmp_path / "new" / "p.csv").is_file()
 
 
+@pytest.mark.slow
 def test_broken_links_and_odd_images_are_counted_too(command, converted, folders):
     (folders / "dress" / "dangling.png").symlink_to("/nonexistent.png")
     Image.fromarray(np.zeros((28, 28), "uint16")).save(folders / "coat" / "deep.png")
@@ -344,6 +349,7 @@ def test_every_artefact_in_a_folder(command, converted, table, tmp_path):
     assert code == 1 and "--all evaluates many artefacts" in err
 
 
+@pytest.mark.slow
 def test_names_that_are_no_utf_8(command, converted, folders, tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     next((folders / "bag").iterdir()).rename(folders / "bag" / name)
@@ -357,6 +363,7 @@ def test_names_that_are_no_utf_8(command, converted, folders, tmp_path):
     assert code == 1 and "must have names in UTF-8" in err
 
 
+@pytest.mark.slow
 def test_linked_folders_are_followed_and_loops_end(command, converted, folders):
     (folders.parent / "elsewhere").mkdir()
     (folders / "bag").rename(folders.parent / "elsewhere" / "more")

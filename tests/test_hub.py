@@ -138,6 +138,7 @@ def test_keras_files_with_a_graph_are_not_opened_unasked(exported, tmp_path):
         keras.saving.load_model(tmp_path / "model.keras")
 
 
+@pytest.mark.slow
 def test_what_is_no_model_of_ours(converted, tmp_path):
     import tensorflow as tf
 

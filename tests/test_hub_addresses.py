@@ -70,6 +70,7 @@ def test_a_repository_is_a_folder_of_weights(garments):
     assert opened.task.prepare(opened, {}).preparation.mean == (0.3,)
 
 
+@pytest.mark.slow
 def test_wherever_weights_are_taken(garments, checkpoint, command, tmp_path, pixels):
     address = "hf:someone/garments"
     expected = swins.create(NAME, weights=checkpoint).get_weights()

@@ -140,6 +140,7 @@ def test_every_variant_is_told_from_the_others():
         assert identify.fitting(checkpoint_of(state, buffers)) == [name]
 
 
+@pytest.mark.slow
 def test_v2_is_told_apart_by_its_buffers_and_ambiguous_without(command, tmp_path):
     variant = VARIANTS["swinv2_tiny_window8_256"]
     file = file_of(variant, tmp_path / "v2.safetensors")
@@ -191,6 +192,7 @@ def test_inspect_lists_what_would_not_load(command, tmp_path, checkpoint):
         assert line in out
 
 
+@pytest.mark.slow
 def test_inspect_as_json_of_an_artefact(converted, command):
     for path in (converted, converted / "model.keras"):
         code, out, err = command("inspect", path, "--json")
@@ -210,6 +212,7 @@ def test_inspect_refuses_what_is_no_swin(command, tmp_path):
         assert code == 1 and words in err and not out
 
 
+@pytest.mark.slow
 def test_inspect_executes_nothing(command, tmp_path):
     script = (
         "import os, sys, torch\n"

@@ -115,6 +115,7 @@ def test_losses_have_names_and_fillers_count_not(tiny):
     assert empty["rpn_box"] == empty["box"] == empty["mask"] == 0 < empty["rpn_class"] + empty["class"] < 100
 
 
+@pytest.mark.slow
 def test_boxes_alone_need_no_masks():
     recipe = changed(RECIPE, model={"masks": False})
     model = network(recipe)
@@ -232,6 +233,7 @@ def test_settings_are_what_a_run_that_goes_on_reads_back():
     assert json.loads(json.dumps(as_json(RECIPE))) == as_json(RECIPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mask_rcnn_swin_tiny_1x", "mask_rcnn_swin_tiny_3x", "cascade_mask_rcnn_swin_tiny_3x"])
 def test_recipes_decay_what_the_references_configurations_do(kind):
     """All but what their custom_keys name: biases decay, and a cascade's batch norms, which are called bn."""

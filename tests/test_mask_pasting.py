@@ -23,6 +23,7 @@ def test_bitmaps_are_mmdets():
     assert 20 < (bitmaps().sum((1, 2)) == 0).sum() < 100
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_bitmaps_of_a_graph_are_mmdets():
     masks, boxes = cases.paste_cases()

@@ -234,6 +234,7 @@ def test_any_network_is_a_backbone(make, tmp_path):
     same(values(model), values(saved(model, tmp_path)))
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_boxes_alone_on_a_users_pyramid(tmp_path):
     """Faster R-CNN, at two sizes of one model."""
@@ -249,6 +250,7 @@ def test_boxes_alone_on_a_users_pyramid(tmp_path):
     same(values(model), values(saved(model, tmp_path)))
 
 
+@pytest.mark.slow
 def test_answers_as_a_model_are_the_networks(tmp_path):
     network = moved(small(masks=False))
     model = Detecting(network, FEW, name="answers")
@@ -256,6 +258,7 @@ def test_answers_as_a_model_are_the_networks(tmp_path):
     same(network.detect(**inputs, **FEW), saved(model, tmp_path)(inputs))
 
 
+@pytest.mark.slow
 def test_what_was_done_to_layers_is_in_every_copy(tmp_path):
     model = moved(small(CascadeMaskRCNN, frozen=("own/own_P2", "bbox_head_1/shared_fcs_0")))
     model.mask_heads[0].convs[1].trainable = False

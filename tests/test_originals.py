@@ -141,6 +141,7 @@ def test_another_rule_is_noticed(name):
     assert np.abs(given["norm"] - y).max() > 1e-2 * np.abs(y).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "family", "heads"), [("microsoft_simmim", V1, (1, 2)), ("microsoft_simmim_v2", V2, (1, 2))]
 )

@@ -106,6 +106,7 @@ def test_killed_within_a_phase_a_run_ends_as_it_would_have(idx, tmp_path, monkey
         assert {k: float(v) for k, v in row.items()} == pytest.approx({k: float(v) for k, v in other.items()}, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "name"),
     [

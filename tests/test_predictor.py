@@ -83,6 +83,7 @@ def test_saved_models_say_themselves_how_images_are_prepared(exported, garment, 
     assert swins.load(tmp_path / "alone", variant=NAME)(garment).labels == expected.labels
 
 
+@pytest.mark.slow
 def test_the_lines_of_the_page(converted, garment, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(converted, tmp_path / "artefacts" / "my_swin")

@@ -106,6 +106,7 @@ def test_other_pixels_are_refused(rng):
         prepare_of(rule=(*RULES[0][:3], "lanczos"))
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_data_pipelines_under_every_backend(rng):
     grain = pytest.importorskip("grain")

@@ -96,6 +96,7 @@ def test_a_wrong_translation_fails(library, file, monkeypatch, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "rule"), [("torchvision_v1", "open_mmlab"), ("hugging_face_v1", "open_mmlab"), ("hugging_face_v2", "timm")]
 )
@@ -166,6 +167,7 @@ def test_every_number_survives_every_format(name, field, form, tmp_path, monkeyp
     np.testing.assert_array_equal(*(swins.models.keras.ops.convert_to_numpy(m(x)) for m in (model, again)))
 
 
+@pytest.mark.slow
 def test_words_travel_with_the_weights(converted, tmp_path, artefact):
     path = artefact / "certificate.json"
     content = json.loads(path.read_text())
@@ -210,6 +212,7 @@ def test_v2_with_other_windows_comes_back_as_it_was(tmp_path):
     assert again.variant.windows == ((8, 8), (8, 8))
 
 
+@pytest.mark.slow
 def test_a_file_gives_no_name_another_architecture(tmp_path):
     """What a file says of windows and sizes holds; channels, blocks and heads are the name's."""
     other = swins.create("swin_small_test", embed_dim=8, num_heads=(1, 2))
@@ -290,6 +293,7 @@ def test_what_a_file_does_not_tell_is_said(library, tmp_path):
     assert identify.fitting(checkpoint) == ["swinv2_small_test"]
 
 
+@pytest.mark.slow
 def test_where_float32_rounds_too_much_float64_decides(monkeypatch, tmp_path):
     """A tolerance that float32 cannot keep stands for weights, and processors, that make more of its rounding."""
     model, rng = swins.create("swin_small_test"), np.random.default_rng(0)

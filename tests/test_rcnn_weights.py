@@ -195,6 +195,7 @@ def test_every_difference_is_named(states, tmp_path):
         swins.create(NAMES["mask"], weights=file)
 
 
+@pytest.mark.slow
 def test_a_detectors_file_still_gives_its_backbone(files, models):
     """To a classifier's trunk, and to a pyramid with its norms; and a detector on another backbone is not its own."""
     trunk = swins.create("swin_pico", weights=files["mask"])
@@ -207,6 +208,7 @@ def test_a_detectors_file_still_gives_its_backbone(files, models):
         swins.create("mask_rcnn_swin_mini_fpn", weights=files["mask"])
 
 
+@pytest.mark.slow
 def test_a_classifiers_file_fills_the_backbone_alone(tmp_path):
     swin = moved(swins.create("swin_pico", num_classes=7))
     swin.save(tmp_path / "swin.keras")
@@ -259,6 +261,7 @@ def test_a_certificate_tells_a_wrong_model(files):
     assert result["verdict"] == "fail" and result["blocks"]["map_0"]["relative"] <= 1e-5 < result["worst_block"]
 
 
+@pytest.mark.slow
 def test_what_has_no_layout_is_said(models, tmp_path):
     model = swins.create("ssd64_swin_mini_b")
     model.save(tmp_path / "ssd.keras")

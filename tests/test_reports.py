@@ -94,6 +94,7 @@ def test_what_is_not_drawn_is_said(tmp_path, monkeypatch):
     assert not (tmp_path / "confusion.png").exists()
 
 
+@pytest.mark.slow
 def test_the_command(command, converted, folders, tmp_path):
     out = tmp_path / "report"
     code, _, err = command("eval", converted, "--data", folders, "--report", out, "--quiet")

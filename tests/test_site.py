@@ -151,6 +151,7 @@ def test_links_lead_to_pages_of_the_site_or_are_left_for_the_strict_build(hooks)
     assert "- [`LICENSE`]" not in hooks.page_of(ROOT / "demo" / "fashion_mnist")
 
 
+@pytest.mark.slow
 def test_a_name_without_docstring_or_place_is_warned_of(hooks, caplog, monkeypatch):
     pages, load = hooks.sources(), hooks.griffe.load
 

@@ -151,6 +151,7 @@ def test_maps_smaller_than_a_window_are_refused_where_the_program_has_no_answer(
             model(np.zeros((1, 12, 64, 3), "float32"))
 
 
+@pytest.mark.slow
 def test_a_model_made_for_a_size_keeps_its_windows_at_others():
     """transformers' V2 decides windows and shifts when it is made; so does a model that was resized or opened."""
     model = swins.SwinTransformerV2(**SMALL, image_size=16, size_rule="huggingface")

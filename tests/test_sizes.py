@@ -187,6 +187,7 @@ def test_windows_of_an_opened_class_are_those_of_its_own_numbers():
     assert pyramid.get_layer("stages_1_blocks_0").window_size == (8, 8)  # as 32 pixels clip it
 
 
+@pytest.mark.slow
 def test_v2_weights_without_coordinates_keep_their_scale_in_other_windows(perturbed):
     name = "swinv2_tiny_window8_256"
     numbers = {"num_classes": 2, "depths": (1, 1, 1, 1)}
@@ -211,6 +212,7 @@ def test_images_that_cannot_go_through_name_the_sizes_that_can():
         swins.describe.describe("open", open_size.variant)
 
 
+@pytest.mark.slow
 def test_v2_weights_refuse_windows_they_were_not_trained_with(torchvision, tmp_path):
     model = moved(swins.SwinTransformerV2(**{**SMALL, "image_size": 64}, num_classes=5))
     model.save(tmp_path / "v2.keras")
@@ -235,6 +237,7 @@ def test_the_table_of_sizes_is_within_tolerance():
     assert all(float(r["open_torchvision"]) <= 2e-5 and float(r["fixed_timm"]) <= 2e-5 for r in rows)
 
 
+@pytest.mark.slow
 def test_v2_at_another_size_is_timms_unless_the_file_states_its_windows(tmp_path):
     """timm divides offsets by the window that a map leaves; who knows the window of the weights divides by that."""
     model = moved(swins.SwinTransformerV2(**{**SMALL, "image_size": 64}, num_classes=5, name="v2"))

@@ -108,6 +108,7 @@ def test_names_of_classes_are_inside(small_files, small_run):
         assert behind.read("labels.txt").decode().splitlines() == names
 
 
+@pytest.mark.slow
 def test_verify_runs_them_again_and_sees_a_changed_file(made, tmp_path, command):
     folder = shutil.copytree(made[0], tmp_path / "artefact")
     certificate = artefacts.read_certificate(folder)
@@ -145,6 +146,7 @@ def test_any_size_in_one_file(tmp_path):
             assert np.abs(ours - model.predict(batch, verbose=0)).max() <= 1e-5 * np.abs(ours).max(), (side, file)
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_refused_and_nothing_is_kept(small_artefact, monkeypatch):
     artefact = small_artefact
     before = sorted(p.name for p in artefact.iterdir())
@@ -261,6 +263,7 @@ def test_completing_keeps_what_lies_deeper(artefact):
     assert (artefact / "model.onnx").read_text() == "new"
 
 
+@pytest.mark.slow
 def test_bfloat16_models_have_a_float32_twin(converted):
     model = artefacts.load_model(converted)
     half = swins.SwinTransformer(**{**model.get_config(), "dtype": "mixed_bfloat16"})
@@ -319,6 +322,7 @@ def test_weights_stay_out_of_the_conversion(monkeypatch):
         to_onnx.convert(model, "logits")
 
 
+@pytest.mark.slow
 def test_files_that_are_missing_are_added(artefact, command, monkeypatch):
     made = []
 

@@ -81,6 +81,7 @@ def test_a_wrong_text_is_refused(text):
         augment.rand_augment(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), [("imagenet", (0.08, 1.0)), ("large", (0.5, 1.0))])
 def test_crops_have_timms_areas_ratios_and_places(theirs, name, scale):
     rng = np.random.default_rng(0)
@@ -167,6 +168,7 @@ def test_learning_rates_at_twelve_steps(theirs):
     np.testing.assert_allclose([float(scaled(s)) for s in (0, 40, 300)], [1e-6, 1e-3, 1e-5], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SwinTransformer", "SwinTransformerV2", "SwinTransformerV2CR"])
 @pytest.mark.parametrize("kind", ["decay", "layers"])
 def test_groups_are_timms(folder, name, kind):

@@ -168,6 +168,7 @@ def test_folders_of_transformers(folders, digest, folder):
         assert facts.preparation == {"image_size": (28, 28), "mean": half, "std": half, "interpolation": "bilinear"}
 
 
+@pytest.mark.slow
 def test_folders_of_timms_hub(folders, digest):
     facts = checkpoint_files.read(folders / "timm").facts
     assert checkpoint_files.digest(checkpoint_files.read(folders / "timm").state) == digest

@@ -185,6 +185,7 @@ def test_a_segmenters_file_still_gives_its_backbone(file, model):
         swins.create("upernet_swin_mini", weights=file, in_chans=3)
 
 
+@pytest.mark.slow
 def test_a_classifiers_file_fills_the_backbone_alone(tmp_path):
     swin = moved(swins.create(BACKBONE, num_classes=7))
     swin.save(tmp_path / "swin.keras")

@@ -116,6 +116,7 @@ def test_a_fresh_block_is_the_identity():
     np.testing.assert_array_equal(ops.convert_to_numpy(block(x)), x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_keeps_cosines_in_float32(policy):
     arrays, state = load_arrays("v2_model_mini")
