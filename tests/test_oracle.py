@@ -1,6 +1,7 @@
 """The PyTorch reference as a process that stays: what it is asked from where, when it is gone, and when it is noisy."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -100,3 +101,28 @@ def test_what_libraries_print_is_no_answer(checkpoint):
     command = [sys.executable, "-c", NOISE, NAME, str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0 and "(1, 10)" in done.stdout, done.stderr
+
+
+def test_a_process_that_cannot_begin_says_why_and_one_of_other_settings_is_another(tmp_path, monkeypatch):
+    broken = tmp_path / "broken.py"
+    broken.write_text("import os, sys; sys.stderr.write('no such driver'); sys.stderr.flush(); os.abort()")
+    answer = kept_process.KeptProcess(broken).ask({"out": str(tmp_path)})
+    assert answer == {"crash": "no such driver", "code": -signal.SIGABRT}
+    loop = pathlib.Path(kept_process.__file__).with_name("forked_answers.py").read_text()
+    script = tmp_path / "script.py"
+    script.write_text(f"{loop}\n\ndef answer(request):\n    return dict(os.environ)\n\n\nserve(answer)\n")
+    process = kept_process.KeptProcess(script)
+    for value in ("1", "2"):
+        monkeypatch.setenv("TF_OF_A_TEST", value)
+        assert process.ask({"out": str(tmp_path)})["TF_OF_A_TEST"] == value
+    process.stop()
+
+
+def test_a_fork_that_is_killed_says_so(tmp_path):
+    loop = pathlib.Path(kept_process.__file__).with_name("forked_answers.py").read_text()
+    script = tmp_path / "script.py"
+    ends = "print('last words', flush=True); os.kill(os.getpid(), 9)"
+    script.write_text(f"{loop}\n\ndef answer(request):\n    {ends}\n\n\nserve(answer)\n")
+    process = kept_process.KeptProcess(script)
+    assert process.ask({"out": str(tmp_path)}) == {"crash": "last words\n", "code": -9}
+    process.stop()

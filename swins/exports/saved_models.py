@@ -25,7 +25,7 @@ from swins.files import tidy
 from swins.image_files import pillow
 from swins.opening import Opened
 from swins.predictor import write_facts
-from swins.processes.kept_process import KeptProcess
+from swins.processes.kept_process import FORKS, KeptProcess
 from swins.task import image_input, task_of
 from swins.weights import artefacts, checkpoint_files
 from swins.weights.artefacts import archive_name
@@ -51,6 +51,8 @@ def run_elsewhere(folder, inputs, files):
         (place / "bytes.json").write_text(json.dumps([base64.b64encode(f).decode() for f in files]))
         request = {"folder": str(folder), "parts": parts, "inputs": str(place / "inputs"), "out": str(place)}
         answer = ELSEWHERE.ask({**request, "encoded": str(place / "bytes.json")})
+        if not FORKS:  # models would gather there
+            ELSEWHERE.stop()
         if "missing" in answer:
             raise missing_package("running a SavedModel", answer["missing"], "tensorflow")
         if "crash" in answer:

@@ -32,18 +32,23 @@ def answered(answer, request) -> dict:
 def in_a_fork(answer, request) -> dict:
     """`answered` by a forked process."""
     place, said = (pathlib.Path(request["out"], name) for name in ("answer.json", "said.txt"))
+    place.unlink(missing_ok=True)
     child = os.fork()
     if not child:
         try:
             os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+            os.dup2(2, 1)
             place.write_text(json.dumps(answered(answer, request)))
-        finally:
             os._exit(0)
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())
+        finally:
+            os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if place.exists():
         return json.loads(place.read_text())
     last = said.read_text(errors="replace")[-MOST:] if said.exists() else ""
-    return {"crash": last or f"it ended with status {code}, perhaps for want of memory", "code": code}
+    return {"crash": last, "code": code}
 
 
 def requests(seconds):

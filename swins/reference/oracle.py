@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from swins.errors import SwinsError, missing_package
+from swins.errors import SwinsError, ending, missing_package
 from swins.model_configs import VARIANTS
 from swins.plans import VariantV2, VariantV2CR, with_overrides
 from swins.processes.kept_process import KeptProcess
@@ -32,7 +32,9 @@ def ask(command, **request):
         if "error" in answer:
             raise SwinsError(answer["error"])
         if "crash" in answer:
-            raise SwinsError(f"the PyTorch reference failed: {answer['crash']}")
+            crash, code = answer["crash"], answer["code"]
+            why = crash if code > 0 else f"{ending(code, crash)}; perhaps for want of memory"
+            raise SwinsError(f"the PyTorch reference failed: {why}")
         yield pathlib.Path(folder)
 
 
