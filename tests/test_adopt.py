@@ -188,6 +188,7 @@ def test_what_is_missing_is_added_and_nothing_made_anew(run_folder, command, stu
     assert stubbed[1:] == PARTS
 
 
+@pytest.mark.slow
 def test_another_run_does_not_take_its_place(run_folder, command, stubbed, tmp_path):
     assert command("export", run_folder, "--deploy", "--serving")[0] == 0
     folder = tmp_path / "artefacts" / "bags"
@@ -224,6 +225,7 @@ def test_an_unfinished_run_says_so(run_folder, command):
     assert code == 1 and "its training has not come to its end; end it with `swins train`" in err
 
 
+@pytest.mark.slow
 def test_a_bare_file_is_exported_without_what_it_does_not_tell(run_folder, command, stubbed, tmp_path):
     shutil.copy(run_folder / "model.keras", tmp_path / "pets.v2.keras")
     code, _, err = command("export", "pets.v2.keras")

@@ -32,6 +32,7 @@ def test_objects_of_candidates_are_mmdets():
         np.testing.assert_array_equal(owners, reference()[f"owners_{name}"])
 
 
+@pytest.mark.slow
 def test_chosen_regions_are_mmdets():
     """Of given random numbers; objects' own boxes are among the candidates."""
     case = cases.assignment_cases()

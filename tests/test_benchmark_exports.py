@@ -33,6 +33,7 @@ def timed(small_artefact, monkeypatch):
     return small_artefact
 
 
+@pytest.mark.slow
 def test_ratios_are_of_the_same_round_and_what_was_measured_is_said(timed, command):
     measured, timings = benchmark.benchmark(timed, batch=2, rounds=3)
     assert re.fullmatch(r".+, \d+ cores, \w+; batch 2 of 28x28x1; 3 rounds in turns; Keras on tensorflow", measured)

@@ -133,6 +133,7 @@ def test_numbers_that_were_set_later_stay_in_every_copy(tmp_path):
         swins.deploy(model)
 
 
+@pytest.mark.slow
 def test_a_layer_kept_in_float32_stays_so(rng, tmp_path):
     model = swins.SwinTransformer(**SMALL, dtype="mixed_bfloat16")
     model.get_layer("norm").dtype_policy = "float32"

@@ -85,6 +85,7 @@ def bare(tmp_path_factory):
     return str(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

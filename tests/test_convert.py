@@ -86,7 +86,6 @@ def parts_of(path):
     return json.loads(data[8:end]), data[end:]
 
 
-@pytest.mark.core
 @pytest.mark.backends
 def test_keras_to_torch_gives_the_identical_tensors(converted, checkpoint, command, tmp_path):
     target = tmp_path / "back.safetensors"
@@ -161,6 +160,7 @@ def test_verify_notices_another_checkpoint(converted, command, tmp_path, checkpo
     assert code == 1 and "is not the file" in err
 
 
+@pytest.mark.slow
 def test_a_wrong_model_gets_no_certificate(checkpoint, monkeypatch, tmp_path):
     """The comparison must be able to fail: a model whose GELU is the tanh form is refused."""
     from keras import ops
@@ -226,6 +226,7 @@ def test_an_image_size_of_ones_own(checkpoint, tmp_path):
     assert proof["images"] == [4, 40, 40, 1] and proof["verdict"] == "pass"
 
 
+@pytest.mark.slow
 def test_copies_of_artefacts_stay_valid(converted, tmp_path, command):
     shutil.copytree(converted, tmp_path / "moved")
     assert command("verify", tmp_path / "moved")[0] == 0

@@ -261,6 +261,7 @@ def nodes_run(saved_model, images):
     return [node for graph in told.partition_graphs for node in graph.node]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model, options, said",
     [

@@ -59,6 +59,7 @@ def run(canvases, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_a_run_records_what_prediction_needs(run):
     (row,), result = log(run), json.loads((run / "result.json").read_text())
@@ -165,6 +166,7 @@ def test_other_classes_begin_with_fresh_heads(run, canvases, tmp_path):
     assert result["classes"] == ["t-shirt", "trouser", "pullover"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [Resize(), Pattern1(), SsdPaper()])
 def test_samples_have_static_shapes_with_and_without_objects(augment, canvases):
     training, _ = find_detection_splits(canvases)
@@ -186,6 +188,7 @@ def test_samples_have_static_shapes_with_and_without_objects(augment, canvases):
     assert arrays["boxes"].min() >= 0 and arrays["boxes"].max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_an_image_without_objects_gives_no_nan(canvases):
     model = swins.create(RECIPE.model.name, num_classes=10)
@@ -249,6 +252,7 @@ def test_images_that_were_scaled_are_scored_in_their_own_pixels(run, canvases, c
     assert code == 1 and "1 of 8 are not" in err
 
 
+@pytest.mark.slow
 def test_what_is_not_of_detectors_is_refused(run):
     with pytest.raises(SwinsError, match="--model: not of detection"):
         swins.load(run, variant="swin_tiny_patch4_window7_224")

@@ -77,6 +77,7 @@ def test_a_registered_detector_is_known_by_its_name():
         swins.register_variant("ssd_other", SSDVariant(), {"coco": tags.Weights()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in DETECTORS if name.startswith("ssd") and "_mini_" in name])
 def test_small_ones_are_small(name):
     """Float32 weights of less than 4 MB, for ten classes."""
@@ -86,6 +87,7 @@ def test_small_ones_are_small(name):
     assert model.sizes == tuple((side, side) for side in (32, 16, 8, 4, 2, 1))
 
 
+@pytest.mark.slow
 def test_options_are_the_rows_the_ssds_and_the_backbones():
     model = create(PICO, num_classes=7, image_size=(64, 96), neck="fpn", drop_path_rate=0.4, window_size=8, name="mine")
     assert model.image_size == (64, 96) and model.output["scores"].shape[-1] == 8 and model.name == "mine"
@@ -120,6 +122,7 @@ def test_a_detectors_own_file_is_the_same_detector(tmp_path):
         np.testing.assert_array_equal(value, after[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_heads_of_other_classes_are_fresh_and_named(tmp_path):
     before = numbers(of_file(tmp_path))
     with pytest.warns(UserWarning, match="heads of other shapes are fresh: scores_0, .*scores_5; train") as said:
@@ -194,6 +197,7 @@ def test_v1s_tables_are_interpolated_for_other_windows(tmp_path, monkeypatch):
     require_backbone(model, swins.resize(swin, image_size=64, window_size=6, size_rule="open_mmlab"))
 
 
+@pytest.mark.slow
 def test_v2s_windows_go_with_its_weights(tmp_path, monkeypatch):
     v2 = swins.VariantV2(**SMALL, num_classes=5)
     swins.register_variant("swinv2_pico_64", v2)

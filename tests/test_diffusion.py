@@ -127,6 +127,7 @@ def test_batches_are_the_papers_sums(garments):
     assert set(labels) == {1, 2} and 60 < labels.count(2) < 120
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.core
 def test_a_seed_gives_an_image_whatever_is_drawn_with_it():
@@ -151,6 +152,7 @@ def test_a_seed_gives_an_image_whatever_is_drawn_with_it():
     assert steps == [(i, 10) for i in range(1, 11)]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sampled_is_refused(trained):
     sampler = swins.load(trained)
     assert isinstance(sampler, ImageSampler)
@@ -203,6 +205,7 @@ def test_weights_of_another_noise_schedule_are_refused(garments, trained, tmp_pa
             )
 
 
+@pytest.mark.slow
 def test_a_model_without_classes(garments):
     recipe = changed(SMALL, model={"num_classes": 0}, sampling={"guidance": 1.0, "every": 1}, target={"kind": "x0"})
     splits = diffusion.splits(garments, recipe)

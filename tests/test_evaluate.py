@@ -248,6 +248,7 @@ def test_bad_tables_and_folders(command, converted, table, tmp_path):
     assert code == 1 and "not a gzipped IDX file" in err
 
 
+@pytest.mark.slow
 def test_files_named_by_a_table_that_are_missing(command, converted, table):
     for i in (0, 5):
         (table / "images" / f"{i}.png").unlink()
@@ -388,6 +389,7 @@ def test_an_unfinished_run_is_called_so(command, folders, tmp_path):
             function(run_folder)
 
 
+@pytest.mark.slow
 def test_a_name_means_published_weights_whatever_folder_is_called_so(converted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / NAME).symlink_to(converted)

@@ -39,6 +39,7 @@ def looking_at_bright_tokens(size_rule):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_rule", ["timm", pytest.param("torchvision", marks=pytest.mark.backends)])
 def test_attention_to_a_bright_square_lands_on_its_pixels(size_rule):
     images = np.zeros((1, 36, 44, 3), "float32")
@@ -131,6 +132,7 @@ def test_grad_cam_is_the_formula(family, rng):
     assert early.shape == (2, 36, 44) and not np.allclose(early, found)
 
 
+@pytest.mark.slow
 def test_grad_cam_of_an_early_level_follows_the_gradient(rng):
     model = moved(swins.SwinTransformer(**SMALL, num_classes=3))
     image = rng.normal(size=(1, 36, 44, 3)).astype("float32")

@@ -209,6 +209,7 @@ def test_without_hard_links_files_are_copied(tmp_path, monkeypatch):
     assert listing(tmp_path / "x") == {"a": b"mine", "new": b"new"}
 
 
+@pytest.mark.slow
 def test_readers_change_nothing(artefact, command, other_host):
     for host in ("other", "third"):
         for kind in ("partial", "replaced", "obsolete"):

@@ -78,6 +78,7 @@ def modules():
     return sorted((ROOT / "swins").rglob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_only_from_floors_below(path):
     own = path.relative_to(ROOT / "swins").with_suffix("").parts[0]

@@ -226,6 +226,7 @@ def test_inspect_executes_nothing(command, tmp_path):
     assert code == 1 and "nothing of it was executed" in err and not trace.exists()
 
 
+@pytest.mark.slow
 def test_create_names_the_variant_that_a_file_fits(checkpoint):
     with pytest.raises(SwinsError, match=f"^this checkpoint fits {NAME}; name that variant: -m {NAME}, or --set"):
         swins.create("swin_tiny_patch4_window7_224", weights=checkpoint)

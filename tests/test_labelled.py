@@ -93,6 +93,7 @@ def test_imagenet_model_wants_1000_folders(tmp_path):
         labelled.find_dataset(tmp_path, 1000)
 
 
+@pytest.mark.slow
 def test_tensorflow_datasets_source(tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets", reason="needs swins[datasets]")
     with pytest.raises(SwinsError, match="prepare it with tensorflow-datasets"):

@@ -86,6 +86,7 @@ def parameters(model):
     return sum(math.prod(v.shape) for v in model.trainable_variables)
 
 
+@pytest.mark.slow
 def test_parameters_are_mmdets():
     """Each part by itself, as mmdet's own models count them (../shared/specs/dense_corrections.md)."""
     swin = 27_517_818 + 2 * (96 + 192 + 384 + 768)  # the classifier's trunk, and norms of four maps
@@ -296,6 +297,7 @@ def test_boxes_and_scores_are_float32_whatever_the_policy():
     assert len(far) and np.any(far != ops.convert_to_numpy(ops.cast(ops.cast(far, "bfloat16"), "float32")))
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_parts_train_in_one_graph():
     """Gradients reach every variable through the model, and heads on regions that are given."""

@@ -272,6 +272,7 @@ def test_a_graphs_loop_does_what_python_does(sampler):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a TensorFlow graph")
 def test_a_graph_samples_as_many_images_as_it_is_given():
     import tensorflow as tf

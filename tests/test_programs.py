@@ -201,6 +201,7 @@ def test_a_runs_preparation_and_classes_come_back_from_pytorchs_names(converted,
     assert CLASSIFICATION.prepare(opened, {"protocol": "timm"}).protocol == "timm"
 
 
+@pytest.mark.slow
 def test_v2_with_other_windows_comes_back_as_it_was(tmp_path):
     """Weights that know windows of 4, resized to 8, to PyTorch's names and back."""
     model = swins.create("swinv2_small_test")
@@ -261,6 +262,7 @@ def test_what_lies_beside_a_swin_is_said_by_create_too(library, tmp_path):
         assert swins.create("swin_small_test", weights=file).variant.num_classes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("facts_of_images", "resize", "keep_ratio"),
     [

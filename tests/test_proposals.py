@@ -35,6 +35,7 @@ def test_proposals_are_mmdets():
     assert found["count"].min() < 10 < found["count"].max() == 25
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_detections_are_mmdets():
     case = cases.detection_cases()
@@ -51,6 +52,7 @@ def test_detections_are_mmdets():
     np.testing.assert_allclose(found["boxes"], reference()["detections"], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_not_usable_is_not_detected():
     case = cases.detection_cases()
     values = [case[name][:3] for name in ("boxes", "logits", "deltas", "sizes")]

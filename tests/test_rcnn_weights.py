@@ -177,6 +177,7 @@ def test_a_file_without_masks_fits_too(states, tmp_path):
     assert not swins.create(NAMES["mask"], weights=file).mask_heads
 
 
+@pytest.mark.slow
 def test_every_difference_is_named(states, tmp_path):
     cases = {
         "- rpn_head/rpn_cls/bias (3,): no tensor rpn_head.rpn_cls.bias": {"rpn_head.rpn_cls.bias": None},

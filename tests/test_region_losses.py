@@ -73,6 +73,7 @@ def test_losses_are_mmdets(step):
     assert (empty[[1, 3, 5, 6, 8, 9]] == 0).all() and (empty[[0, 2, 4, 7]] > 0).all()
 
 
+@pytest.mark.slow
 def test_fillers_change_nothing_but_the_share():
     case = values_of(next(iter(cases.loss_cases())))
     other = values_of(list(cases.loss_cases(4))[3])

@@ -168,6 +168,7 @@ def test_only_clipped_windows_change_with_the_image():
     assert changed == {f"stages_1_blocks_{b}/attn/relative_position_bias_table" for b in range(2)}
 
 
+@pytest.mark.slow
 def test_v2_records_the_windows_its_weights_know():
     model = moved(swins.SwinTransformerV2(**{**SMALL, "image_size": 12}))
     larger = swins.resize(model, image_size=16)
@@ -179,6 +180,7 @@ def test_v2_records_the_windows_its_weights_know():
     np.testing.assert_allclose(swins.resize(larger, image_size=12)(x), model(x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_policy_frozen_layers_and_name_are_kept():
     model = moved(swins.SwinTransformer(**SMALL, num_classes=3, dtype="mixed_bfloat16", frozen=("patch_embed",)))
     larger = swins.resize(model, image_size=48, window_size=6)

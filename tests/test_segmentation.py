@@ -258,6 +258,7 @@ def test_settings_are_what_a_run_that_goes_on_reads_back():
         assert dataclasses.asdict(recipe.data.values)["void"] == recipe.data.void
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused():
     with pytest.raises(SwinsError, match=r"model\.name must be a segmenter's; got ssd64"):
         SEGMENTATION.network(changed(RECIPE, model={"name": "ssd64_swin_mini_b", "image_size": 64}), pair()[0])

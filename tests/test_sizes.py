@@ -168,6 +168,7 @@ def test_converting_and_exporting_an_open_size(checkpoint, tmp_path, command, co
     assert artefacts.load_model(other).variant.size_rule == "torchvision"
 
 
+@pytest.mark.slow
 def test_names_opened_to_any_size_keep_their_native_windows():
     for name, windows in {
         "swinv2_tiny_window16_256": ((16, 16),) * 3 + ((8, 8),),

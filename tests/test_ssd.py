@@ -273,6 +273,7 @@ def test_computed_extras_end_at_one_cell():
 LEVELS = [(42, 42), (21, 21), (10, 10), (5, 5), (3, 3), (1, 1)]  # as the reference's Swin A
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -202,6 +202,7 @@ def test_remat_and_chunks_compute_the_same(numbers):
         np.testing.assert_allclose(theirs[path], gradient, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow
 def test_classes_are_k_and_one_for_none():
     model = moved(made())
     inputs = batch(model)
@@ -210,6 +211,7 @@ def test_classes_are_k_and_one_for_none():
     assert made(null_class=False).numbers.null is None and made(num_classes=0).numbers.null is None
 
 
+@pytest.mark.slow
 def test_open_sizes_are_those_that_windows_tile():
     model = moved(made())
     opened = changes.copy(model, image_size=(None, None))
@@ -220,6 +222,7 @@ def test_open_sizes_are_those_that_windows_tile():
         opened({**inputs, "images": np.zeros((2, 24, 16, 2), "float32")})
 
 
+@pytest.mark.slow
 def test_a_file_gives_the_same_network(tmp_path):
     model = moved(made(frozen=["patch_embed"], conditioning="additive", paper="v2", pretrained_windows=2))
     model.save(tmp_path / "model.keras")
@@ -228,6 +231,7 @@ def test_a_file_gives_the_same_network(tmp_path):
     np.testing.assert_array_equal(model(batch(model)), other(batch(model)))
 
 
+@pytest.mark.slow
 def test_mixed_precision_gives_float32_near_the_same():
     model = moved(made())
     half = changes.copy(model, dtype="mixed_bfloat16")

@@ -123,6 +123,7 @@ def test_a_whole_swin_t_is_that_of_transformers(tmp_path):
             assert relative(ours[name], found[f"{begin}/{name}"]) <= 1e-5, (size, name)
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 def test_logits_and_losses_are_those_of_mmsegmentation(model):
     """Over all pixels, as it does, over valid ones, and with class weights."""
@@ -163,6 +164,7 @@ def test_answers_are_those_of_mmsegmentation(model):
             assert apart <= 1e-5 * found[f"{begin}/{name}_largest"], (name, apart)
 
 
+@pytest.mark.slow
 def test_a_window_that_covers_the_image_is_the_whole(model, rng):
     image = rng.standard_normal((1, 50, 66, 3), dtype="float32")
     whole = sliding.whole(model, image)

@@ -92,6 +92,7 @@ def test_names_in_each_layout(model):
             assert upernet_rules.of_smp(upernet_rules.to_smp(name, 3), 3) == name
 
 
+@pytest.mark.slow
 def test_inspect_names_variant_classes_and_layout(file, model, command, tmp_path):
     code, out, err = command("inspect", file)
     assert code == 0, err
@@ -141,6 +142,7 @@ def test_every_difference_is_named(state, tmp_path):
         assert inspection.inspect(path)["problems"]
 
 
+@pytest.mark.slow
 def test_other_classes_leave_classifiers_fresh_and_both_numbers_are_named(file, model):
     with pytest.warns(UserWarning, match="has 5 classes, the model 3: fresh are .*conv_seg") as said:
         other = swins.create(NAME, weights=file, num_classes=3)
@@ -177,6 +179,7 @@ def test_classes_come_with_the_file_or_are_ade20ks(state, model, tmp_path):
     assert checkpoint.facts.class_names == NAMED and checkpoint.facts.numbers["bins"] == (1, 2, 3, 6)
 
 
+@pytest.mark.slow
 def test_a_segmenters_file_still_gives_its_backbone(file, model):
     pyramid = swins.backbone(BACKBONE, weights=file, norms=True)
     inside = {p.removeprefix("pyramid/"): v for p, v in values(model).items() if p.startswith("pyramid/")}
@@ -219,6 +222,7 @@ def test_a_file_is_converted_certified_verified_and_written_back(layout, model, 
         assert code == 0 and "pass" in out, err
 
 
+@pytest.mark.slow
 def test_a_certificate_tells_a_wrong_model(file):
     wrong = swins.create(NAME, weights=file)
     weight = wrong.get_layer("fpn_convs_1").bn.beta
