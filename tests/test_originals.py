@@ -5,12 +5,14 @@ reference/originals.py made (reference/originals/README.md). Our reading of thei
 import json
 import pathlib
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
 
 import swins
+from swins.convert.certificate import ROUNDING
 from swins.weights import dialects, swin_rules
 
 FOLDER = pathlib.Path(__file__).parent / "reference" / "originals"
@@ -49,7 +51,6 @@ ORIGINALS = {
     "microsoft_segmentation": Original(V1, {**TWO, "window_size": 3}, None, DETECTOR),
     "christoph": Original(CR, {**TWO, "meta_dim": 256, "extra_norm": "none"}, "microsoft", "C. Reich"),
 }
-QUICK = ("mmdet", "mmseg", "mmpretrain_v2", "microsoft", "microsoft_v2", "microsoft_detection", "christoph")
 ODD_MERGES = [(12, 12)]  # where C. Reich's merging drops the last row and column, and ours pads, as the papers' do
 
 
@@ -87,14 +88,38 @@ def ours(model, images, translation):
     return {**named, "norm": named[f"norm{last}"]}
 
 
+def assert_within(tolerance, difference_in, case):
+    """As a certificate decides: in float32, or where that differs by rounding, in TensorFlow's float64.
+
+    A norm of 4 channels multiplies rounding, and processors round in other orders: mmdet_three_stages at 30x57 differs
+    by less than 1e-5 in float32 on those with AVX-512, by 1.2e-5 on others, and by 2.4e-6 in float64 on both.
+    """
+    difference = difference_in("float32")
+    if tolerance < difference <= ROUNDING and keras.backend.backend() == "tensorflow":
+        difference = difference_in("float64")
+    assert difference <= tolerance, case
+
+
+def largest_difference(family, numbers, opened, case, translation, theirs, precision):
+    """The largest of all parts, over the part's largest value, of models of the case's size and of any size."""
+    models = [family(**numbers, image_size=case["size"], dtype=precision)]
+    swin_rules.assign(models[0], translation.tensors)
+    if numbers["size_rule"] not in ("microsoft", "timm"):
+        if precision not in opened:
+            opened[precision] = family(**numbers, image_size=ANY, dtype=precision)
+        opened[precision].set_weights(models[0].get_weights())
+        models.append(opened[precision])
+    parts = [ours(model, images_of(case), translation) for model in models]
+    assert all(given[part].shape == y.shape for given in parts for part, y in theirs.items())
+    return max(np.abs(given[part] - y).max() / np.abs(y).max() for given in parts for part, y in theirs.items())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ORIGINALS]
-)
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_ours_computes_what_the_program_computed(name):
     original = ORIGINALS[name]
     file, cases = load(name)
-    tolerance, opened, compared = V2_TOLERANCE if original.family is V2 else V1_TOLERANCE, None, 0
+    tolerance, opened, compared = V2_TOLERANCE if original.family is V2 else V1_TOLERANCE, {}, 0
     for i, case in enumerate(cases):
         if "nan" in case or (name == "christoph" and tuple(case["size"]) in ODD_MERGES):
             continue
@@ -108,18 +133,9 @@ def test_ours_computes_what_the_program_computed(name):
                 with pytest.raises(swins.SwinsError, match="no answer for maps smaller than a window"):
                     original.family(**numbers, image_size=case["size"])
             continue
-        models = [original.family(**numbers, image_size=case["size"])]
-        swin_rules.assign(models[0], translation.tensors)
-        if rule not in ("microsoft", "timm"):
-            opened = opened or original.family(**numbers, image_size=ANY)
-            opened.set_weights(models[0].get_weights())
-            models.append(opened)
         theirs = {k.split("/")[2]: v for k, v in file.items() if k.startswith(f"out/{i}/")}
-        for model in models:
-            given = ours(model, images_of(case), translation)
-            for part, y in theirs.items():
-                assert given[part].shape == y.shape
-                assert np.abs(given[part] - y).max() <= tolerance * np.abs(y).max(), (case["size"], part)
+        difference_in = partial(largest_difference, original.family, numbers, opened, case, translation, theirs)
+        assert_within(tolerance, difference_in, case["size"])
         compared += 1
     assert compared >= 4
 
