@@ -83,6 +83,10 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(f"{item.nodeid}: `core` is for tests marked `backends`")
     gc.freeze()  # what is imported stays; looking through it again and again takes a tenth of tracing
     gc.set_threshold(100_000, 20, 100)
+    if keras.backend.backend() == "tensorflow":  # as of XLA: to optimise a graph takes longer than its few steps
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
