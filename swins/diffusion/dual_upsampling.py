@@ -56,6 +56,7 @@ class DualUpsampling(Composite):
         self.fuse = conv(dim // 2, 1, "fuse", policy)
         self.expand.build(shape)
         self.align.build(shape)
+        self.enlarge.build((*shape[:-1], dim // 2))
         self.fuse.build((*shape[:-1], 2 * (dim // 2)))
 
     def compute_output_shape(self, shape):
