@@ -12,6 +12,7 @@ from conftest import DATA, needs_tensorflow
 from keras import ops
 from test_models import SMALL, moved
 from test_v1 import relative
+from training import one_program
 
 import swins
 from swins import windows
@@ -111,13 +112,18 @@ def test_full_size_models_of_all_families(rng):
 
 
 def outputs_of(model, images):
+    outputs = one_program(lambda images: answers_of(model, images))(images)
+    return {name: ops.convert_to_numpy(x) for name, x in outputs.items()}
+
+
+def answers_of(model, images):
+    """{name: output} of a model; of a Mask R-CNN also what its heads say of two regions."""
     outputs = model(images, training=False)
     if isinstance(model, MaskRCNN):
         regions = np.float32([[[3, 5, 40, 60], [20, 8, 33, 17]]] * len(images))
         heads = {"classes": model.classify(outputs, regions)[0], "masks": model.segment(outputs, regions)}
         outputs = {"objectness": outputs["objectness"][0], "deltas": outputs["deltas"][1], **heads}
-    outputs = outputs if isinstance(outputs, dict) else {"": outputs}
-    return {name: ops.convert_to_numpy(x) for name, x in outputs.items()}
+    return outputs if isinstance(outputs, dict) else {"": outputs}
 
 
 DENSE = {  # of small maps, every kind of norm and neck among them

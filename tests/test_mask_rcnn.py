@@ -1,6 +1,7 @@
 """Mask R-CNN and Cascade Mask R-CNN beside mmdet 3.3, step by step; every pyramid, copy, size and policy."""
 
 import math
+from functools import partial
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ from keras import layers, ops
 from rcnn_cases import NAMES, REFERENCE
 from test_changes import saved, trained
 from test_models import moved
+from training import one_program
 
 import swins
 from swins.changes import copy, values, variables
@@ -142,14 +144,14 @@ def test_steps_are_mmdets(models, reference, kind, size):
     """The pyramid, what the proposals are made of, and the heads on mmdet's proposals, of one open model."""
     model, name = models[kind], f"{kind}/{'x'.join(map(str, size))}"
     assert type(model) is CLASSES[kind] and parameters(model) == reference[f"{kind}/parameters"]
-    outputs = model(REFERENCE.image(size))
+    outputs = one_program(model)(REFERENCE.image(size))
     for theirs, ours in HEADS.items():
         for i, x in enumerate(outputs[ours]):
             require_near(reference, f"{name}/{theirs}_{i}", x)
     boxes = reference[f"{name}/proposals"][None]
     for k in range(len(model.box_heads)):
-        logits, deltas = model.classify(outputs, boxes, k)
-        masks = model.segment(outputs, boxes, k)
+        logits, deltas = one_program(partial(model.classify, stage=k))(outputs, boxes)
+        masks = one_program(partial(model.segment, stage=k))(outputs, boxes)
         for theirs, x in {"class": logits, "box": deltas, "mask": masks}.items():
             require_near(reference, f"{name}/{theirs}_{k}", x)
 
@@ -158,12 +160,13 @@ def require_answers(model, reference, kind, size):
     """Fail if a detector's proposals, boxes, classes or masks are not mmdet's."""
     name = f"{kind}/{'x'.join(map(str, size))}"
     image, sizes = REFERENCE.image(size), np.float32([size])
-    proposals = {key: x[0] for key, x in arrays(model.propose(model(image), sizes)).items()}
+    propose = one_program(lambda image, sizes: model.propose(model(image), sizes))
+    proposals = {key: x[0] for key, x in arrays(propose(image, sizes)).items()}
     apart = np.abs(reference[f"{name}/proposals"][:, None] - proposals["boxes"][None]).max(-1)
     assert apart.min(1).max() <= 1e-5 * max(size)  # of nearly equal scores, either may be the first
     assert len(set(apart.argmin(1))) == REFERENCE.REGIONS
     assert np.abs(proposals["scores"][apart.argmin(1)] - reference[f"{name}/objectness"]).max() <= 1e-5
-    answers = {key: x[0] for key, x in arrays(model.detect(image, sizes)).items()}
+    answers = {key: x[0] for key, x in arrays(one_program(model.detect)(image, sizes)).items()}
     boxes, scores, labels = (reference[f"{name}/{key}"] for key in ("boxes", "scores", "labels"))
     assert answers["count"] == len(boxes)
     np.testing.assert_array_equal(answers["labels"][: len(boxes)], labels)
@@ -243,7 +246,7 @@ def test_boxes_alone_on_a_users_pyramid(tmp_path):
     assert model.levels == ("P2",) and model.strides == (4, 8) and not model.mask_heads
     for height, width in ((32, 48), (16, 20)):
         images, sizes = pictures(height, width), [[height, width], [height - 3, width - 5]]
-        found = model.detect(images, sizes, **FEW)
+        found = one_program(partial(model.detect, **FEW))(images, sizes)
         assert set(found) == {"boxes", "scores", "labels", "count"} and tuple(found["boxes"].shape) == (2, 7, 4)
         kept = ops.convert_to_numpy(usable(found))
         assert (kept.sum(1) == ops.convert_to_numpy(found["count"])).all()
@@ -347,7 +350,7 @@ def gradients_of(loss, weights):
         with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
             return loss()
 
-    return [np.asarray(g) for g in jax.grad(pure)([w.value for w in weights])]
+    return [np.asarray(g) for g in jax.jit(jax.grad(pure))([w.value for w in weights])]
 
 
 @pytest.mark.parametrize(

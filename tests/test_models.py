@@ -30,7 +30,7 @@ def moved(model, seed=0):
     """The model with every weight moved at random: fresh ones are constants that hide what a round trip loses."""
     rng = np.random.default_rng(seed)
     for w in model.trainable_weights:
-        w.assign(w + rng.standard_normal(w.shape, dtype="float32") * (0.2 if len(w.shape) == 1 else 0.1))
+        w.assign(ops.convert_to_numpy(w) + rng.standard_normal(w.shape, "float32") * (0.1, 0.2)[len(w.shape) == 1])
     return model
 
 

@@ -9,6 +9,7 @@ from conftest import script
 from keras import layers, ops
 from test_changes import quiet, saved, trained
 from test_models import moved
+from training import one_program
 
 import swins
 from swins.changes import copy, variables, walk
@@ -148,7 +149,7 @@ def test_a_whole_forward_is_the_references(letter, neck):
     state = {name: REFERENCE.seeded(name, shape) for name, shape in shapes.items()}
     state |= {"rescale_factors": state["rescale_factors"].reshape(-1)} if letter == "a" else {}
     conversion_table.fill(variables(model), state, table, model.name)
-    for name, output in arrays(model(REFERENCE.image())).items():
+    for name, output in arrays(one_program(model)(REFERENCE.image())).items():
         ours = output.ravel()[:: REFERENCE.STEPS[name]]
         assert ours.shape == theirs[name].shape
         assert np.abs(ours - theirs[name]).max() <= 1e-5 * largest[name], name
@@ -161,10 +162,10 @@ def test_a_whole_forward_is_the_references(letter, neck):
 def test_each_neck_runs_trains_and_is_saved(neck, tmp_path):
     model = moved(small(neck=neck))
     images = pictures()
-    outputs = model(images)
+    outputs = one_program(model)(images)
     assert {name: tuple(x.shape) for name, x in outputs.items()} == {"boxes": (2, 6132, 4), "scores": (2, 6132, 4)}
     assert model.sizes == ((32, 32), (16, 16), (8, 8), (4, 4), (2, 2), (1, 1))
-    same(outputs, saved(model, tmp_path)(images))
+    same(outputs, one_program(saved(model, tmp_path))(images))
     before = ops.convert_to_numpy(model.get_layer("extras_0_norm1").moving_mean).copy()
     assert all(np.isfinite(x).all() for x in arrays(model(images, training=True)).values())
     assert not np.array_equal(before, ops.convert_to_numpy(model.get_layer("extras_0_norm1").moving_mean))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import upernet_cases
 from keras import ops
 from test_models import moved
+from training import one_program
 from upernet_cases import NAME, REFERENCE
 
 import swins
@@ -70,7 +72,8 @@ def number(value):
 
 def both_outputs(model, images):
     """Logits and auxiliary logits, as at inference."""
-    return keras.Model(model.input, model.output)(images, training=False)
+    both = keras.Model(model.input, model.output)
+    return one_program(lambda images: both(images, training=False))(images)
 
 
 def steps(model, images):
@@ -125,6 +128,12 @@ def test_a_whole_swin_t_is_that_of_transformers(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.backends
+def losses_of(mean, outputs, mask):
+    """The losses over a part of the pixels, and that with class weights."""
+    weighted = pixel_cross_entropy(outputs["logits"], mask, class_weights=REFERENCE.CLASS_WEIGHTS, mean=mean)
+    return {**segmentation_losses(outputs, mask, mean=mean), "weighted": weighted}
+
+
 def test_logits_and_losses_are_those_of_mmsegmentation(model):
     """Over all pixels, as it does, over valid ones, and with class weights."""
     found = upernet_cases.expected()
@@ -134,10 +143,7 @@ def test_logits_and_losses_are_those_of_mmsegmentation(model):
         for name in ("logits", "auxiliary"):
             assert relative(outputs[name], found[f"{begin}/{name}"]) <= 1e-5
         for mean in ("all", "valid"):
-            losses = segmentation_losses(outputs, mask, mean=mean)
-            losses["weighted"] = pixel_cross_entropy(
-                outputs["logits"], mask, class_weights=REFERENCE.CLASS_WEIGHTS, mean=mean
-            )
+            losses = one_program(partial(losses_of, mean))(outputs, mask)
             names = {"segmentation": f"{mean}/decode", "auxiliary": f"{mean}/auxiliary", "weighted": "weighted"}
             for name, theirs in names.items():
                 assert number(losses[name]) == pytest.approx(float(found[f"{begin}/{theirs}"]), rel=1e-5)

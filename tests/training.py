@@ -69,6 +69,18 @@ def one_program(function):
 
 
 @contextlib.contextmanager
+def optimised_graphs():
+    """TensorFlow optimises graphs before it runs them, as it does outside of these tests (conftest.py)."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@contextlib.contextmanager
 def eagerly():
     """TensorFlow without graphs, which are traced for longer than a small network is trained."""
     if keras.backend.backend() != "tensorflow":
