@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from training import one_program
 
 from swins import convolutions
 from swins.convolutions import Conv2D, strips_of
@@ -60,7 +61,12 @@ def test_a_pyramid_convolved_where_its_maps_are_small(sizes, side):
     channels = sum(x.shape[-1] for x in maps)
     conv = Conv2D(4, side, padding="same", use_bias=False, data_format="channels_last")
     conv.build((None, None, None, channels))
-    together = np.concatenate([keras.ops.convert_to_numpy(resized(x, sizes[0])) for x in maps], -1)
-    wanted, got = (keras.ops.convert_to_numpy(y) for y in (conv(together), convolved_pyramid(conv, maps)))
+
+    @one_program
+    def both(maps):
+        together = keras.ops.concatenate([resized(x, sizes[0]) for x in maps], -1)
+        return conv(together), convolved_pyramid(conv, maps)
+
+    wanted, got = map(keras.ops.convert_to_numpy, both(maps))
     assert wanted.shape == got.shape
     np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max())
