@@ -197,8 +197,8 @@ def test_keras_file_is_exact_in_a_fresh_process(tmp_path, rng):
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
     script = (
-        "import sys, numpy as np, keras, swins; place = sys.argv[1]; m = keras.saving.load_model(place + '/model.keras');"
-        "np.save(place + '/y.npy', m.predict(np.load(place + '/x.npy'), verbose=0)); print(type(m).__name__)"
+        "import sys, numpy as np, keras, swins; at = sys.argv[1]; m = keras.saving.load_model(at + '/model.keras');"
+        "np.save(at + '/y.npy', m.predict(np.load(at + '/x.npy'), verbose=0)); print(type(m).__name__)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "SwinTransformer"
