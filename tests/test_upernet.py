@@ -126,14 +126,14 @@ def test_a_whole_swin_t_is_that_of_transformers(tmp_path):
             assert relative(ours[name], found[f"{begin}/{name}"]) <= 1e-5, (size, name)
 
 
-@pytest.mark.slow
-@pytest.mark.backends
 def losses_of(mean, outputs, mask):
     """The losses over a part of the pixels, and that with class weights."""
     weighted = pixel_cross_entropy(outputs["logits"], mask, class_weights=REFERENCE.CLASS_WEIGHTS, mean=mean)
     return {**segmentation_losses(outputs, mask, mean=mean), "weighted": weighted}
 
 
+@pytest.mark.slow
+@pytest.mark.backends
 def test_logits_and_losses_are_those_of_mmsegmentation(model):
     """Over all pixels, as it does, over valid ones, and with class weights."""
     found = upernet_cases.expected()
