@@ -25,9 +25,9 @@ slow: env  ## the other tests: whole documents, full-size models, exports in eve
 	$(call TESTS,torch,backends and not core) tests
 
 check: env  ## `test` and `slow` in one session a backend: what CI runs after `lint`
-	$(call TESTS,tensorflow,slow or not slow)
-	$(call TESTS,jax,backends) tests
 	$(call TESTS,torch,backends) tests
+	$(call TESTS,jax,backends) tests
+	$(call TESTS,tensorflow,slow or not slow)
 
 lint: env
 	$(VENV)/bin/ruff check .

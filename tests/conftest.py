@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the command line does; without it `deploy` warns
@@ -70,6 +71,26 @@ LONGEST = (
     *("sizes", "convert", "instances", "deploy", "programs", "serving", "inspect", "evaluate", "detection", "adopt"),
     *("rcnn_weights", "upernet_weights", "diffusion", "models", "v2_cr", "backends", "archives", "bad_input", "files"),
 )
+
+
+TOO_LATE = "the time for slow tests was over (SWINS_SLOW_UNTIL)"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Where SWINS_SLOW_UNTIL, in seconds since 1970, is past, tests that `make test` does not run are skipped."""
+    until = os.environ.get("SWINS_SLOW_UNTIL")
+    quick = "core" if keras.backend.backend() != "tensorflow" else None
+    slow = not item.get_closest_marker(quick) if quick else item.get_closest_marker("slow")
+    if until and slow and time.time() > float(until):
+        pytest.skip(TOO_LATE)
+
+
+def pytest_terminal_summary(terminalreporter):
+    late = [report for report in terminalreporter.stats.get("skipped", ()) if TOO_LATE in str(report.longrepr)]
+    if late:
+        files = sorted({report.nodeid.partition("::")[0] for report in late})
+        terminalreporter.write_line(f"NOT RUN: {len(late)} slow tests, {TOO_LATE}; they are in {', '.join(files)}")
 
 
 def pytest_unconfigure():
