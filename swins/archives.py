@@ -20,6 +20,7 @@ LARGEST = 2**34  # bytes that an archive may have, and unpack to
 DIGEST = "#sha256="  # after an archive's name or address: what its bytes must be
 FORMAT = "tf-hub-format=compressed"  # how TF-Hub's protocol asks for a tar.gz; static hosts take no notice
 CHUNK = 2**20
+FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # `members` does what it does, too
 
 
 def cache():
@@ -29,6 +30,9 @@ def cache():
 
 def members(tar, name):
     """Members of an archive, none of which may be anything but a file or folder below it.
+
+    They will be this user's, with nobody else's right to write: what tarfile's `data` filter does, which Python has
+    since 3.11.4 (Debian 12 brings 3.11.2).
 
     Raises:
         SwinsError: for absolute paths, `..`, links, devices.
@@ -40,6 +44,10 @@ def members(tar, name):
             raise SwinsError(f"{name}: {member.name!r} would be written outside its folder; nothing was unpacked")
         if not (member.isreg() or member.isdir()):
             raise SwinsError(f"{name}: {member.name!r} is neither a file nor a folder; nothing was unpacked")
+        member.mode = 0o755 if member.isdir() else 0o644
+        member.uname = member.gname = ""
+        if hasattr(os, "geteuid"):
+            member.uid, member.gid = os.geteuid(), os.getegid()
     return found
 
 
@@ -68,7 +76,7 @@ def unpack(archive, folder, name=None):
             read_through(file, name)
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:gz") as tar:
-                tar.extractall(partial, members(tar, name), filter="data")
+                tar.extractall(partial, members(tar, name), **FILTER)
         except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
             if isinstance(error, SwinsError):
                 raise

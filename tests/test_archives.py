@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.server
 import io
+import os
 import pathlib
 import subprocess
 import sys
@@ -138,6 +139,24 @@ def small_archive(path):
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(*member("saved_model.pb"))
     return path.read_bytes()
+
+
+@pytest.mark.parametrize("python", ["this Python's", "before 3.11.4"])
+def test_an_archive_says_neither_owner_nor_rights(tmp_path, monkeypatch, python):
+    if python == "before 3.11.4":
+        monkeypatch.setattr(archives, "FILTER", {})
+        if hasattr(tarfile, "fully_trusted_filter"):
+            trusting = staticmethod(tarfile.fully_trusted_filter)
+            monkeypatch.setattr(tarfile.TarFile, "extraction_filter", trusting, raising=False)
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
+        for name in ("saved_model.pb", "assets/labels.txt"):
+            info, body = member(name)
+            info.mode, info.uid, info.gid, info.uname = 0o4777, 12345, 12345, "nobody"
+            tar.addfile(info, body)
+    folder = archives.unpack(tmp_path / "model.tar.gz", tmp_path / "out")
+    for name in ("saved_model.pb", "assets/labels.txt"):
+        facts = (folder / name).stat()
+        assert facts.st_mode & 0o7777 == 0o644 and facts.st_uid == os.geteuid(), name
 
 
 @contextlib.contextmanager
