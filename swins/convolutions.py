@@ -26,6 +26,8 @@ import math
 import keras
 from keras import layers, ops
 
+from swins.fresh_weights import xavier
+
 LEAST_ROWS, ROWS = 16, 32  # of a map that is cut; of a strip of a large one
 LEAST_WEIGHTS = 2**19  # of a kernel, 2 MiB
 
@@ -58,6 +60,9 @@ def strips_of(shape: tuple, kernel: tuple) -> int:
 @keras.saving.register_keras_serializable("swins")
 class Conv2D(layers.Conv2D):
     """Keras' Conv2D, with its results, in strips of rows where TensorFlow is faster so."""
+
+    def __init__(self, *args, kernel_initializer=None, **kwargs):
+        super().__init__(*args, kernel_initializer=kernel_initializer or xavier(), **kwargs)
 
     def convolution_op(self, inputs, kernel):
         """The convolution without bias: (B, H, W, C) -> (B, H, W, filters)."""

@@ -10,6 +10,7 @@ import keras
 from keras import layers, ops
 
 from swins import v2_cr
+from swins.fresh_weights import xavier
 from swins.layers import gelu
 from swins.map_sides import sides
 
@@ -72,7 +73,9 @@ class Block(v2_cr.Block):
     def make_offsets(self, dim):
         """The network of offsets, built for C channels."""
         same = {"data_format": "channels_last", "dtype": self.dtype_policy}
-        self.offset_0 = layers.DepthwiseConv2D(KERNEL, STRIDE, name="offset_network_0", **same)
+        self.offset_0 = layers.DepthwiseConv2D(
+            KERNEL, STRIDE, depthwise_initializer=xavier(), name="offset_network_0", **same
+        )
         self.offset_2 = layers.Conv2D(
             2 * self.num_heads, 1, kernel_initializer="zeros", name="offset_network_2", **same
         )

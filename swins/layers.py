@@ -9,7 +9,7 @@ import keras
 from keras import layers, ops
 
 from swins.changes import Composite
-from swins.fresh_weights import papers_normal, torch_convolution
+from swins.fresh_weights import papers_normal, torch_linear
 from swins.map_sides import laid_out
 from swins.windows import pad
 
@@ -103,7 +103,7 @@ class PatchEmbed(Composite):
         self.patch_size = patch_size
 
     def build(self, shape):
-        fresh = torch_convolution(self.patch_size**2 * shape[-1])
+        fresh = torch_linear(self.patch_size**2 * shape[-1])
         same = {"data_format": "channels_last", "dtype": self.dtype_policy, **fresh}
         self.proj = layers.Conv2D(self.dim, self.patch_size, self.patch_size, name="proj", **same)
         self.norm = layer_norm("norm", self.dtype_policy)

@@ -3,21 +3,20 @@
 Letters: B batch, (H, W) places of a map, C channels.
 """
 
-import math
 from dataclasses import asdict
 
 import keras
-from keras import initializers, layers
+from keras import layers
 
 from swins.changes import Recorded
 from swins.convolutions import Conv2D
+from swins.fresh_weights import kaiming, torch_linear
 from swins.layers import NORM_EPSILON
 from swins.plans import with_overrides
 from swins.resnet_plan import VariantResNet, plan_resnet
 
 MOMENTUM = 0.9  # of moving averages: what PyTorch calls 0.1
 LAST = {"data_format": "channels_last"}
-KAIMING = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # arXiv:1502.01852
 
 
 def convolution(x, channels, kernel, stride, name, dtype):
@@ -28,10 +27,8 @@ def convolution(x, channels, kernel, stride, name, dtype):
     if stride > 1 and kernel > 1:
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad", dtype=dtype, **LAST)(x)
     padding = "same" if stride == 1 else "valid"
-    kaiming = initializers.VarianceScaling(**KAIMING)
-    return Conv2D(
-        channels, kernel, stride, padding, use_bias=False, kernel_initializer=kaiming, name=name, dtype=dtype, **LAST
-    )(x)
+    options = {"use_bias": False, "kernel_initializer": kaiming(), "name": name, "dtype": dtype, **LAST}
+    return Conv2D(channels, kernel, stride, padding, **options)(x)
 
 
 def batch_norm(x, name, dtype):
@@ -64,10 +61,7 @@ def bottleneck(x, plan, b, dtype):
 
 def classifier(x, channels, classes):
     """Logits of pooled features (B, channels) -> (B, classes), with torch.nn.Linear's first weights."""
-    bound = 1 / math.sqrt(channels)
-    uniform = initializers.RandomUniform(-bound, bound)
-    bias = initializers.RandomUniform(-bound, bound)
-    return layers.Dense(classes, kernel_initializer=uniform, bias_initializer=bias, name="head", dtype="float32")(x)
+    return layers.Dense(classes, name="head", dtype="float32", **torch_linear(channels))(x)
 
 
 @keras.saving.register_keras_serializable("swins")

@@ -14,6 +14,7 @@ import swins
 ROOT = pathlib.Path(__file__).parents[1]
 FLOORS = (  # a module imports only from earlier rows; a package's modules may import each other
     ("errors", "size_rules", "sequential", "renamed", "box_drawing", "host", "import_probe", "notices", "processes"),
+    ("one_program",),
     ("map_sides",),
     ("recipe_files", "demo_files", "doctor", "fresh_weights"),
     ("mask_drawing", "changes", "windows", "settings", "checked_numbers", "run_lengths", "score"),

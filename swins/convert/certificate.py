@@ -12,6 +12,7 @@ import numpy as np
 from swins.checked_numbers import ANY
 from swins.convert import programs
 from swins.errors import SwinsError
+from swins.one_program import one_program
 from swins.reference import oracle
 from swins.tags import look_up
 from swins.task import task_named, task_of
@@ -170,8 +171,8 @@ def compare_in(precision, model, subject, architecture, seed):
     images = seeded_images(variant, seed=seed, open_size=size).astype(precision)
     pairs = programs.outputs(program, variant, getattr(subject, "kind", "classifier"))
     theirs = oracle.forward(subject, architecture, variant, images, [t for _, t in pairs], batch=1)
-    tap = keras.Model(model.input, [*(model.get_layer(k).output for k, _ in pairs), model.output])
-    parts = [[*map(keras.ops.convert_to_numpy, tap(images[i : i + 1], training=False))] for i in range(len(images))]
+    run = one_program(keras.Model(model.input, [*(model.get_layer(k).output for k, _ in pairs), model.output]))
+    parts = [run(images[i : i + 1]) for i in range(len(images))]
     *ours, last = (np.concatenate(values) for values in zip(*parts, strict=True))
     task = task_of(model)
     ours_named, theirs_named = (task.named(model, output) for output in (last, theirs[oracle.OUTPUT]))

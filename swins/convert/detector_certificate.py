@@ -5,12 +5,12 @@ with mmdet itself in tests/reference/mask_rcnn_reference.py.
 """
 
 import numpy as np
-from keras import ops
 
 from swins import detector_checkpoints, detectors
 from swins.convert import certificate, programs
 from swins.detector_configs import DETECTORS, RCNNVariant
 from swins.errors import SwinsError
+from swins.one_program import Computation, one_program
 from swins.reference import oracle
 from swins.weights import detector_layouts
 
@@ -30,23 +30,35 @@ def padded_images(channels: int, seed: int):
     return images
 
 
-def own_steps(model, image, theirs: dict) -> dict:
-    """{name: array} of a network's steps on one image, as the reference names them; heads on its proposals."""
-    outputs = model(image[None], training=False)
-    steps = {}
+def steps_of(model, arrays: dict) -> dict:
+    """{name: tensor} of a network's steps on "images", as the reference names them; its heads' on "regions"."""
+    outputs, regions, steps = model(arrays["images"], training=False), arrays["regions"], {}
     for i, (x, scores, deltas) in enumerate(zip(*(outputs[k] for k in ("maps", "objectness", "deltas")), strict=True)):
         steps |= {f"map_{i}": x, f"objectness_{i}": scores, f"deltas_{i}": deltas}
-    regions = theirs["proposals"][None]
     for k in range(len(model.box_heads)):
         steps[f"class_{k}"], steps[f"box_{k}"] = model.classify(outputs, regions, k)
     for k in range(len(model.mask_heads)):
         steps[f"mask_{k}"] = model.segment(outputs, regions, k)
-    return {name: ops.convert_to_numpy(x).reshape(theirs[name].shape) for name, x in steps.items()}
+    return steps
+
+
+def own_steps(model, images, theirs: list) -> list:
+    """[{name: array}] of a network's steps on each image, in the shapes of the reference's; heads on its proposals."""
+    run, steps = one_program(Computation(model, steps_of)), []
+    for image, reference in zip(images, theirs, strict=True):
+        own = run({"images": image[None], "regions": reference["proposals"][None]})
+        steps.append({name: own[name].reshape(x.shape) for name, x in reference.items() if name in own})
+    return steps
+
+
+def detected(model, arrays: dict) -> dict:
+    """What a network detects in "images" of "sizes"."""
+    return model.detect(arrays["images"], arrays["sizes"])
 
 
 def same_objects(model, images, theirs: list) -> float:
     """Share of the reference's objects that the network has too: the same class, the box as far as PIXELS apart."""
-    found = {name: ops.convert_to_numpy(x) for name, x in model.detect(images, np.float32(SIZES)).items()}
+    found = one_program(Computation(model, detected))({"images": images, "sizes": np.float32(SIZES)})
     alike, count = 0, 0
     for i, reference in enumerate(theirs):
         apart = np.abs(reference["found_boxes"][:, None] - found["boxes"][i][None]).max(-1)
@@ -76,7 +88,7 @@ def compare(model, file, seed: int = certificate.SEED, unproven: tuple = ()) -> 
         {name.partition("/")[2]: x for name, x in outputs.items() if name.startswith(f"{i}/")}
         for i in range(len(images))
     ]
-    steps = [own_steps(model, image, reference) for image, reference in zip(images, theirs, strict=True)]
+    steps = own_steps(model, images, theirs)
     everything = {
         name: worst(
             [certificate.difference(own[name], reference[name]) for own, reference in zip(steps, theirs, strict=True)]

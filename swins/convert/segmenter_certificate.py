@@ -8,10 +8,10 @@ import re
 
 import keras
 import numpy as np
-from keras import ops
 
 from swins import detector_checkpoints, segmenters
 from swins.convert import certificate, programs, upernet_layouts
+from swins.one_program import one_program
 from swins.rcnn_numbers import stride_of
 from swins.reference import oracle
 from swins.weights import checkpoint_files, upernet_rules
@@ -91,9 +91,8 @@ def own_blocks(model: keras.Model, images) -> dict:
     heads = [name for name, _ in pairs_of(model, HEADS)]
     inner = keras.Model(model.backbone.input, [model.backbone.get_layer(name).output for name in inside])
     outer = keras.Model(model.input, [model.get_layer(name).output for name in heads])
-    blocks = zip((f"pyramid/{name}" for name in inside), inner(images, training=False), strict=True)
-    blocks = {**dict(blocks), **dict(zip(heads, outer(images, training=False), strict=True))}
-    return {name: ops.convert_to_numpy(y) for name, y in blocks.items()}
+    blocks = zip((f"pyramid/{name}" for name in inside), one_program(inner)(images), strict=True)
+    return {**dict(blocks), **dict(zip(heads, one_program(outer)(images), strict=True))}
 
 
 def compare(model, file, layout: str, seed: int = certificate.SEED, unproven: tuple = ()) -> dict:

@@ -8,6 +8,7 @@ from keras import ops
 
 from swins.changes import Composite
 from swins.convolutions import Conv2D
+from swins.fresh_weights import Normal
 
 
 @keras.saving.register_keras_serializable("swins")
@@ -28,8 +29,8 @@ class ProposalHead(Composite):
         width = shapes[0][-1]
 
         def conv(channels, side, name, **options):
-            normal = keras.initializers.RandomNormal(stddev=0.01)
-            return Conv2D(channels, side, data_format="channels_last", kernel_initializer=normal, name=name, **options)
+            options = {"kernel_initializer": Normal(stddev=0.01), "data_format": "channels_last", **options}
+            return Conv2D(channels, side, name=name, **options)
 
         self.rpn_conv = conv(width, 3, "rpn_conv", padding="same", activation="relu", dtype=self.dtype_policy)
         self.rpn_cls = conv(self.anchors, 1, "rpn_cls", dtype="float32")

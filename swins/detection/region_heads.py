@@ -5,20 +5,15 @@ C channels, K classes.
 """
 
 import keras
-from keras import initializers, layers, ops
+from keras import layers, ops
 
 from swins.changes import Composite
 from swins.convolutions import Conv2D
+from swins.fresh_weights import Normal, kaiming, xavier
 from swins.layers import NORM_EPSILON
 
 BOX_SIDE, MASK_SIDE = 7, 14  # of the features that box and mask heads take; masks have twice the side
-KAIMING = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # arXiv:1502.01852
 LAST = {"data_format": "channels_last"}
-
-
-def kaiming():
-    """First kernels of a convolution of the heads, as the references draw them. Each needs its own: one draws once."""
-    return initializers.VarianceScaling(**KAIMING)
 
 
 def merged(x):
@@ -51,14 +46,16 @@ class BoxHead(Composite):
 
     def build(self, shape):
         _, _, side, _, channels = shape
-        options = {"activation": "relu", "kernel_initializer": "glorot_uniform", "dtype": self.dtype_policy}
-        self.shared_fcs = [layers.Dense(self.hidden, name=f"shared_fcs_{i}", **options) for i in range(self.DENSE)]
-        normal = initializers.RandomNormal
+        options = {"activation": "relu", "dtype": self.dtype_policy}
+        self.shared_fcs = [
+            layers.Dense(self.hidden, kernel_initializer=xavier(), name=f"shared_fcs_{i}", **options)
+            for i in range(self.DENSE)
+        ]
         self.fc_cls = layers.Dense(
-            self.num_classes + 1, kernel_initializer=normal(0, 0.01), name="fc_cls", dtype="float32"
+            self.num_classes + 1, kernel_initializer=Normal(0, 0.01), name="fc_cls", dtype="float32"
         )
         self.fc_reg = layers.Dense(
-            4 * self.num_classes, kernel_initializer=normal(0, 0.001), name="fc_reg", dtype="float32"
+            4 * self.num_classes, kernel_initializer=Normal(0, 0.001), name="fc_reg", dtype="float32"
         )
         inputs = (None, self.inputs(side, channels))
         for part in (*self.shared_fcs, self.fc_cls, self.fc_reg):

@@ -7,10 +7,11 @@ import math
 
 import keras
 import numpy as np
-from keras import initializers, layers, ops
+from keras import layers, ops
 
 from swins import v1, v2
 from swins.changes import Composite
+from swins.fresh_weights import Normal, xavier
 from swins.layers import dense, gelu
 
 LONGEST = 10000.0  # times over which the slowest wave turns by one radian
@@ -27,12 +28,12 @@ def sinusoid(time, dim: int):
 
 def linear(units, name, dtype, **options):
     """A linear layer of embeddings, of Glorot's scale: what is small here is learnt late."""
-    return layers.Dense(units, name=name, dtype=dtype, **options)
+    return layers.Dense(units, kernel_initializer=xavier(), name=name, dtype=dtype, **options)
 
 
 def embedding(count, dim, name, dtype):
     """A learned vector for each of `count` classes."""
-    return layers.Embedding(count, dim, initializers.RandomNormal(stddev=1.0), name=name, dtype=dtype)
+    return layers.Embedding(count, dim, Normal(stddev=1.0), name=name, dtype=dtype)
 
 
 @keras.saving.register_keras_serializable("swins.diffusion")

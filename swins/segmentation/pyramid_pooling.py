@@ -4,14 +4,13 @@ Letters: B images, (H, W) cells of a map, C channels, O parts along an axis.
 """
 
 import keras
-from keras import initializers, layers, ops
+from keras import layers, ops
 
 from swins.changes import Composite
 from swins.convolutions import Conv2D
+from swins.fresh_weights import kaiming
 from swins.layers import NORM_EPSILON
 from swins.segmentation.pyramid_convolution import convolved_pyramid, resizing_matrix
-
-KAIMING = {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}  # arXiv:1502.01852
 
 
 def pooling_matrix(length, parts: int):
@@ -73,9 +72,8 @@ class ConvNorm(Composite):
 
     def build(self, shape):
         options = {"data_format": "channels_last", "dtype": self.dtype_policy, "use_bias": False}
-        kaiming = initializers.VarianceScaling(**KAIMING)
         self.conv = Conv2D(
-            self.channels, self.kernel, padding="same", kernel_initializer=kaiming, name="conv", **options
+            self.channels, self.kernel, padding="same", kernel_initializer=kaiming(), name="conv", **options
         )
         self.bn = layers.BatchNormalization(-1, 0.9, NORM_EPSILON, name="bn", dtype=self.dtype_policy)
         self.conv.build((None, None, None, sum(each[-1] for each in shapes_of(shape))))

@@ -10,6 +10,7 @@ from keras import layers
 
 from swins.changes import Recorded
 from swins.errors import SwinsError, unknown_name
+from swins.fresh_weights import xavier
 from swins.rcnn_numbers import stride_of
 from swins.segmentation.pyramid_pooling import ConvNorm, ResizedAs, pyramid_pooling
 from swins.upernet_numbers import upernet_numbers
@@ -50,7 +51,7 @@ def classifier(x, numbers, name):
     if numbers.drop_rate:
         whole = (None, 1, 1, x.shape[-1])
         x = layers.Dropout(numbers.drop_rate, noise_shape=whole, name=f"{name}_drop", dtype="float32")(x)
-    options = {"data_format": "channels_last", "dtype": "float32"}
+    options = {"kernel_initializer": xavier(), "data_format": "channels_last", "dtype": "float32"}
     return layers.Conv2D(numbers.num_classes, 1, name=name, **options)(x)
 
 
