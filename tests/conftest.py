@@ -65,12 +65,24 @@ needs_tensorflow = pytest.mark.skipif(
 
 TRAINING = ("test_train", "test_train_data", "test_checkpoints", "test_run_end", "test_phases")
 
-# the longest first, or one process ends long after the others
+# the longest first, or one process ends long after the others; and last, what is missed least where time is over: each
+# long, as many as there are processes
 LONGEST = (
-    *("train_devices", "readme", "targets", "export", "embedded_detector", "segmentation", "hub", "notebooks", "train"),
-    *("sizes", "convert", "instances", "deploy", "programs", "serving", "inspect", "evaluate", "detection", "adopt"),
-    *("rcnn_weights", "upernet_weights", "diffusion", "models", "v2_cr", "backends", "archives", "bad_input", "files"),
+    *(
+        "readme",
+        "targets",
+        "export",
+        "embedded_detector",
+        "segmentation",
+        "instances",
+        "train",
+        "rcnn_weights",
+        "sizes",
+    ),
+    *("convert", "deploy", "programs", "inspect", "evaluate", "detection", "adopt", "upernet_weights", "diffusion"),
+    *("models", "v2_cr", "backends", "archives", "bad_input", "files", "mask_rcnn", "originals", "serving"),
 )
+LAST = ("notebooks", "train_devices", "hub", "benchmark_exports")
 
 
 TOO_LATE = "the time for slow tests was over (SWINS_SLOW_UNTIL)"
@@ -108,8 +120,8 @@ def pytest_collection_modifyitems(items):
         import tensorflow as tf
 
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    places = {f"test_{name}": place for place, name in enumerate((*LONGEST, "", *LAST))}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)
