@@ -10,7 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from conftest import DATA, NAME, needs_tensorflow
+from conftest import NAME, needs_tensorflow
 from training import optimised_graphs
 
 from swins.convert import certificate, conversion
@@ -223,7 +223,7 @@ def test_not_an_artefact(tmp_path, command):
 
 @pytest.mark.slow
 def test_in_place_other_files_are_kept_and_the_card_quotes_the_row_of_these_weights(
-    artefact, exported, command, tmp_path, monkeypatch
+    artefact, exported, idx, command, tmp_path, monkeypatch
 ):
     records = artefacts.read_certificate(exported)["exports"]
     monkeypatch.setattr(saved_model_writer, "save", lambda model, prepare, place, *_: place.mkdir())
@@ -231,7 +231,7 @@ def test_in_place_other_files_are_kept_and_the_card_quotes_the_row_of_these_weig
     (artefact / "plots").mkdir()
     (artefact / "plots" / "a.txt").write_text("mine")
     results = tmp_path / "results.csv"
-    code, out, _ = command("eval", artefact, "--data", DATA, "--batch", 500, "--results", results, "--quiet")
+    code, out, _ = command("eval", artefact, "--data", idx, "--batch", 70, "--results", results, "--quiet")
     assert code == 0
     folder, _ = saved_models.export(artefact, statement=Statement(results=results))
     text = (folder / "README.md").read_text()
