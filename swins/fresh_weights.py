@@ -1,19 +1,36 @@
 """What layers begin with, as the papers' code and PyTorch have it. Each draws its own: an initializer draws once."""
 
+import contextlib
+import contextvars
 import math
 
 import keras
 import numpy as np
 from keras import initializers
 
+FOLLOW = contextvars.ContextVar("weights follow", default=False)
+
+
+@contextlib.contextmanager
+def weights_follow():
+    """Within it layers begin with zeros: for those whose every weight is read from a file next."""
+    token = FOLLOW.set(True)
+    try:
+        yield
+    finally:
+        FOLLOW.reset(token)
+
 
 class OnHost:
     """Draws by NumPy under JAX, where XLA compiles a program for every shape: longer than all else of a first model."""
 
     def __call__(self, shape, dtype=None):
-        if keras.backend.backend() != "jax" or not isinstance(self.seed, int):
+        if FOLLOW.get():
+            values = np.zeros(shape, "float32")
+        elif keras.backend.backend() != "jax" or not isinstance(self.seed, int):
             return super().__call__(shape, dtype)
-        values = self.draw(np.random.default_rng(abs(self.seed)), tuple(shape))
+        else:
+            values = self.draw(np.random.default_rng(abs(self.seed)), tuple(shape))
         return keras.ops.convert_to_tensor(values, dtype or keras.config.floatx())
 
 

@@ -12,6 +12,7 @@ import keras
 
 from swins import files
 from swins.errors import SwinsError, first_line
+from swins.fresh_weights import weights_follow
 from swins.weights import checkpoint_files, networks
 
 MODEL, CERTIFICATE, CARD, RESULT = "model.keras", "certificate.json", "README.md", "result.json"
@@ -246,7 +247,8 @@ def read_model(path):
             files.laid_aside(path) or f"{path}: no {MODEL} there; pass an artefact folder or a .keras file"
         )
     try:
-        return keras.saving.load_model(file, compile=False)
+        with weights_follow():  # Keras refuses a file without one of them
+            return keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras and zipfile raise whatever a broken file leads them to
         raise SwinsError(f"{file}: not a readable .keras file ({first_line(error)[:300]})") from error
 
