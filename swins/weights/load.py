@@ -1,5 +1,6 @@
 """Models with weights: what `create`, pyramids and the converter share."""
 
+import contextlib
 import math
 import os
 import pathlib
@@ -10,6 +11,7 @@ import numpy as np
 
 from swins import build
 from swins.errors import SwinsError
+from swins.fresh_weights import weights_follow
 from swins.models import SwinTransformer
 from swins.plans import VariantV2, kept_native_size, remembering, with_overrides
 from swins.renamed import renamed
@@ -79,8 +81,10 @@ def with_weights(source, checkpoint, overrides, name=None):
     if name is None and isinstance(source, str):
         name = look_up(source).architecture
     options = {option: overrides.get(option) for option in build.OPTIONS}
-    model = build.make(variant_for(source, checkpoint, overrides), options, name)
-    load_weights(model, checkpoint, overrides.get("num_classes"))
+    num_classes = overrides.get("num_classes")  # others than the file's get a fresh head
+    with weights_follow() if num_classes is None else contextlib.nullcontext():
+        model = build.make(variant_for(source, checkpoint, overrides), options, name)
+    load_weights(model, checkpoint, num_classes)
     remember(model, source, checkpoint)
     return model
 
@@ -220,7 +224,8 @@ def model_for(name, checkpoint, image_size=None, size_rule=None):
     """
     asked = {"image_size": image_size, "size_rule": size_rule}
     variant = variant_for(name, checkpoint, {k: v for k, v in asked.items() if v is not None})
-    model = build.make(variant, {"dtype": "float32"}, look_up(name).architecture)
+    with weights_follow():
+        model = build.make(variant, {"dtype": "float32"}, look_up(name).architecture)
     assign(model, checkpoint, checkpoint.state)
     remember(model, name, checkpoint)
     return model
