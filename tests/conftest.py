@@ -65,9 +65,9 @@ needs_tensorflow = pytest.mark.skipif(
 
 TRAINING = ("test_train", "test_train_data", "test_checkpoints", "test_run_end", "test_phases")
 
-# the longest first, or one process ends long after the others; and last, what is missed least where time is over: each
-# long, as many as there are processes
-LONGEST = (
+# after all others: files of much that is slow, for where time is over the quick ones have been run; at the end as many
+# long ones as there are processes, or one ends long after the others
+LATER = (
     *(
         "readme",
         "targets",
@@ -81,8 +81,8 @@ LONGEST = (
     ),
     *("convert", "deploy", "programs", "inspect", "evaluate", "detection", "adopt", "upernet_weights", "diffusion"),
     *("models", "v2_cr", "backends", "archives", "bad_input", "files", "mask_rcnn", "originals", "serving"),
+    *("notebooks", "train_devices", "hub", "benchmark_exports"),
 )
-LAST = ("notebooks", "train_devices", "hub", "benchmark_exports")
 
 
 TOO_LATE = "the time for slow tests was over (SWINS_SLOW_UNTIL)"
@@ -120,8 +120,8 @@ def pytest_collection_modifyitems(items):
         import tensorflow as tf
 
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    places = {f"test_{name}": place for place, name in enumerate((*LONGEST, "", *LAST))}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+    places = {f"test_{name}": place for place, name in enumerate(LATER)}
+    items.sort(key=lambda item: places.get(item.path.stem, -1))
 
 
 @pytest.fixture(autouse=True)
