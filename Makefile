@@ -7,7 +7,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export KERAS_BACKEND ?= tensorflow
 # the tests of a marker expression, under a backend; each is in `test` or in `slow`, all in `check` (tests/test_house.py);
-# huge pages for malloc, where the kernel has them (madvise), take some percent of the time away
+# malloc may have huge pages where the kernel gives them to who asks (madvise)
 TESTS = GLIBC_TUNABLES=glibc.malloc.hugetlb=1 KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"
 
 .PHONY: demo test slow check lint env lock parity sizes size-rules memory targets bench profile extras notebooks preprocessing tables front docs clean

@@ -22,7 +22,7 @@ def weights_follow():
 
 
 class OnHost:
-    """Draws by NumPy under JAX, where XLA compiles a program for every shape: longer than all else of a first model."""
+    """Draws by NumPy under JAX, where XLA would compile a program for the draw of every shape."""
 
     def __call__(self, shape, dtype=None):
         if FOLLOW.get():

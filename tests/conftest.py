@@ -68,23 +68,22 @@ TRAINING = ("test_train", "test_train_data", "test_checkpoints", "test_run_end",
 # after all others: files of much that is slow, for where time is over the quick ones have been run; at the end as many
 # long ones as there are processes, or one ends long after the others
 LATER = (
+    *("readme", "targets", "export", "embedded_detector", "segmentation", "instances", "train", "rcnn_weights"),
+    *("sizes", "convert", "deploy", "programs", "inspect", "evaluate", "detection", "adopt", "upernet_weights"),
     *(
-        "readme",
-        "targets",
-        "export",
-        "embedded_detector",
-        "segmentation",
-        "instances",
-        "train",
-        "rcnn_weights",
-        "sizes",
+        "diffusion",
+        "models",
+        "v2_cr",
+        "backends",
+        "archives",
+        "bad_input",
+        "files",
+        "mask_rcnn",
+        "originals",
+        "serving",
     ),
-    *("convert", "deploy", "programs", "inspect", "evaluate", "detection", "adopt", "upernet_weights", "diffusion"),
-    *("models", "v2_cr", "backends", "archives", "bad_input", "files", "mask_rcnn", "originals", "serving"),
     *("notebooks", "train_devices", "hub", "benchmark_exports"),
 )
-
-
 TOO_LATE = "the time for slow tests was over (SWINS_SLOW_UNTIL)"
 
 
@@ -92,8 +91,8 @@ TOO_LATE = "the time for slow tests was over (SWINS_SLOW_UNTIL)"
 def pytest_runtest_setup(item):
     """Where SWINS_SLOW_UNTIL, in seconds since 1970, is past, tests that `make test` does not run are skipped."""
     until = os.environ.get("SWINS_SLOW_UNTIL")
-    quick = "core" if keras.backend.backend() != "tensorflow" else None
-    slow = not item.get_closest_marker(quick) if quick else item.get_closest_marker("slow")
+    tensorflow = keras.backend.backend() == "tensorflow"
+    slow = item.get_closest_marker("slow") if tensorflow else not item.get_closest_marker("core")
     if until and slow and time.time() > float(until):
         pytest.skip(TOO_LATE)
 

@@ -47,7 +47,8 @@ def own_steps(model, images, theirs: list) -> list:
     run, steps = one_program(Computation(model, steps_of)), []
     for image, reference in zip(images, theirs, strict=True):
         own = run({"images": image[None], "regions": reference["proposals"][None]})
-        steps.append({name: own[name].reshape(x.shape) for name, x in reference.items() if name in own})
+        order = sorted(own, key=list(reference).index)  # JAX' are by the alphabet
+        steps.append({name: own[name].reshape(reference[name].shape) for name in order})
     return steps
 
 
