@@ -1,6 +1,7 @@
 """Shared fixtures: the embedded checkpoint, its artefact, perturbed references, photographs."""
 
 import contextlib
+import ctypes
 import functools
 import gc
 import hashlib
@@ -56,7 +57,7 @@ DATA = ROOT / "demo" / "fashion_mnist"
 SHARED = ROOT.parent / "shared" / "data"
 PHOTOS = SHARED / "photos" / "images"
 
-kept_process.IDLE = 1200  # importing timm anew takes seconds
+kept_process.IDLE = 300  # seconds: importing timm anew takes several, keeping it a gigabyte
 
 needs_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="SavedModels are written under TensorFlow alone"
@@ -65,25 +66,15 @@ needs_tensorflow = pytest.mark.skipif(
 
 TRAINING = ("test_train", "test_train_data", "test_checkpoints", "test_run_end", "test_phases")
 
-# after all others: files of much that is slow, for where time is over the quick ones have been run; at the end as many
-# long ones as there are processes, or one ends long after the others
+# after all others: files of much that is slow, for where time is over the quick ones have been run; not at the very end
+# notebooks, long in one process, for which the other processes would wait
 LATER = (
     *("readme", "targets", "export", "embedded_detector", "segmentation", "instances", "train", "rcnn_weights"),
     *("sizes", "convert", "deploy", "programs", "inspect", "evaluate", "detection", "adopt", "upernet_weights"),
-    *(
-        "diffusion",
-        "models",
-        "v2_cr",
-        "backends",
-        "archives",
-        "bad_input",
-        "files",
-        "mask_rcnn",
-        "originals",
-        "serving",
-    ),
-    *("notebooks", "train_devices", "hub", "benchmark_exports"),
+    *("diffusion", "models", "v2_cr", "backends", "archives", "mask_rcnn", "notebooks", "bad_input", "files"),
+    *("originals", "serving", "train_devices", "hub", "benchmark_exports"),
 )
+kept_memory = 0  # bytes after the last collection
 TOO_LATE = "the time for slow tests was over (SWINS_SLOW_UNTIL)"
 
 
@@ -102,6 +93,32 @@ def pytest_terminal_summary(terminalreporter):
     if late:
         files = sorted({report.nodeid.partition("::")[0] for report in late})
         terminalreporter.write_line(f"NOT RUN: {len(late)} slow tests, {TOO_LATE}; they are in {', '.join(files)}")
+
+
+def anonymous_memory():
+    """Bytes of this process that belong to no file; 0 where the system does not say."""
+    try:
+        resident, shared = pathlib.Path("/proc/self/statm").read_text().split()[1:3]
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish():
+    """Models and traced graphs are cycles, which collection seldom looks for here (see below): it does where a process
+    has grown, for three of them filled 24 GiB."""
+    global kept_memory
+    if anonymous_memory() > kept_memory + 300e6:
+        if keras.backend.backend() == "tensorflow":  # it keeps graphs for gradients of what is computed no more
+            from tensorflow.python.framework.ops import gradient_registry
+
+            for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient-")]:
+                del gradient_registry._registry[name]
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # glibc's alone
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        kept_memory = anonymous_memory()
 
 
 def pytest_unconfigure():
