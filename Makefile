@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 1
 export KERAS_BACKEND ?= tensorflow
+unexport PYTHONDONTWRITEBYTECODE  # each of the tests' processes would compile swins, and each session's the tests, again
 # the tests of a marker expression, under a backend; each is in `test` or in `slow`, all in `check` (tests/test_house.py);
 # malloc may have huge pages where the kernel gives them to who asks (madvise)
 TESTS = GLIBC_TUNABLES=glibc.malloc.hugetlb=1 KERAS_BACKEND=$(1) $(PY) -m pytest -m "$(2)"

@@ -1,19 +1,11 @@
-"""Shared fixtures: the embedded checkpoint, its artefact, perturbed references, photographs."""
+"""How the tests are run: environment, order, time and memory. What they share is in shared_fixtures.py."""
 
 import contextlib
 import ctypes
-import functools
 import gc
-import hashlib
-import importlib.util
-import json
 import os
 import pathlib
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -32,39 +24,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/swins-compiled-{os.getpid()}")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-import keras
-import numpy as np
 import pytest
-import training
-from filelock import FileLock
-from PIL import Image
-from training import NAME
-
-import swins
-from swins.cli import main
-from swins.convert import conversion
-from swins.exports import adopt
-from swins.images import read_idx
-from swins.labels import FASHION_MNIST
-from swins.plans import with_overrides
-from swins.processes import kept_process
-from swins.reference import oracle
-from swins.tags import look_up
-
-ROOT = pathlib.Path(__file__).parents[1]
-DATA = ROOT / "demo" / "fashion_mnist"
-
-SHARED = ROOT.parent / "shared" / "data"
-PHOTOS = SHARED / "photos" / "images"
-
-kept_process.IDLE = 300  # seconds: importing timm anew takes several, keeping it a gigabyte
-
-needs_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="SavedModels are written under TensorFlow alone"
-)
-
-
-TRAINING = ("test_train", "test_train_data", "test_checkpoints", "test_run_end", "test_phases")
 
 # after all others: files of much that is slow, for where time is over the quick ones have been run; not at the very end
 # notebooks, long in one process, for which the other processes would wait
@@ -74,17 +34,28 @@ LATER = (
     *("diffusion", "models", "v2_cr", "backends", "archives", "mask_rcnn", "notebooks", "bad_input", "files"),
     *("originals", "serving", "train_devices", "hub", "benchmark_exports"),
 )
-kept_memory = 0  # bytes after the last collection
 TOO_LATE = "the time for slow tests was over (SWINS_SLOW_UNTIL)"
+
+
+def under_tensorflow():
+    import keras
+
+    return keras.backend.backend() == "tensorflow"
+
+
+def pytest_configure(config):
+    """The process that only hands out tests needs nothing of what they share, and importing Keras takes seconds."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", 0):
+        pytest.register_assert_rewrite("shared_fixtures")
+        config.pluginmanager.import_plugin("shared_fixtures")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Where SWINS_SLOW_UNTIL, in seconds since 1970, is past, tests that `make test` does not run are skipped."""
-    until = os.environ.get("SWINS_SLOW_UNTIL")
-    tensorflow = keras.backend.backend() == "tensorflow"
-    slow = item.get_closest_marker("slow") if tensorflow else not item.get_closest_marker("core")
-    if until and slow and time.time() > float(until):
+    if time.time() > float(os.environ.get("SWINS_SLOW_UNTIL", "inf")) and (
+        item.get_closest_marker("slow") if under_tensorflow() else not item.get_closest_marker("core")
+    ):
         pytest.skip(TOO_LATE)
 
 
@@ -104,13 +75,17 @@ def anonymous_memory():
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_logfinish():
-    """Models and traced graphs are cycles, which collection seldom looks for here (see below): it does where a process
-    has grown, for three of them filled 24 GiB."""
+kept_memory = 0  # bytes after the last collection
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """Models and traced graphs are cycles, which Python seldom looks for here (see below): it does where a test process
+    has grown. Three of them filled 24 GiB."""
     global kept_memory
+    result = yield
     if anonymous_memory() > kept_memory + 300e6:
-        if keras.backend.backend() == "tensorflow":  # it keeps graphs for gradients of what is computed no more
+        if under_tensorflow():  # which keeps graphs for gradients that nobody asks for any more
             from tensorflow.python.framework.ops import gradient_registry
 
             for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient-")]:
@@ -119,6 +94,7 @@ def pytest_runtest_logfinish():
         with contextlib.suppress(OSError, AttributeError):  # glibc's alone
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         kept_memory = anonymous_memory()
+    return result
 
 
 def pytest_unconfigure():
@@ -132,260 +108,9 @@ def pytest_collection_modifyitems(items):
             raise pytest.UsageError(f"{item.nodeid}: `core` is for tests marked `backends`")
     gc.freeze()  # what is imported stays; looking through it again and again takes a tenth of tracing
     gc.set_threshold(100_000, 20, 100)
-    if keras.backend.backend() == "tensorflow":  # as of XLA: to optimise a graph takes longer than its few steps
+    if under_tensorflow():  # as of XLA: to optimise a graph takes longer than its few steps
         import tensorflow as tf
 
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     places = {f"test_{name}": place for place, name in enumerate(LATER)}
     items.sort(key=lambda item: places.get(item.path.stem, -1))
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    """The same random numbers in every run, drop-path's too."""
-    keras.utils.set_random_seed(0)
-
-
-@pytest.fixture
-def curves():
-    """Asked for by a test of a training run that looks at its picture."""
-
-
-@pytest.fixture(autouse=True)
-def quick_training(request, monkeypatch):
-    """Tests of what a run leaves and refuses take its steps as they come: no picture, no graph optimised."""
-    if request.path.stem not in TRAINING:
-        yield
-        return
-    if "curves" not in request.fixturenames:
-        monkeypatch.setattr("swins.train.folder.draw", lambda *_: None)
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-
-
-def script(path):
-    """The module of a script that belongs to no package, by its path below the root; it finds those beside it."""
-    spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), ROOT / path)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.append(str((ROOT / path).parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop()
-    return module
-
-
-@pytest.fixture(scope="session")
-def checkpoint():
-    """The committed PyTorch checkpoint."""
-    return DATA / f"{NAME}.safetensors"
-
-
-@pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory, worker_id):
-    """A folder that the test processes of one run have in common."""
-    base = tmp_path_factory.getbasetemp()
-    return base if worker_id == "master" else base.parent
-
-
-@pytest.fixture(scope="session")
-def converted(checkpoint, shared_folder):
-    """An artefact of the committed checkpoint; tests must not change it."""
-    folder = shared_folder / "converted" / NAME
-    with FileLock(shared_folder / "converted.lock"):
-        if not folder.is_dir():
-            conversion.convert(NAME, checkpoint, folder)
-    return folder
-
-
-def swins_lines(text):
-    """The `swins` lines of a page, as arguments; those of several lines joined."""
-    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
-    return [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line.startswith("swins ")]
-
-
-def run_lines(page, folder):
-    """Run the `swins` lines of a page of docs/ in a folder; each must succeed."""
-    with contextlib.chdir(folder):
-        for line in swins_lines((ROOT / "docs" / page).read_text()):
-            assert main(line) == 0, line
-
-
-@pytest.fixture(scope="session")
-def exported(checkpoint, shared_folder):
-    """The artefact with its SavedModels, as docs/tf-hub.md makes them; tests must not change it."""
-    folder = shared_folder / "exported"
-    with FileLock(shared_folder / "exported.lock"):
-        if not (folder / "done").is_file():
-            shutil.rmtree(folder, ignore_errors=True)  # what a process left that failed
-            folder.mkdir()
-            (folder / "my_swin.safetensors").symlink_to(checkpoint)
-            run_lines("tf-hub.md", folder)
-            (folder / "done").touch()
-    return folder / "artefacts" / "my_swin"
-
-
-@pytest.fixture(scope="session")
-def targeted(converted, shared_folder):
-    """The artefact with its files for other runtimes, as docs/runtimes.md makes them; tests must not change it."""
-    folder = shared_folder / "targeted"
-    with FileLock(shared_folder / "targeted.lock"):
-        if not (folder / "done").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(converted, folder / "artefacts" / "my_swin")
-            (folder / "photographs").symlink_to(DATA)
-            run_lines("runtimes.md", folder)
-            (folder / "done").touch()
-    return folder / "artefacts" / "my_swin"
-
-
-@pytest.fixture(scope="session")
-def small_run(tmp_path_factory):
-    """The folder of a finished run of a small model; tests must not change it."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    folder.mkdir()
-    model = swins.create(NAME, num_classes=3, depths=(2, 1), embed_dim=24)
-    rng = np.random.default_rng(0)
-    for variable in model.trainable_variables:
-        variable.assign_add(0.1 * rng.standard_normal(variable.shape, dtype="float32"))
-    model.save(folder / "model.keras")
-    (folder / "result.json").write_text(json.dumps(training.RESULT))
-    return folder
-
-
-@pytest.fixture
-def small_artefact(small_run, tmp_path):
-    """An artefact of a small model, to be changed at will."""
-    (tmp_path / "artefact").mkdir()
-    adopt.make(small_run, tmp_path / "artefact")
-    return tmp_path / "artefact"
-
-
-@pytest.fixture
-def artefact(converted, tmp_path):
-    """A copy of the artefact, to be changed at will."""
-    return shutil.copytree(converted, tmp_path / "artefact")
-
-
-@pytest.fixture(scope="session")
-def perturbed(shared_folder):
-    """A function: name and overrides -> file of timm's model with every parameter moved; tests must not change it."""
-
-    @functools.cache
-    def make(name, **overrides):
-        architecture = look_up(name).architecture
-        numbers = oracle.numbers(with_overrides(look_up(name).variant, overrides))
-        digest = hashlib.sha256(repr((architecture, sorted(numbers.items()))).encode()).hexdigest()[:16]
-        target = shared_folder / f"perturbed_{architecture}_{digest}" / "model.safetensors"
-        with FileLock(shared_folder / f"{target.parent.name}.lock"):
-            if not target.is_file():
-                target.parent.mkdir(exist_ok=True)
-                with oracle.ask("perturb", architecture=architecture, numbers=numbers, seed=3) as results:
-                    shutil.copy(results / "perturbed.safetensors", target.with_suffix(".part"))
-                target.with_suffix(".part").rename(target)
-        return target
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def library(shared_folder):
-    """A folder of small Swins as other programs save them, and outputs.npz, what those programs compute; tests must
-    not change it."""
-    folder = shared_folder / "library"
-    script = pathlib.Path(__file__).parent / "reference" / "dialects.py"
-    with FileLock(shared_folder / "library.lock"):
-        if not folder.is_dir():
-            partial = folder.with_suffix(".part")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            subprocess.run([sys.executable, str(script), str(partial)], check=True, capture_output=True)
-            partial.rename(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def photos():
-    """Paths of real photographs; skips where ../shared is absent."""
-    files = sorted(PHOTOS.glob("*.png"))
-    if not files:
-        pytest.skip("../shared/data/photos is not on this machine")
-    return files
-
-
-@pytest.fixture(scope="session")
-def coco_mini():
-    """The folder of a part of COCO 2017; skips where ../shared is absent."""
-    if not (SHARED / "coco_mini" / "annotations").is_dir():
-        pytest.skip("../shared/data/coco_mini is not on this machine")
-    return SHARED / "coco_mini"
-
-
-@pytest.fixture
-def command(capsys):
-    """A function: arguments -> (exit code, standard output, standard error) of `swins`."""
-
-    def run(*arguments):
-        try:
-            code = main([str(a) for a in arguments])
-        except SystemExit as stop:  # argparse
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture(scope="session")
-def pixels():
-    """(images, labels) of the embedded test set."""
-    return tuple(read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
-
-
-@pytest.fixture(scope="session")
-def idx(tmp_path_factory, pixels):
-    """An IDX data set: 200 images to train on, 70 to validate."""
-    folder = tmp_path_factory.mktemp("idx")
-    images, labels = pixels
-    training.write_idx(folder, "train", images[:200], labels[:200])
-    training.write_idx(folder, "t10k", images[-70:], labels[-70:])
-    return folder
-
-
-@pytest.fixture
-def class_folders(tmp_path, pixels):
-    """A folder a class: 14 images of each of three."""
-    images, labels = pixels
-    for name, number in zip(training.CLASSES, (9, 6, 1), strict=True):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for i in np.flatnonzero(labels == number)[:14]:
-            Image.fromarray(images[i]).save(tmp_path / "data" / name / f"{i}.png")
-    return tmp_path / "data"
-
-
-@pytest.fixture(scope="session")
-def samples():
-    """The first test images and their labels."""
-    pixels, labels = (read_idx(DATA / f"t10k-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
-    return pixels[:70], labels[:70]
-
-
-@pytest.fixture
-def folders(samples, tmp_path):
-    """The images as one folder per class."""
-    for i, (image, label) in enumerate(zip(*samples, strict=True)):
-        path = tmp_path / "data" / FASHION_MNIST[label] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-    return tmp_path / "data"

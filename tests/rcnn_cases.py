@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
-from conftest import script
+from shared_fixtures import script
 
 import swins
 from swins import windows

@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
 from PIL import Image
+from shared_fixtures import needs_tensorflow
 from training import RESULT
 
 import swins

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import region_cases as cases
-from conftest import ROOT
+from shared_fixtures import ROOT
 from test_boxes import compiled
 
 from swins.detection.anchors import anchors, level_anchors, usable_anchors

@@ -5,7 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import DATA, NAME, needs_tensorflow
+from shared_fixtures import DATA, NAME, needs_tensorflow
 from training import RESULT
 
 import swins

@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
+from shared_fixtures import needs_tensorflow
 
 import swins
 from swins import archives, files

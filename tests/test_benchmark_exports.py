@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
+from shared_fixtures import needs_tensorflow
 
 from swins.errors import SwinsError
 from swins.exports import benchmark

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, needs_tensorflow, script
 from PIL import Image
+from shared_fixtures import ROOT, needs_tensorflow, script
 
 from swins import recipes
 

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from shared_fixtures import ROOT
 
 from swins import settings
 from swins.box_drawing import PALETTE

@@ -6,7 +6,7 @@ import detection_cases as cases
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
+from shared_fixtures import ROOT
 
 from swins.boxes import (
     area,

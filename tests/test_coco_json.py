@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import DATA
 from detection_files import CATEGORIES, annotation, by_name, coco, image, picture
 from PIL import Image
+from shared_fixtures import DATA
 
 from swins.data.detection_layouts import (
     DETECTION_LAYOUTS,

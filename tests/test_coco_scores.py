@@ -8,9 +8,9 @@ import types
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from shared_fixtures import ROOT
 
 from swins.data import coco_scores
 from swins.errors import SwinsError

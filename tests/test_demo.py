@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import DATA, NAME, ROOT, needs_tensorflow, script
 from PIL import Image
+from shared_fixtures import DATA, NAME, ROOT, needs_tensorflow, script
 
 from swins.data import labelled
 from swins.errors import SwinsError

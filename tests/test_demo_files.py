@@ -6,8 +6,8 @@ import types
 
 import numpy as np
 import pytest
-from conftest import ROOT, script
 from PIL import Image
+from shared_fixtures import ROOT, script
 
 from swins import demo_files
 from swins.errors import SwinsError

@@ -8,8 +8,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import DATA, needs_tensorflow
 from keras import ops
+from shared_fixtures import DATA, needs_tensorflow
 from test_models import SMALL, moved
 from test_v1 import relative
 from training import one_program

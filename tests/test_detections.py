@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import PHOTOS
 from PIL import Image
+from shared_fixtures import PHOTOS
 
 from swins import run_lengths
 from swins.box_drawing import PALETTE, SHADE, draw_mask, spot, write_names

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, needs_tensorflow
+from shared_fixtures import ROOT, needs_tensorflow
 from training import COMPILED, changed, log, quiet, train_with_a_kill, write_idx
 
 import swins

@@ -8,7 +8,7 @@ import sys
 import tomllib
 
 import pytest
-from conftest import ROOT
+from shared_fixtures import ROOT
 
 from swins import doctor, host, import_probe
 from swins.cli import demonstration, doctor_commands

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import ROOT, needs_tensorflow
+from shared_fixtures import ROOT, needs_tensorflow
 
 import swins
 from swins.data.coco_scores import coco_scores

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import DATA, NAME, ROOT
+from shared_fixtures import DATA, NAME, ROOT
 
 import swins
 from swins import recipes

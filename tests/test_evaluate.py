@@ -8,8 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import DATA, NAME
 from PIL import Image
+from shared_fixtures import DATA, NAME
 
 from swins import opening
 from swins.data import labelled

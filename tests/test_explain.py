@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from conftest import DATA, NAME
 from keras import ops
+from shared_fixtures import DATA, NAME
 
 import swins
 from swins import attention, explain

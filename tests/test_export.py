@@ -10,7 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from conftest import NAME, needs_tensorflow
+from shared_fixtures import NAME, needs_tensorflow
 from training import optimised_graphs
 
 from swins.convert import certificate, conversion

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import DATA
 from PIL import Image
+from shared_fixtures import DATA
 
 from swins.box_drawing import PALETTE
 from swins.data.garment_files import rle, write_coco, write_masks

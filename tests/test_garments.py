@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 import pytest
-from conftest import DATA, ROOT, script
 from PIL import Image
+from shared_fixtures import DATA, ROOT, script
 from training import write_idx
 
 from swins.box_drawing import PALETTE

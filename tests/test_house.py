@@ -7,7 +7,7 @@ import pathlib
 import re
 
 import pytest
-from conftest import script
+from shared_fixtures import script
 
 import swins
 
@@ -199,7 +199,7 @@ def test_importing_a_script_of_tests_changes_no_module():
     for path in (ROOT / "tests").glob("*.py"):
         assigned = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)]
         changed = [ast.unparse(name) for node in assigned for name in node.targets if isinstance(name, ast.Attribute)]
-        assert changed == (["kept_process.IDLE"] if path.name == "conftest.py" else []), path
+        assert changed == (["kept_process.IDLE"] if path.name == "shared_fixtures.py" else []), path
 
 
 def test_workshops_know_no_kind_of_work():

@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import DATA, needs_tensorflow
+from shared_fixtures import DATA, needs_tensorflow
 
 import swins
 from swins.convert.certificate import difference, seeded_images

@@ -16,7 +16,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import NAME
+from shared_fixtures import NAME
 
 import swins
 from swins.errors import SwinsError

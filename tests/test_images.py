@@ -8,8 +8,8 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import needs_tensorflow, script
 from PIL import Image
+from shared_fixtures import needs_tensorflow, script
 
 import swins
 from swins.images import Preprocess, find_images, scaled_size

@@ -6,9 +6,9 @@ import json
 import instance_cases
 import numpy as np
 import pytest
-from conftest import DATA, ROOT
 from instance_cases import CASES, CROP_SHORT, CROP_SIDES, LONG, ROOM, SHORT, digest
 from PIL import Image
+from shared_fixtures import DATA, ROOT
 
 from swins import settings
 from swins.data.garment_objects import from_garments

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 import small_variants
-from conftest import ROOT, needs_tensorflow
 from PIL import Image
+from shared_fixtures import ROOT, needs_tensorflow
 from training import COMPILED, changed, eagerly, log, one_program, quiet, train_with_a_kill
 
 import swins

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import DATA
+from shared_fixtures import DATA
 
 from swins.data import cifar10, class_folders, labelled
 from swins.data.layouts import find_splits

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import script
+from shared_fixtures import script
 
 import swins
 from swins.labels import FASHION_MNIST, imagenet1k_in_22k, known_classes, synonyms, table

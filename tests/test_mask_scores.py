@@ -7,10 +7,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from pycocotools import mask as theirs
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from shared_fixtures import ROOT
 
 from swins.data import coco_scores
 from swins.data.detection_layouts import find_detection_splits

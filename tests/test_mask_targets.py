@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
 from instance_cases import CANVASES, regions
 from keras import ops
+from shared_fixtures import ROOT
 
 from swins.detection import mask_targets
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import keras
 import numpy as np
 import pytest
-from conftest import script
 from keras import ops
+from shared_fixtures import script
 
 from swins.diffusion import samplers
 from swins.diffusion.noise_schedule import (

@@ -4,7 +4,7 @@ import re
 
 import nbformat
 import pytest
-from conftest import ROOT, needs_tensorflow, script
+from shared_fixtures import ROOT, needs_tensorflow, script
 
 FOLDER = ROOT / "notebooks"
 PICTURES = {

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import NAME
+from shared_fixtures import NAME
 
 from swins.errors import SwinsError
 from swins.processes import kept_process

@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import NAME, needs_tensorflow
 from PIL import Image
+from shared_fixtures import NAME, needs_tensorflow
 from test_readme import PAGES, block
 
 import swins

@@ -6,7 +6,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
+from shared_fixtures import needs_tensorflow
 from training import NAME
 
 import swins

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import rcnn_cases
-from conftest import script
 from PIL import Image
 from rcnn_cases import NAMES
+from shared_fixtures import script
 from test_models import moved
 
 import swins

@@ -7,7 +7,7 @@ import tomllib
 
 import numpy as np
 import pytest
-from conftest import DATA, NAME, needs_tensorflow, swins_lines
+from shared_fixtures import DATA, NAME, needs_tensorflow, swins_lines
 
 import swins
 from swins.cli.command_line import parser

@@ -4,7 +4,7 @@ import contextlib
 import json
 
 import pytest
-from conftest import ROOT
+from shared_fixtures import ROOT
 
 from swins import recipe_files
 from swins.errors import SwinsError

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
+from shared_fixtures import ROOT
 from training import log
 
 from swins import recipes

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from shared_fixtures import ROOT
 from training import SMALL, changed
 
 from swins import recipes

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 import small_variants
-from conftest import needs_tensorflow
 from PIL import Image
+from shared_fixtures import needs_tensorflow
 from training import COMPILED, changed, log, one_program, quiet, train_with_a_kill
 
 import swins

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import DATA, ROOT
 from detection_files import annotation, by_name, coco, image, voc, yolo
 from pycocotools import mask as theirs
 from pycocotools.coco import COCO
+from shared_fixtures import DATA, ROOT
 
 from swins import run_lengths
 from swins.data.defects import Defects

@@ -20,8 +20,8 @@ import urllib.request
 
 import numpy as np
 import pytest
-from conftest import ROOT, needs_tensorflow
 from PIL import Image
+from shared_fixtures import ROOT, needs_tensorflow
 
 import swins
 from swins.cli import main

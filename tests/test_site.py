@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 from browser import BROWSER, reported
-from conftest import ROOT, needs_tensorflow, script
 from PIL import Image
+from shared_fixtures import ROOT, needs_tensorflow, script
 
 import swins
 

@@ -5,7 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
-from conftest import script
+from shared_fixtures import script
 
 import swins
 from swins import windows

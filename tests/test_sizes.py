@@ -9,7 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import script
+from shared_fixtures import script
 from test_models import SMALL, moved
 from test_v1 import relative
 from training import one_program

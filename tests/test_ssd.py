@@ -5,8 +5,8 @@ import re
 import keras
 import numpy as np
 import pytest
-from conftest import script
 from keras import layers, ops
+from shared_fixtures import script
 from test_changes import quiet, saved, trained
 from test_models import moved
 from training import one_program

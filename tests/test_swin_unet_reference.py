@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import script
+from shared_fixtures import script
 from test_swin_unet import outputs
 
 import swins

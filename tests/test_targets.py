@@ -10,8 +10,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import DATA, ROOT, needs_tensorflow
 from PIL import Image
+from shared_fixtures import DATA, ROOT, needs_tensorflow
 from test_adopt import NAME
 from test_models import moved
 

@@ -9,8 +9,8 @@ import angles
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, needs_tensorflow
 from PIL import Image
+from shared_fixtures import ROOT, needs_tensorflow
 from training import log, quiet
 
 import swins

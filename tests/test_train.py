@@ -13,8 +13,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import NAME, ROOT, needs_tensorflow
 from PIL import Image
+from shared_fixtures import NAME, ROOT, needs_tensorflow
 from training import CLASSES, SMALL, changed, log, quiet
 
 import swins

@@ -10,7 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, needs_tensorflow
+from shared_fixtures import ROOT, needs_tensorflow
 from training import SMALL, quiet
 
 from swins import devices

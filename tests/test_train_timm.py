@@ -7,8 +7,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
+from shared_fixtures import ROOT
 from test_models import moved
 from test_v1 import EAGERLY
 from training import COMPILED

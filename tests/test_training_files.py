@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import NAME
+from shared_fixtures import NAME
 
 import swins
 from swins.convert import inspection

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 from browser import BROWSER, page_of, served
-from conftest import needs_tensorflow
 from PIL import Image
+from shared_fixtures import needs_tensorflow
 
 import swins
 from swins.exports import targets, web

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
 from keras import ops
+from shared_fixtures import needs_tensorflow
 
 import swins
 from swins import windows

@@ -4,7 +4,7 @@ import json
 import pathlib
 
 import numpy as np
-from conftest import script
+from shared_fixtures import script
 
 import swins
 from swins import detector_checkpoints, windows
