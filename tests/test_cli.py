@@ -1,6 +1,7 @@
 """The command line's small commands, how it starts, and what it says of names that are wrong."""
 
 import csv
+import importlib
 import math
 import os
 import pathlib
@@ -8,8 +9,9 @@ import subprocess
 import sys
 
 import pytest
+from shared_fixtures import needs_tensorflow
 
-from swins.cli.command_line import main
+from swins.cli.command_line import hidden, main
 from swins.describe import stage_costs
 from swins.errors import unknown_name
 from swins.notices import SETTINGS, without_notices
@@ -145,6 +147,31 @@ print(model.name)
 def test_importing_swins_alone_registers_its_classes(converted):
     code, out, err = run(sys.executable, "-c", AFTERWARDS, converted / "model.keras")
     assert code == 0 and out.split()[-1] == "swin_mini_patch2_window4_28", err
+
+
+UNNEEDED = """
+import sys
+sys.argv[0] = "swins"
+from swins.cli.command_line import start
+start()
+print("tensorflow" in sys.modules, "jax" in sys.modules, "matplotlib" in sys.modules)
+import matplotlib.pyplot
+"""
+
+
+@needs_tensorflow
+@pytest.mark.slow
+def test_commands_import_no_large_package_that_none_needs():
+    code, out, err = run(sys.executable, "-c", UNNEEDED)
+    assert (code, out) == (0, "True False False\n"), err
+
+
+def test_hidden_modules_are_hidden_for_a_while():
+    with hidden("antigravity", "json"):
+        assert importlib.import_module("json")
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("antigravity")
+    assert "antigravity" not in sys.modules and "json" in sys.modules
 
 
 @pytest.mark.slow

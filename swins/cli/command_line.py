@@ -19,6 +19,7 @@ from swins.cli import (
     weight_commands,
 )
 from swins.cli.arguments import say
+from swins.doctor import chosen_backend
 from swins.errors import SwinsError
 from swins.notices import LOG_LEVEL, SETTINGS, warnings_as_lines, without_notices
 
@@ -30,12 +31,28 @@ LIGHT = ("list", "describe", "doctor")  # commands that import no Keras: doctor 
 UNREAD = 128 + 13  # exit code of what SIGPIPE ends
 
 
+@contextlib.contextmanager
+def hidden(*names):
+    """Imports find none of these modules, unless they are imported already; afterwards they do."""
+    names = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(names))
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
 def start():
-    """Make TensorFlow's settings and import what commands need; a user who sets its log level sees its lines."""
+    """Make TensorFlow's settings and import what commands need; a user who sets its log level sees its lines.
+
+    TensorFlow imports JAX where it is installed, and Keras matplotlib, for what no command does; a fifth of the time.
+    """
     quiet = LOG_LEVEL not in os.environ and "tensorflow" not in sys.modules
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    with without_notices() if quiet else contextlib.nullcontext():
+    unneeded = ["matplotlib", *(["jax"] if chosen_backend()[0] == "tensorflow" else [])]
+    with without_notices() if quiet else contextlib.nullcontext(), hidden(*unneeded):
         swins.import_all()
 
 
