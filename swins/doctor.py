@@ -97,7 +97,9 @@ def chosen_backend() -> tuple[str, str]:
     """(Keras' backend, what chooses it), as Keras finds it."""
     if os.environ.get("KERAS_BACKEND"):
         return os.environ["KERAS_BACKEND"], "KERAS_BACKEND"
-    file = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras") / "keras.json"
+    home = os.path.expanduser("~")
+    folder = os.path.join(home if os.access(home, os.W_OK) else "/tmp", ".keras")
+    file = pathlib.Path(os.path.expanduser(os.environ.get("KERAS_HOME", folder)), "keras.json")
     try:
         return str(json.loads(file.read_text())["backend"]), str(file)
     except (OSError, ValueError, KeyError, TypeError):

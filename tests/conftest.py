@@ -45,7 +45,8 @@ def under_tensorflow():
 
 def pytest_configure(config):
     """The process that only hands out tests needs nothing of what they share, and importing Keras takes seconds."""
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", 0):
+    hands_out = config.getoption("numprocesses", 0) and not config.getoption("showfixtures")
+    if hasattr(config, "workerinput") or not hands_out:
         pytest.register_assert_rewrite("shared_fixtures")
         config.pluginmanager.import_plugin("shared_fixtures")
 
@@ -79,13 +80,14 @@ kept_memory = 0  # bytes after the last collection
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol():
+def pytest_runtest_protocol(item, nextitem):
     """Models and traced graphs are cycles, which Python seldom looks for here (see below): it does where a test process
     has grown. Three of them filled 24 GiB."""
     global kept_memory
     result = yield
     if anonymous_memory() > kept_memory + 300e6:
-        if under_tensorflow():  # which keeps graphs for gradients that nobody asks for any more
+        if under_tensorflow() and (nextitem is None or nextitem.path != item.path):
+            # it keeps every graph that was traced with gradients of its own, of which the models of a file may need one
             from tensorflow.python.framework.ops import gradient_registry
 
             for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient-")]:

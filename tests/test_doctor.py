@@ -3,11 +3,13 @@
 import json
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
 
 import pytest
+from keras.src.backend import config
 from shared_fixtures import ROOT
 
 from swins import doctor, host, import_probe
@@ -93,6 +95,34 @@ def test_a_core_that_does_not_work_is_said_with_the_reason(answers, command, mon
     assert answers(keras=broken)["reasons"] == [
         "keras cannot be imported: ImportError: built for NumPy 1: pip install --force-reinstall 'keras>=3.15'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        ({"HOME": "home"}, "home/.keras"),
+        ({"HOME": "home", "KERAS_HOME": "elsewhere"}, "elsewhere"),
+        ({"HOME": "home", "KERAS_HOME": "~/own"}, "home/own"),
+        ({"HOME": "home", "KERAS_HOME": ""}, "."),
+    ],
+)
+def test_the_backend_is_the_one_that_keras_finds(variables, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("KERAS_BACKEND", "KERAS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(tmp_path / value) if value == "home" else value)
+    for folder in ("home/.keras", place):
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    pathlib.Path(place, "keras.json").write_text('{"backend": "another"}')
+    assert runpy.run_path(config.__file__)["_BACKEND"] == doctor.chosen_backend()[0] == "another"
+
+
+def test_without_a_home_the_backend_is_known(monkeypatch):
+    for name in ("KERAS_BACKEND", "KERAS_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert doctor.chosen_backend()[0] in ("tensorflow", "jax", "torch", "openvino")
 
 
 def test_a_module_that_ends_its_process_is_named_and_the_others_asked_anew(tmp_path, monkeypatch):

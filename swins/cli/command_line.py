@@ -40,7 +40,8 @@ def hidden(*names):
         yield
     finally:
         for name in names:
-            del sys.modules[name]
+            if sys.modules.get(name, name) is None:
+                del sys.modules[name]
 
 
 def start():
