@@ -187,7 +187,7 @@ def test_a_checkpoint_is_explained_too(checkpoint, pictures, command):
     arguments = (pictures / "0.png", "-o", pictures / "out.png", "--weights", checkpoint, "--kind", "rollout")
     code, text, err = command("explain", *arguments, "-m", NAME)
     assert code == 0 and "0.png | ankle boot 9" in text, err
-    code, text, err = command("explain", *arguments)
+    code, text, err = command("explain", *arguments, "--overwrite")
     assert code == 0 and "0.png | class 9 9" in text, err
 
 
@@ -217,6 +217,12 @@ def test_the_command_draws_what_can_be_read(converted, pictures, command):
     )
     code, _, err = command("explain", *arguments)
     assert code == 0 and out.is_file() and "broken.png" in err
+    before = out.read_bytes()
+    code, _, err = command("explain", good[0], "--weights", converted, "-o", out, "--kind", "attention")
+    assert code == 1 and "exists and would be replaced; pass --overwrite" in err and out.read_bytes() == before
+    code, _, err = command("explain", good[0], "--weights", converted, "-o", out, "--kind", "attention", "--overwrite")
+    assert code == 0 and out.read_bytes() != before, err
+    out.unlink()
     for wrong in (pictures / "out.txt", pictures / "none" / "out.png"):
         code, _, err = command("explain", good[0], "--weights", converted, "-o", wrong)
         assert code == 1 and "must name a .png, .pdf or .svg in a folder that exists, or a folder" in err

@@ -166,6 +166,8 @@ def explain_command(args):
         raise SwinsError(
             f"at most {explain.MOST} images fit in a picture; got {len(paths)}; draw several, or each: -o FOLDER"
         )
+    if not each:
+        refuse_existing([out], args.overwrite)
     explained = explained_model(args)
     good = readable_images(paths, args.skip_unreadable, "nothing was drawn")
     if not each:
@@ -174,8 +176,7 @@ def explain_command(args):
         print(f"wrote {out}")
         return
     targets = drawings([shown(image, i) for i, image in enumerate(good)], out)
-    if existing := [path for (path,) in targets if path.exists()]:
-        raise SwinsError(f"{existing[0]} exists and would be replaced; choose another folder with -o")
+    refuse_existing([path for (path,) in targets], args.overwrite)
     out.mkdir(parents=True, exist_ok=True)
     for image, (path,) in zip(good, targets, strict=True):
         (title,) = explain.draw_files(explained, [image], path, args.kind)
@@ -293,4 +294,5 @@ def add(commands):
         help="what to draw; all by default",
     )
     sub.add_argument("--skip-unreadable", action="store_true", help="draw what can be read")
+    sub.add_argument("--overwrite", action="store_true", help="replace existing files")
     sub.set_defaults(run=explain_command, loads=lambda args: args.weights or args.model or PUBLISHED)

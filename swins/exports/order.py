@@ -80,6 +80,7 @@ def fill(order: Order, source, folder=None, say: Callable = lambda text: None):
     wanted = targets.plan(others, precisions, order.images)
     files.tidy(source, say)
     todo = targets.missing(wanted, source, folder, order.overwrite, order.deployed)
+    there = [name for pair in wanted if pair not in todo for name in targets.files_of(*pair, order.deployed)[:1]]
     earlier = exported(adopt.places(source, folder)[1])
     made, certificate = [], None
     if SAVED_MODEL in order.targets:
@@ -105,6 +106,8 @@ def fill(order: Order, source, folder=None, say: Callable = lambda text: None):
             say=say,
         )
         made += [targets.files_of(*pair, order.deployed)[0] for pair in todo]
+    if made and there:  # else it is an error
+        say(f"kept {', '.join(there)}, which {source} has already; pass --overwrite to make such files again")
     if gone := sorted(earlier - exported(source)):
         say(
             f"{source}: {', '.join(gone)} of the model that was there are gone; --deploy, --serving and --to make them "
