@@ -96,11 +96,14 @@ def test_a_run_says_its_plan_before_anything_is_made(idx, tmp_path, monkeypatch)
 def test_a_run_that_ended_near_guessing_says_so():
     guessed = CLASSIFICATION.guessing({"classes": list("abcde")})
     assert guessed == pytest.approx(1.6094, abs=1e-4) and CLASSIFICATION.guessing({}) is None
-    line = run_plan.near_guessing(FINETUNE, 1.552, 1.6, guessed)
+    line = run_plan.near_guessing(FINETUNE, 200, 1.552, 1.6, guessed)
     assert line.startswith("the validation loss, 1.552, is near that of guessing, 1.609: the run has learnt little")
     assert line.endswith("with a higher rate: --set optim.learning_rate=0.001")
-    assert run_plan.near_guessing(FINETUNE, 1.2, 1.6, guessed) == run_plan.near_guessing(FINETUNE, 1.2, 1.6, None) == ""
-    by_heart = run_plan.near_guessing(FINETUNE, 1.552, 0.8, guessed)
+    line = run_plan.near_guessing(FINETUNE, 4, 1.552, 1.6, guessed)
+    assert line.endswith(", after 4 updates: few to learn from; the line at the beginning says what makes 200")
+    for loss, guess in ((1.2, guessed), (1.2, None)):
+        assert run_plan.near_guessing(FINETUNE, 200, loss, 1.6, guess) == ""
+    by_heart = run_plan.near_guessing(FINETUNE, 4, 1.552, 0.8, guessed)
     assert "0.800, is not: what was learnt holds for the images to train on alone" in by_heart
     assert by_heart.endswith(f"--set frozen.epochs={FINETUNE.epochs} --set frozen.learning_rate=0.001")
     whole = dataclasses.replace(FINETUNE, epochs=1, schedule=Cosine(warmup_epochs=1))

@@ -343,7 +343,8 @@ def finish(trainee, run, job):
             shutil.copyfile(run.folder / "best.keras", partial)
     run.write_log()  # it may have been killed before it did
     losses = float(kept["val_loss"]), float(run.rows[-1]["loss"])
-    line = near_guessing(job.recipe, *losses, job.task.guessing(job.facts))
+    updates = run.step // job.recipe.optim.accumulate
+    line = near_guessing(job.recipe, updates, *losses, job.task.guessing(job.facts))
     line = line or learnt_by_heart(job.recipe, run.rows)
     for remark in filter(None, (line, *run.remarks)):
         run.say(remark)

@@ -54,10 +54,11 @@ def plan(recipe, images: int, updates_per_epoch: int) -> list[str]:
     return [text, *lines]
 
 
-def near_guessing(recipe, loss: float, trained: float, guessed: float | None) -> str:
+def near_guessing(recipe, updates: int, loss: float, trained: float, guessed: float | None) -> str:
     """A line on a run that ended near where one that guesses is; "" of others.
 
     Args:
+        updates: that were made.
         loss, trained: of the validation and of the training, at the end; guessed: the loss of a guess, where it is
             known.
     """
@@ -72,6 +73,9 @@ def near_guessing(recipe, loss: float, trained: float, guessed: float | None) ->
             "on alone; more of them help, or to train the head alone, the same command with another "
             f"folder (-o) and {settings_text(head_alone)}"
         )
+    if updates < LEAST_UPDATES:
+        made = counted(updates, "update")
+        return f"{near}, after {made}: few to learn from; the line at the beginning says what makes {LEAST_UPDATES}"
     return (
         f"{near}: the run has learnt little; begin "
         f"the same command, in another folder (-o), with a higher rate: {settings_text({'optim.learning_rate': rate})}"
