@@ -47,7 +47,7 @@ def hidden(*names):
 def start():
     """Make TensorFlow's settings and import what commands need; a user who sets its log level sees its lines.
 
-    TensorFlow imports JAX where it is installed, and Keras matplotlib, for what no command does; a fifth of the time.
+    TensorFlow imports JAX where it is installed, and Keras matplotlib, for what no command does.
     """
     quiet = LOG_LEVEL not in os.environ and "tensorflow" not in sys.modules
     for name, value in SETTINGS.items():
