@@ -6,6 +6,7 @@ import gc
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import time
 
@@ -76,6 +77,18 @@ def anonymous_memory():
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
+def drop_gradients() -> int:
+    """Take from TensorFlow the gradients of graphs that were traced: it keeps them, and with each its graph, for ever.
+
+    Returns how many there were. The models of a file may still need theirs.
+    """
+    ops = sys.modules.get("tensorflow.python.framework.ops")
+    names = [name for name in ops.gradient_registry.list() if name.startswith("CustomGradient-")] if ops else []
+    for name in names:
+        del ops.gradient_registry._registry[name]
+    return len(names)
+
+
 kept_memory = 0  # bytes after the last collection
 
 
@@ -85,13 +98,8 @@ def pytest_runtest_protocol(item, nextitem):
     has grown. Three of them filled 24 GiB."""
     global kept_memory
     result = yield
-    if anonymous_memory() > kept_memory + 300e6:
-        if under_tensorflow() and (nextitem is None or nextitem.path != item.path):
-            # it keeps every graph that was traced with gradients of its own, of which the models of a file may need one
-            from tensorflow.python.framework.ops import gradient_registry
-
-            for name in [name for name in gradient_registry.list() if name.startswith("CustomGradient-")]:
-                del gradient_registry._registry[name]
+    file_ends = nextitem is None or nextitem.path != item.path
+    if (file_ends and drop_gradients()) or anonymous_memory() > kept_memory + 300e6:
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):  # glibc's alone
             ctypes.CDLL("libc.so.6").malloc_trim(0)

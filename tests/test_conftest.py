@@ -30,14 +30,13 @@ def test_of_the_core():
 
 
 @pytest.fixture
-def small_suite(tmp_path, monkeypatch):
+def small_suite(tmp_path):
     """A function: backend, until -> what pytest prints of four tests that one process runs for another."""
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
     (tmp_path / "shared_fixtures.py").write_text("import keras\n")
     (tmp_path / "tensorflow.py").write_text("from unittest import mock\nconfig = mock.Mock()\n")
     (tmp_path / "test_small.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\n  backends\n  core\n")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 
     def run(backend, until):
         stub = f"import os, pathlib\npathlib.Path(f'{tmp_path}/{{os.getpid()}}.imported').touch()\n"

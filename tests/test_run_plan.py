@@ -100,7 +100,7 @@ def test_a_run_that_ended_near_guessing_says_so():
     assert line.startswith("the validation loss, 1.552, is near that of guessing, 1.609: the run has learnt little")
     assert line.endswith("with a higher rate: --set optim.learning_rate=0.001")
     line = run_plan.near_guessing(FINETUNE, 4, 1.552, 1.6, guessed)
-    assert line.endswith(", after 4 updates: few to learn from; the line at the beginning says what makes 200")
+    assert line.endswith(", in a run of 4 updates: few to learn from; the line at the beginning says what makes 200")
     for loss, guess in ((1.2, guessed), (1.2, None)):
         assert run_plan.near_guessing(FINETUNE, 200, loss, 1.6, guess) == ""
     by_heart = run_plan.near_guessing(FINETUNE, 4, 1.552, 0.8, guessed)

@@ -343,7 +343,7 @@ def finish(trainee, run, job):
             shutil.copyfile(run.folder / "best.keras", partial)
     run.write_log()  # it may have been killed before it did
     losses = float(kept["val_loss"]), float(run.rows[-1]["loss"])
-    updates = run.step // job.recipe.optim.accumulate
+    updates = job.recipe.epochs * job.per_epoch // job.recipe.optim.accumulate  # planned: it may have stopped early
     line = near_guessing(job.recipe, updates, *losses, job.task.guessing(job.facts))
     line = line or learnt_by_heart(job.recipe, run.rows)
     for remark in filter(None, (line, *run.remarks)):

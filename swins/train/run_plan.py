@@ -58,7 +58,7 @@ def near_guessing(recipe, updates: int, loss: float, trained: float, guessed: fl
     """A line on a run that ended near where one that guesses is; "" of others.
 
     Args:
-        updates: that were made.
+        updates: of the whole run, as `plan` counts them.
         loss, trained: of the validation and of the training, at the end; guessed: the loss of a guess, where it is
             known.
     """
@@ -74,8 +74,8 @@ def near_guessing(recipe, updates: int, loss: float, trained: float, guessed: fl
             f"folder (-o) and {settings_text(head_alone)}"
         )
     if updates < LEAST_UPDATES:
-        made = counted(updates, "update")
-        return f"{near}, after {made}: few to learn from; the line at the beginning says what makes {LEAST_UPDATES}"
+        run = f"a run of {counted(updates, 'update')}"
+        return f"{near}, in {run}: few to learn from; the line at the beginning says what makes {LEAST_UPDATES}"
     return (
         f"{near}: the run has learnt little; begin "
         f"the same command, in another folder (-o), with a higher rate: {settings_text({'optim.learning_rate': rate})}"
